@@ -1,0 +1,432 @@
+"""SessionLog: slates shown to users in sessions and what they clicked.
+
+The one data type of the project: readers of raw logs make it, responders learn from it, and a
+policy run in a simulated world writes it again. Arrays are immutable; a log loaded from disk is
+memory-mapped. Storage is in `responders.storage`, conversion from and to pandas in
+`responders.frame`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from responders.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+EMPTY = -1
+"""The item index of an empty position."""
+
+_CHUNK = 1 << 18  # slates checked at a time: bounds the memory of `validate`
+
+
+def _frozen(array: Any, dtype: Any) -> np.ndarray:
+    array = np.asarray(array, dtype=dtype)
+    if array.flags.writeable:
+        array = array.view()
+        array.flags.writeable = False
+    return array
+
+
+def raw_ids(ids: Any) -> np.ndarray:
+    """Return raw ids as an int64 array, or as an array of str where they are not integers."""
+    ids = np.asarray(ids)
+    if ids.dtype.kind in "iu":
+        return ids.astype(np.int64)
+    return np.array([str(i) for i in ids.tolist()], dtype=object)
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """The items that can be shown; an item's index is its row.
+
+    Args:
+        ids: [N] raw item ids, int64 or str, unique.
+        features: [N, F] float32 content features; F may be 0.
+        price: [N] float32, or None where items have no price.
+        attributes: further named columns [N], such as the layer of an item in RL4RS.
+    """
+
+    ids: np.ndarray
+    features: np.ndarray = None  # type: ignore[assignment]
+    price: np.ndarray | None = None
+    attributes: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        features = np.zeros((len(self.ids), 0)) if self.features is None else self.features
+        object.__setattr__(self, "ids", raw_ids(self.ids))
+        object.__setattr__(self, "features", _frozen(features, np.float32))
+        if self.price is not None:
+            object.__setattr__(self, "price", _frozen(self.price, np.float32))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def index(self, ids: Any) -> np.ndarray:
+        """Return the int64 index of each raw id, -1 where the catalogue lacks it."""
+        wanted = np.asarray(ids)
+        if wanted.size == 0:
+            return np.zeros(wanted.shape, dtype=np.int64)
+        if (wanted.dtype.kind in "iu") != (self.ids.dtype.kind in "iu"):
+            return np.full(wanted.shape, EMPTY, dtype=np.int64)
+        order = np.argsort(self.ids, kind="stable")
+        ranked = self.ids[order]
+        place = np.minimum(np.searchsorted(ranked, wanted), len(ranked) - 1)
+        return np.where(ranked[place] == wanted, order[place], EMPTY)
+
+    def fingerprint(self, first: int | None = None) -> str:
+        """Return a hash of the raw ids of the `first` items (all of them when None)."""
+        text = "\n".join(str(i) for i in self.ids[:first].tolist())
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def extended(self, ids: Any) -> Catalogue:
+        """Return this catalogue with the raw `ids` it lacks appended (cold items).
+
+        Their features and price are unknown and set to the mean of the items that have them.
+        """
+        ids = raw_ids(ids)
+        new = ids[self.index(ids) == EMPTY] if len(ids) else ids
+        new = new[np.sort(np.unique(new, return_index=True)[1])]
+        if not len(new):
+            return self
+        if new.dtype != self.ids.dtype:
+            raise InputError(
+                f"new item ids are {new.dtype.kind!r} ({new[0]!r}) where the catalogue has "
+                f"{self.ids.dtype.kind!r} ({self.ids[0]!r}): give ids of one kind"
+            )
+
+        def grow(column: np.ndarray, fill: Any) -> np.ndarray:
+            return np.concatenate(
+                [column, np.repeat(np.asarray([fill], column.dtype), len(new), 0)]
+            )
+
+        return Catalogue(
+            ids=np.concatenate([self.ids, new]),
+            features=grow(self.features, self.features.mean(0)),
+            price=None if self.price is None else grow(self.price, self.price.mean()),
+            attributes={k: grow(v, np.zeros((), v.dtype)) for k, v in self.attributes.items()},
+        )
+
+    def validate(self) -> None:
+        """Raise `InputError` for an empty catalogue, repeated ids or columns that do not fit."""
+        if not len(self):
+            raise InputError("the catalogue is empty: a log needs at least one item")
+        values, counts = np.unique(self.ids, return_counts=True)
+        if len(values) < len(self.ids):
+            raise InputError(f"catalogue: item id {values[counts > 1][0]!r} occurs more than once")
+        if self.features.ndim != 2:
+            raise InputError(f"catalogue.features has shape {self.features.shape}, not [N, F]")
+        columns = {"features": self.features, "price": self.price, **self.attributes}
+        for name, column in columns.items():
+            if column is None:
+                continue
+            if len(column) != len(self):
+                raise InputError(f"catalogue.{name} has {len(column)} rows for {len(self)} items")
+            if column.dtype.kind == "f" and not np.isfinite(column).all():
+                row = int(np.argwhere(~np.isfinite(column))[0][0])
+                raise InputError(f"catalogue.{name} of item {self.ids[row]!r} is NaN or infinite")
+
+
+@dataclass(frozen=True)
+class Users:
+    """The users of a log.
+
+    Args:
+        ids: [U] raw user ids, int64 or str, unique.
+        features: [U, F] float32; F may be 0.
+    """
+
+    ids: np.ndarray
+    features: np.ndarray = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        features = np.zeros((len(self.ids), 0)) if self.features is None else self.features
+        object.__setattr__(self, "ids", raw_ids(self.ids))
+        object.__setattr__(self, "features", _frozen(features, np.float32))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class SessionLog:
+    """T slates of S positions in E sessions.
+
+    Args:
+        slate: [T, S] int32, catalogue indices, -1 = empty position.
+        response: [T, S] uint8, 1 where the item was clicked.
+        session_start: [E + 1] int64; session e is the rows session_start[e]:session_start[e + 1],
+            in time order.
+        user: [E] int32, row of the session's user in `users`.
+        time: [T] int64, seconds; not negative, strictly increasing within a session.
+        catalogue: the items.
+        users: the users.
+        propensity: [T, S] float32, the logging policy's probability of the shown item, or None.
+        card: name, source, licence, synthetic (bool), and how the log was made.
+    """
+
+    slate: np.ndarray
+    response: np.ndarray
+    session_start: np.ndarray
+    user: np.ndarray
+    time: np.ndarray
+    catalogue: Catalogue
+    users: Users
+    propensity: np.ndarray | None = None
+    card: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        kinds = {"slate": np.int32, "response": np.uint8, "session_start": np.int64}
+        kinds |= {"user": np.int32, "time": np.int64, "propensity": np.float32}
+        for name, dtype in kinds.items():
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, _frozen(value, dtype))
+
+    @property
+    def n_slates(self) -> int:
+        """T, the number of slates."""
+        return len(self.slate)
+
+    @property
+    def n_positions(self) -> int:
+        """S, the number of positions of a slate."""
+        return int(self.slate.shape[1])
+
+    @property
+    def n_sessions(self) -> int:
+        """E, the number of sessions."""
+        return len(self.user)
+
+    @property
+    def session_length(self) -> np.ndarray:
+        """[E] int64, slates in each session."""
+        return np.diff(self.session_start)
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the users of this log were simulated."""
+        return bool(self.card.get("synthetic", False))
+
+    def validate(self) -> SessionLog:
+        """Check every invariant of the log and return it.
+
+        Raises:
+            InputError: one clear message for the first fault found.
+        """
+        self._validate_shape()
+        self.catalogue.validate()
+        for first in range(0, self.n_slates, _CHUNK):
+            self._validate_rows(slice(first, min(first + _CHUNK, self.n_slates)))
+        later = np.diff(self.time) <= 0
+        later[self.session_start[1:-1] - 1] = False  # the step into the next session
+        if later.any():
+            row = int(np.argmax(later))
+            raise InputError(
+                f"time does not increase in session {self.session_of(row)}: slate {row} is at "
+                f"{self.time[row]} s and slate {row + 1} at {self.time[row + 1]} s (duplicate or "
+                "out of order); sort each session by time and give every slate its own second"
+            )
+        return self
+
+    def _validate_shape(self) -> None:
+        if self.slate.ndim != 2:
+            raise InputError(f"slate has shape {self.slate.shape}, not [slates, positions]")
+        if not self.n_slates or not self.n_sessions:
+            raise InputError("the log is empty: it has no slate in any session")
+        for name in ("response", "propensity"):
+            array = getattr(self, name)
+            if array is not None and array.shape != self.slate.shape:
+                raise InputError(f"{name} has shape {array.shape}, slate has {self.slate.shape}")
+        if self.time.shape != (self.n_slates,):
+            raise InputError(f"time has shape {self.time.shape} for {self.n_slates} slates")
+        start = self.session_start
+        if start.shape != (self.n_sessions + 1,) or start[0] != 0 or start[-1] != self.n_slates:
+            raise InputError(
+                f"session_start must run from 0 to {self.n_slates} in {self.n_sessions + 1} "
+                f"values; it has {len(start)} from {start[0]} to {start[-1]}"
+            )
+        if (self.session_length < 1).any():
+            raise InputError(f"session {int(np.argmin(self.session_length))} has no slate")
+        if self.user.min() < 0 or self.user.max() >= len(self.users):
+            raise InputError(f"a session's user is outside the {len(self.users)} users of the log")
+        if not np.isfinite(self.users.features).all():
+            row = int(np.argwhere(~np.isfinite(self.users.features))[0][0])
+            raise InputError(f"users.features of {self.users.ids[row]!r} is NaN or infinite")
+
+    def _validate_rows(self, rows: slice) -> None:
+        slate, response, time = self.slate[rows], self.response[rows], self.time[rows]
+
+        def fail(bad: np.ndarray, values: np.ndarray, what: str) -> None:
+            if bad.any():
+                place = np.argwhere(bad)[0]
+                at = f"slate {rows.start + int(place[0])} of session "
+                at += str(self.session_of(rows.start + int(place[0])))
+                at += f", position {int(place[1])}" if len(place) > 1 else ""
+                raise InputError(f"{at}: {what.format(values[tuple(place)])}")
+
+        n = len(self.catalogue)
+        outside = (slate < EMPTY) | (slate >= n)
+        fail(outside, slate, f"item {{}} is not in the catalogue of {n} items (-1 = empty)")
+        fail(response > 1, response, "response {} is neither 0 nor 1")
+        fail((response > 0) & (slate == EMPTY), response, "a click on an empty position")
+        fail((slate == EMPTY).all(1), time, "every position is empty; leave such slates out")
+        fail(time < 0, time, "time {} is negative; give seconds since an origin")
+        if self.propensity is not None:
+            p = self.propensity[rows]
+            fail(~((p > 0) & (p <= 1)) & (slate != EMPTY), p, "propensity {} is not in (0, 1]")
+
+    def session_of(self, row: int) -> int:
+        """Return the session that slate `row` belongs to."""
+        return int(np.searchsorted(self.session_start, row, side="right")) - 1
+
+    def rows(self, sessions: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Return the int64 rows of all slates of `sessions`, session by session."""
+        sessions = np.asarray(sessions, dtype=np.int64)
+        length = self.session_length[sessions]
+        first = np.repeat(self.session_start[sessions], length)
+        within = np.arange(length.sum()) - np.repeat(np.cumsum(length) - length, length)
+        return first + within
+
+    def select(
+        self, sessions: Sequence[int] | np.ndarray, first_slates: int | None = None
+    ) -> SessionLog:
+        """Return a log of `sessions` alone (indices or a mask), in that order, same catalogue.
+
+        Args:
+            sessions: [K] session indices, or an [E] boolean mask.
+            first_slates: keep at most so many slates at the start of each session.
+        """
+        sessions = np.asarray(sessions)
+        if sessions.dtype == bool:
+            sessions = np.flatnonzero(sessions)
+        length = self.session_length[sessions]
+        rows = self.rows(sessions)
+        if first_slates is not None:
+            within = np.arange(len(rows)) - np.repeat(np.cumsum(length) - length, length)
+            rows = rows[within < first_slates]
+            length = np.minimum(length, first_slates)
+        users, user = np.unique(self.user[sessions], return_inverse=True)
+        return SessionLog(
+            slate=self.slate[rows],
+            response=self.response[rows],
+            session_start=np.concatenate([[0], np.cumsum(length)]),
+            user=user,
+            time=self.time[rows],
+            propensity=None if self.propensity is None else self.propensity[rows],
+            catalogue=self.catalogue,
+            users=Users(self.users.ids[users], self.users.features[users]),
+            card=self.card,
+        )
+
+    @staticmethod
+    def concat(logs: Sequence[SessionLog]) -> SessionLog:
+        """Return one log of all sessions of `logs`, which must share one catalogue.
+
+        Users are told apart by their raw ids: the same id in two logs is the same user. Shorter
+        slates are padded with empty positions; propensities are kept if every log has them.
+        """
+        if not logs:
+            raise InputError("concat needs at least one log")
+        first = logs[0]
+        for i, log in enumerate(logs):
+            if log.catalogue.fingerprint() != first.catalogue.fingerprint():
+                raise InputError(f"log {i} has another catalogue than log 0: convert both with one")
+        width = max(log.n_positions for log in logs)
+
+        def wide(arrays: list[np.ndarray], fill: float) -> np.ndarray:
+            pads = [((0, 0), (0, width - a.shape[1])) for a in arrays]
+            return np.concatenate(
+                [np.pad(a, p, constant_values=fill) for a, p in zip(arrays, pads, strict=True)]
+            )
+
+        ids = np.concatenate([log.users.ids for log in logs])
+        _, keep, renumber = np.unique(ids, return_index=True, return_inverse=True)
+        offset = np.cumsum([0] + [len(log.users) for log in logs])
+        row = np.cumsum([0] + [log.n_slates for log in logs])
+        propensity = [log.propensity for log in logs if log.propensity is not None]
+        return SessionLog(
+            slate=wide([log.slate for log in logs], EMPTY),
+            response=wide([log.response for log in logs], 0),
+            session_start=np.concatenate(
+                [log.session_start[:-1] + r for log, r in zip(logs, row, strict=False)] + [row[-1:]]
+            ),
+            user=np.concatenate(
+                [renumber[log.user + o] for log, o in zip(logs, offset, strict=False)]
+            ),
+            time=np.concatenate([log.time for log in logs]),
+            propensity=wide(propensity, 0) if len(propensity) == len(logs) else None,
+            catalogue=first.catalogue,
+            users=Users(ids[keep], np.concatenate([log.users.features for log in logs])[keep]),
+            card=first.card | {"name": " + ".join(str(log.card.get("name")) for log in logs)},
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """Return counts, click rates overall, by position and by step, users, and time span."""
+        shown = self.slate != EMPTY
+        clicks = self.response.astype(bool)
+        step = np.arange(self.n_slates) - np.repeat(self.session_start[:-1], self.session_length)
+        by_step = np.minimum(step, 9)
+        length = self.session_length
+
+        def rate(clicked: np.ndarray, seen: np.ndarray) -> list[float]:
+            return (clicked / np.maximum(seen, 1)).round(5).tolist()
+
+        return {
+            "sessions": self.n_sessions,
+            "slates": self.n_slates,
+            "impressions": int(shown.sum()),
+            "clicks": int(clicks.sum()),
+            "click_rate": float(clicks.sum() / shown.sum()),
+            "slates_without_click": float(1 - clicks.any(1).mean()),
+            "users": len(self.users),
+            "items": len(self.catalogue),
+            "items_shown": len(np.unique(self.slate[shown])),
+            "item_features": self.catalogue.features.shape[1],
+            "user_features": self.users.features.shape[1],
+            "slates_per_session": {
+                "min": int(length.min()),
+                "median": float(np.median(length)),
+                "mean": float(length.mean()),
+                "max": int(length.max()),
+            },
+            "first_time": int(self.time.min()),
+            "last_time": int(self.time.max()),
+            "click_rate_by_position": rate(clicks.sum(0), shown.sum(0)),
+            "click_rate_by_step": rate(
+                np.bincount(by_step, clicks.sum(1)), np.bincount(by_step, shown.sum(1))
+            ),
+        }
+
+    def save(self, path: str | Path, overwrite: bool = False) -> Path:
+        """Write the log to the folder `path` as Parquet; see `responders.storage.save_log`."""
+        from responders.storage import save_log
+
+        return save_log(self, Path(path), overwrite)
+
+    @staticmethod
+    def load(path: str | Path) -> SessionLog:
+        """Load the folder `path`, memory-mapped; see `responders.storage.load_log`."""
+        from responders.storage import load_log
+
+        return load_log(Path(path))
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the log in long format; see `responders.frame.to_frame`."""
+        from responders.frame import to_frame
+
+        return to_frame(self)
+
+    @staticmethod
+    def from_frame(frame: pd.DataFrame, catalogue: Catalogue | None = None) -> SessionLog:
+        """Make a log from a long-format frame; see `responders.frame.from_frame`."""
+        from responders.frame import from_frame
+
+        return from_frame(frame, catalogue)
