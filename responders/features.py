@@ -1,0 +1,206 @@
+"""Item and user encoders shared by all responders."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from scipy.sparse import csr_matrix
+from sklearn.decomposition import TruncatedSVD
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from responders.base import State
+from responders.errors import InputError, near_matches
+from responders.log import Catalogue, SessionLog
+
+Embedding = Literal["learned", "svd", "explicit", "content"]
+"""How an item is embedded: `learned` = a free vector each; `svd` = a linear map of the truncated
+SVD of the training users' clicks; `explicit` = a linear map of the catalogue's features;
+`content` = `explicit` plus a learned vector that starts at zero."""
+
+UNKNOWN_RATE = 0.01
+"""Share of items that training replaces by the unknown item, so that its vector means something."""
+
+
+def item_features(
+    log: SessionLog, sessions: np.ndarray, embedding: str, size: int, seed: int = 0
+) -> np.ndarray | None:
+    """Return the fixed item vectors [N, K] float32 that `embedding` needs, None for `learned`.
+
+    Args:
+        log: the log.
+        sessions: the training sessions; `svd` reads the clicks of these alone.
+        embedding: see `Embedding`.
+        size: K of `svd`.
+        seed: of `svd`'s random projections.
+
+    Raises:
+        InputError: the name is unknown, or `explicit`/`content` on a log without item features.
+    """
+    if embedding not in get_args(Embedding):
+        known = get_args(Embedding)
+        raise InputError(f"embedding {embedding!r} is unknown; {near_matches(embedding, known)}")
+    if embedding == "learned":
+        return None
+    if embedding == "svd":
+        return _svd(log, sessions, size, seed)
+    features = log.catalogue.features
+    if not features.shape[1]:
+        raise InputError(f"embedding {embedding!r} needs item features; this log has none")
+    return features
+
+
+def _svd(log: SessionLog, sessions: np.ndarray, size: int, seed: int) -> np.ndarray:
+    rows = log.rows(sessions)
+    slate, clicked = log.slate[rows], log.response[rows].astype(bool)
+    user = np.repeat(log.user[sessions], log.session_length[sessions])
+    owner = np.broadcast_to(user[:, None], slate.shape)[clicked]
+    ones = np.ones(len(owner), np.float32)
+    clicks = csr_matrix((ones, (owner, slate[clicked])), (len(log.users), len(log.catalogue)))
+    size = min(size, min(clicks.shape) - 1)
+    vectors = TruncatedSVD(size, random_state=seed).fit(clicks).components_.T
+    return (vectors * np.sqrt(len(vectors))).astype(np.float32)
+
+
+class ItemEncoder(nn.Module):
+    """Items as vectors of `size` numbers and a bias.
+
+    Every catalogue index has a *row* of the tables. Row N is the unknown item: it stands for items
+    that training never showed and for items added later. Row N + 1 is the empty position: zeros.
+
+    Args:
+        n_items: N.
+        size: d.
+        embedding: how items become vectors, see `Embedding`.
+        fixed: [N, K] float32 given vectors, from `item_features`; None with `learned`.
+    """
+
+    def __init__(
+        self, n_items: int, size: int, embedding: str = "learned", fixed: Tensor | None = None
+    ) -> None:
+        super().__init__()
+        self.unknown, self.empty, self.size = n_items, n_items + 1, size
+        self.of_catalogue = embedding in ("explicit", "content")
+        n_rows = n_items + 2
+        lookup = torch.cat([torch.tensor([self.empty]), torch.arange(n_items)])
+        self.register_buffer("lookup", lookup)  # [N + 1]: the row of index i stands at i + 1
+        self.bias = _table(n_rows, 1, 0.0, self.empty)
+        self.weight = None
+        if embedding in ("learned", "content"):
+            std = 0.1 if embedding == "learned" else 0.0
+            self.weight = _table(n_rows, size, std, self.empty)
+        self.project = None
+        if fixed is not None:
+            centre, scale = fixed.mean(0), fixed.std(0, correction=0).clamp(min=1e-6)
+            fixed = (fixed - centre) / scale if self.of_catalogue else fixed
+            self.register_buffer("centre", centre)
+            self.register_buffer("scale", scale)
+            self.register_buffer("fixed", F.pad(fixed, (0, 0, 0, 2)))  # unknown, empty: zeros
+            self.project = nn.Linear(fixed.shape[1], size, bias=False)
+
+    def rows(self, item: Tensor) -> Tensor:
+        """Return the table rows (int64) of catalogue indices, -1 being the empty position.
+
+        While training, a few items are replaced by the unknown one.
+        """
+        rows = self.lookup[item + 1]
+        if self.training:
+            lost = torch.rand(rows.shape, device=rows.device) < UNKNOWN_RATE
+            rows = torch.where(lost & (rows != self.empty), self.unknown, rows)
+        return rows
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Return the vectors [..., d] of table rows."""
+        free = None if self.weight is None else self.weight(rows)
+        if self.project is None:
+            return free
+        given = self.project(self.fixed[rows])
+        return given if free is None else given + free
+
+    def initialise(self, log: SessionLog, sessions: np.ndarray) -> None:
+        """Send the items that the training sessions never showed to the unknown row.
+
+        Items with given vectors keep theirs: it says more than the unknown item's.
+        """
+        if self.project is not None:
+            return
+        unseen = torch.ones_like(self.lookup, dtype=torch.bool)
+        unseen[torch.from_numpy(np.unique(log.slate[log.rows(sessions)])).long() + 1] = False
+        unseen[0] = False  # the empty position
+        self.lookup[unseen] = self.unknown
+
+    def extend(self, catalogue: Catalogue) -> None:
+        """Give the items that `catalogue` has beyond the known ones a row.
+
+        It is a new row made of their features where vectors come from the catalogue's features,
+        else the unknown item's.
+        """
+        known = len(self.lookup) - 1
+        new = len(catalogue) - known
+        rows = torch.full((new,), self.unknown, device=self.lookup.device)
+        if self.of_catalogue:
+            rows = torch.arange(new, device=rows.device) + len(self.fixed)
+            features = torch.from_numpy(catalogue.features[known:]).to(self.fixed)
+            self.fixed = torch.cat([self.fixed, (features - self.centre) / self.scale])
+            self.bias = _longer(self.bias, self.bias.weight[self.unknown].expand(new, -1))
+            if self.weight is not None:
+                self.weight = _longer(self.weight, self.weight.weight.new_zeros(new, self.size))
+        self.lookup = torch.cat([self.lookup, rows])
+
+
+def _table(n_rows: int, size: int, std: float, zero_row: int) -> nn.Embedding:
+    table = nn.Embedding(n_rows, size, padding_idx=zero_row)
+    nn.init.normal_(table.weight, std=std)
+    with torch.no_grad():
+        table.weight[zero_row] = 0
+    return table
+
+
+def _longer(table: nn.Embedding, rows: Tensor) -> nn.Embedding:
+    weight = torch.cat([table.weight.detach(), rows.detach()])
+    return nn.Embedding.from_pretrained(weight, freeze=False, padding_idx=table.padding_idx)
+
+
+class UserEncoder(nn.Module):
+    """A user as the mean of the vectors of the items clicked in earlier slates, plus features.
+
+    The mean is zero before the first click (arXiv 2409.20055); known user features are added
+    through a linear map.
+    """
+
+    def __init__(self, n_features: int, size: int) -> None:
+        super().__init__()
+        self.size = size
+        self.project = nn.Linear(n_features, size, bias=False) if n_features else None
+
+    def start(self, user: Tensor) -> State:
+        """Return the state of new users with features [B, F]."""
+        zeros = user.new_zeros(len(user), self.size)
+        base = zeros if self.project is None else self.project(user)
+        return {"base": base, "clicked": zeros, "clicks": user.new_zeros(len(user), 1)}
+
+    def vector(self, state: State) -> Tensor:
+        """Return the users' vectors [B, d]."""
+        return state["base"] + state["clicked"] / state["clicks"].clamp(min=1)
+
+    def observe(self, state: State, item: Tensor, click: Tensor) -> State:
+        """Return the state after clicks [B, S] on items with vectors `item` [B, S, d]."""
+        click = click.to(item.dtype)
+        clicked = state["clicked"] + torch.einsum("bs,bsd->bd", click, item)
+        return state | {"clicked": clicked, "clicks": state["clicks"] + click.sum(1, keepdim=True)}
+
+    def forward(self, user: Tensor, item: Tensor, click: Tensor) -> Tensor:
+        """Return the users' vectors [B, R, d] before each of R slates.
+
+        Args:
+            user: [B, F] features.
+            item: [B, R, S, d] vectors of the items shown.
+            click: [B, R, S] float.
+        """
+        clicked = torch.einsum("brs,brsd->brd", click, item)
+        total = F.pad(clicked.cumsum(1), (0, 0, 1, 0))[:, :-1]
+        count = F.pad(click.sum(-1).cumsum(1), (1, 0))[:, :-1, None]
+        base = self.start(user)["base"]
+        return base[:, None] + total / count.clamp(min=1)

@@ -1,0 +1,469 @@
+"""A world whose truth is known: simulated users with every probability stated.
+
+The truth is itself a responder, `KnownTruth`: its state is a function of what a model of the log
+can see (user features, slates, clicks), so its probabilities are the Bayes optimum for that log.
+Each effect has one parameter that turns it off. Everything made here is synthetic and says so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from responders.base import LogShape, Responder, Response, State, draw_uniform, take_rows
+from responders.errors import InputError, near_matches
+from responders.log import Catalogue, SessionLog, Users
+from responders.slate_rules import SlateRules
+from responders.storage import LogWriter
+
+
+@dataclass(frozen=True)
+class TruthSettings:
+    """The parameters of a known-truth world; 0 turns an effect off.
+
+    P(click) = examination of the position × σ(attraction of the item), and the attraction is
+    base + quality + taste − price − competition − fatigue + clicks above.
+
+    Args:
+        n_items: N.
+        n_positions: S.
+        base: log-odds of attraction of an average item.
+        quality: deviation of the items' own log-odds.
+        taste: how strongly tastes matter: log-odds per unit of taste · item.
+        drift: share of the way that taste moves to the items clicked in a slate.
+        fade: share of the way that taste returns home after each slate.
+        position_bias: examination of position s (from 1) is s to the power of minus this.
+        competition: loss of log-odds when all items above are alike.
+        click_effect: change of log-odds for each click above in the slate.
+        fatigue: loss of log-odds for a cluster that filled the recent slates.
+        price_effect: loss of log-odds per deviation of price.
+        layers: the page has so many layers; each opens when all items of the one before are
+            clicked (RL4RS). 0 = no layers.
+        hidden: share of the initial taste's variance that no feature tells.
+        leaving: chance to leave after a slate with a click; 0 with `impatience` 0 = never.
+        impatience: how much each fruitless slate in a row adds to the hazard of leaving.
+        min_slates: nobody leaves before so many slates.
+        max_slates: everybody has left after so many.
+        clusters: K.
+        dimensions: d of taste.
+        zipf: exponent of the clusters' popularity.
+        item_features: F, features that tell an item's place; 0 = none.
+        feature_noise: deviation of the noise on them.
+        seed: fixes the items.
+    """
+
+    n_items: int = 1000
+    n_positions: int = 10
+    base: float = -2.0
+    quality: float = 0.7
+    taste: float = 4.0
+    drift: float = 0.2
+    fade: float = 0.1
+    position_bias: float = 0.35
+    competition: float = 1.0
+    click_effect: float = -0.3
+    fatigue: float = 1.5
+    price_effect: float = 0.0
+    layers: int = 0
+    hidden: float = 0.0
+    leaving: float = 0.05
+    impatience: float = 0.06
+    min_slates: int = 3
+    max_slates: int = 100
+    clusters: int = 20
+    dimensions: int = 8
+    zipf: float = 1.0
+    item_features: int = 16
+    feature_noise: float = 0.3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("n_items", "n_positions", "clusters", "dimensions", "min_slates"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("hidden", "fade", "leaving"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(f"{name} must be in [0, 1), not {getattr(self, name)}")
+        if self.n_positions > self.n_items:
+            raise InputError(f"n_positions {self.n_positions} exceeds n_items {self.n_items}")
+        if self.max_slates < self.min_slates:
+            raise InputError(f"max_slates {self.max_slates} is below min_slates {self.min_slates}")
+
+    def changed(self, **values: Any) -> TruthSettings:
+        """Return the settings with `values` changed; unknown names raise `InputError`."""
+        known = [f.name for f in fields(self)]
+        for name in values:
+            if name not in known:
+                raise InputError(f"setting {name!r} is unknown; {near_matches(name, known)}")
+        return replace(self, **values)
+
+
+PRESETS: dict[str, TruthSettings] = {
+    "contentwise": TruthSettings(),
+    "rl4rs": TruthSettings(
+        n_items=283,
+        n_positions=9,
+        base=1.9,
+        position_bias=0.0,
+        click_effect=0.0,
+        price_effect=0.4,
+        layers=3,
+        leaving=0.8,
+        max_slates=4,
+        item_features=40,
+    ),
+    "pbm": TruthSettings(
+        base=-1.0,
+        quality=1.0,
+        taste=0.0,
+        competition=0.0,
+        click_effect=0.0,
+        fatigue=0.0,
+        position_bias=0.7,
+    ),
+}
+"""`contentwise` and `rl4rs` have the published counts of those logs (positions, clicks per slate,
+slates per session; items and layers of RL4RS); `pbm` is exactly a position-based model."""
+
+POLICIES = ("mixed", "popular", "uniform", "personal")
+"""Logging policies: by noisy popularity, noisy true taste, their mixture, or at random."""
+
+PARTICLES = 64
+"""Draws of the hidden taste by which the ceiling of a world with `hidden` > 0 is estimated."""
+
+
+def make_catalogue(settings: TruthSettings) -> tuple[Catalogue, dict[str, np.ndarray]]:
+    """Return the items of a world and what is true of them: place, cluster and quality."""
+    rng = np.random.default_rng([settings.seed, 1])
+    n, d, k = settings.n_items, settings.dimensions, settings.clusters
+    weight = 1 / np.arange(1, k + 1) ** settings.zipf
+    cluster = rng.choice(k, n, p=weight / weight.sum())
+    centre = rng.normal(size=(k, d))
+    place = centre[cluster] + 0.6 * rng.normal(size=(n, d))
+    place /= np.linalg.norm(place, axis=1, keepdims=True)
+    quality = rng.normal(size=n)
+    price = np.exp(rng.normal(2.0, 0.6, n)).astype(np.float32)
+    mix = rng.normal(size=(d, settings.item_features))
+    features = place @ mix + settings.feature_noise * rng.normal(size=(n, settings.item_features))
+    attributes: dict[str, np.ndarray] = {}
+    ids = np.arange(n)
+    if settings.layers:
+        ids = ids + 1  # RL4RS counts from 1
+        bounds = np.array([39, 147]) * n // 283
+        attributes["layer"] = (1 + np.searchsorted(bounds, ids, side="left")).astype(np.int8)
+        attributes["special"] = (attributes["layer"] > 1) & (rng.random(n) < 0.45)
+        price = price * attributes["layer"] ** 2
+    catalogue = Catalogue(ids, features, price, attributes)
+    return catalogue, {"place": place, "cluster": cluster, "quality": quality}
+
+
+class KnownTruth(Responder):
+    """The users of a known-truth world, with P draws of what no feature tells of them.
+
+    The state holds taste [B, P, d], where it returns to, the fatigue with each cluster [B, K] and
+    the log-weight [B, P] of each draw given the clicks so far. P is 1 unless `hidden` > 0; then
+    the answers are estimates by importance-weighted draws.
+
+    Args:
+        shape: sizes of the log.
+        settings: as keywords, see `TruthSettings`.
+    """
+
+    reads_clicks_above: ClassVar[bool] = True
+    trained_by_gradient: ClassVar[bool] = False
+
+    def __init__(self, shape: LogShape, **settings: Any) -> None:
+        super().__init__(shape)
+        self.settings = s = TruthSettings(**settings)
+        self.catalogue, items = make_catalogue(s)
+        price = np.log(self.catalogue.price)  # type: ignore[arg-type]
+        price = (price - price.mean()) / price.std()
+        own = s.base + s.quality * items["quality"] - s.price_effect * price
+        n_layer = s.n_positions // s.layers if s.layers else 0
+        layer = np.arange(s.n_positions) // n_layer if s.layers else np.zeros(s.n_positions)
+        tensors = {
+            # A last row for the empty position: no place, cluster 0.
+            "place": F.pad(torch.tensor(items["place"], dtype=torch.float32), (0, 0, 0, 1)),
+            "own": F.pad(torch.tensor(own, dtype=torch.float32), (0, 1)),
+            "cluster": F.pad(torch.tensor(items["cluster"]), (0, 1)),
+            "examination": torch.arange(1, s.n_positions + 1.0) ** -s.position_bias,
+            "layer": torch.tensor(layer, dtype=torch.int64),
+            "draws": self._draws(),
+        }
+        for name, tensor in tensors.items():
+            self.register_buffer(name, tensor)
+
+    def _draws(self) -> Tensor:
+        s = self.settings
+        if not s.hidden:
+            return torch.zeros(1, s.dimensions)
+        rng = np.random.default_rng([s.seed, 2])
+        draws = rng.normal(size=(PARTICLES, s.dimensions)) * np.sqrt(s.hidden / s.dimensions)
+        return torch.tensor(draws, dtype=torch.float32)
+
+    @property
+    def hazard(self) -> np.ndarray:
+        """[K] float64, chance to leave after a slate by the number of fruitless slates in a row.
+
+        The last value holds for all longer rows; it counts from `settings.min_slates` on.
+        """
+        s = self.settings
+        return 1 - (1 - s.leaving) * np.exp(-s.impatience * np.arange(21))
+
+    def start(self, user: Tensor) -> State:
+        """Return the state of new users; their features [B, d] are what is visible of taste."""
+        return self.start_at(user[:, None] + self.draws)
+
+    def start_at(self, taste: Tensor) -> State:
+        """Return the state of users with initial tastes `taste` [B, P, d]."""
+        b, p = taste.shape[:2]
+        return {
+            "taste": taste,
+            "home": taste,
+            "fatigue": taste.new_zeros(b, self.settings.clusters),
+            "log_weight": taste.new_zeros(b, p),
+        }
+
+    def attraction(self, state: State) -> Tensor:
+        """Return the log-odds [B, N] of attraction of every item, alone in a slate (mean draw)."""
+        weight = state["log_weight"].softmax(1)
+        taste = torch.einsum("bp,bpd->bd", weight, state["taste"])
+        score = self.settings.taste * taste @ self.place[:-1].t() + self.own[:-1]
+        return score - self.settings.fatigue * state["fatigue"][:, self.cluster[:-1]]
+
+    def _before_clicks(self, state: State, slate: Tensor) -> Tensor:
+        """Return log-odds of attraction [B, P, S], clicks in the slate not yet counted."""
+        s = self.settings
+        rows = torch.where(slate >= 0, slate, self.own.shape[0] - 1)
+        place = self.place[rows]
+        score = s.taste * torch.einsum("bpd,bsd->bps", state["taste"], place)
+        score = score + self.own[rows][:, None]
+        shown = (slate >= 0).to(place.dtype)
+        above = place.cumsum(1) - place
+        number = (shown.cumsum(1) - shown).clamp(min=1)
+        alike = torch.einsum("bsd,bsd->bs", above, place) / number
+        tired = state["fatigue"].gather(1, self.cluster[rows])
+        return score - (s.competition * alike.clamp(min=0) + s.fatigue * tired)[:, None]
+
+    def _walk(
+        self, state: State, slate: Tensor, click: Tensor | None, uniform: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Walk down the positions; return log-odds [B, S], clicks [B, S] and log-weights [B, P]."""
+        score = self._before_clicks(state, slate)
+        log_weight, above = state["log_weight"], slate.new_zeros(len(slate)).float()
+        open_, missed = torch.ones_like(above), torch.zeros_like(above)
+        logits, clicks = [], []
+        for s in range(slate.shape[1]):
+            shown = slate[:, s] >= 0
+            if s and self.settings.layers and self.layer[s] != self.layer[s - 1]:
+                open_, missed = open_ * (1 - missed), torch.zeros_like(missed)
+            odds = score[:, :, s] + (self.settings.click_effect * above)[:, None]
+            p = self.examination[s] * odds.sigmoid() * open_[:, None]
+            mixed = (log_weight.softmax(1) * p).sum(1)
+            logits.append(torch.logit(mixed, eps=1e-7))
+            if click is not None:
+                clicked = click[:, s].float()
+            elif uniform is not None:
+                clicked = (uniform[:, s] < mixed).float()
+            else:
+                clicked = mixed  # soft: the clicks above are their own probabilities
+            clicked = clicked * shown
+            above = above + clicked
+            missed = torch.maximum(missed, (1 - clicked) * shown)
+            if p.shape[1] > 1:
+                likelihood = clicked[:, None] * p + (1 - clicked)[:, None] * (1 - p)
+                log_weight = log_weight + likelihood.clamp(min=1e-9).log() * shown[:, None]
+            clicks.append(clicked)
+        return torch.stack(logits, 1), torch.stack(clicks, 1), log_weight
+
+    def logits(self, state: State, slate: Tensor, click: Tensor | None = None) -> Tensor:
+        """Return true log-odds [B, S]; see `Responder.logits`."""
+        return self._walk(state, slate, click, None)[0]
+
+    def observe(self, state: State, slate: Tensor, click: Tensor) -> State:
+        """Return the state after the slate; see `Responder.observe`."""
+        log_weight = state["log_weight"]
+        if log_weight.shape[1] > 1:
+            log_weight = self._walk(state, slate, click, None)[2]
+        return self._moved(state, slate, click, log_weight)
+
+    def _moved(self, state: State, slate: Tensor, click: Tensor, log_weight: Tensor) -> State:
+        s = self.settings
+        seen = (slate >= 0).any(1).view(-1, 1, 1)
+        rows = torch.where(slate >= 0, slate, self.own.shape[0] - 1)
+        click = click.to(self.place.dtype)
+        clicks = click.sum(1)
+        liked = torch.einsum("bs,bsd->bd", click, self.place[rows])
+        liked = liked / clicks.clamp(min=1)[:, None]
+        taste = state["taste"]
+        moved = taste + (s.drift * (clicks > 0))[:, None, None] * (liked[:, None] - taste)
+        moved = moved + s.fade * (state["home"] - moved)
+        share = (slate >= 0).to(taste.dtype) / max(slate.shape[1], 1)
+        filled = torch.zeros_like(state["fatigue"]).scatter_add(1, self.cluster[rows], share)
+        tired = 0.8 * state["fatigue"] + filled
+        return {
+            "taste": torch.where(seen, moved, taste),
+            "home": state["home"],
+            "fatigue": torch.where(seen[:, 0], tired, state["fatigue"]),
+            "log_weight": log_weight,
+        }
+
+    def respond(
+        self,
+        state: State,
+        slate: Tensor,
+        generator: torch.Generator | None = None,
+        *,
+        uniform: Tensor | None = None,
+    ) -> Response:
+        """Draw clicks position by position, each given those above; see `Responder.respond`."""
+        uniform = draw_uniform(slate, generator, uniform)
+        logits, click, log_weight = self._walk(state, slate, None, uniform)
+        probability = torch.where(slate >= 0, logits.sigmoid(), 0.0)
+        clicked = click > 0
+        return Response(clicked, probability, self._moved(state, slate, clicked, log_weight))
+
+
+def make_truth(settings: TruthSettings) -> KnownTruth:
+    """Return the users of the world with `settings`."""
+    shape = LogShape(settings.n_items, settings.n_positions, settings.dimensions)
+    return KnownTruth(shape, **asdict(settings)).eval()
+
+
+class LoggingPolicy:
+    """Chooses the slates of a synthetic log: scores with Gumbel noise, best first, rules kept."""
+
+    def __init__(self, truth: KnownTruth, name: str) -> None:
+        if name not in POLICIES:
+            raise InputError(f"policy {name!r} is unknown; {near_matches(name, POLICIES)}")
+        self.truth, self.name = truth, name
+        self.rules = SlateRules.of(truth.catalogue, truth.settings.n_positions)
+        rng = np.random.default_rng([truth.settings.seed, 3])
+        rank = np.argsort(
+            np.argsort(-(truth.own[:-1].numpy() + 0.5 * rng.normal(size=len(truth.catalogue))))
+        )
+        self.popularity = -0.8 * torch.log1p(torch.tensor(rank, dtype=torch.float32))
+
+    def __call__(self, state: State, generator: torch.Generator) -> Tensor:
+        """Return slates [B, S] for users in `state`."""
+        b, n = len(state["fatigue"]), self.truth.settings.n_items
+        noise = torch.rand(b, n, generator=generator).clamp(min=1e-9)
+        score = -torch.log(-torch.log(noise))
+        if self.name == "popular":
+            score = score + self.popularity
+        elif self.name == "personal":
+            score = score + self.truth.attraction(state)
+        elif self.name == "mixed":
+            score = score + 0.6 * self.popularity + 0.6 * self.truth.attraction(state)
+        return self.rules.choose(score)
+
+
+@torch.inference_mode()
+def synthesize(
+    out: Path,
+    settings: TruthSettings,
+    sessions: int,
+    *,
+    seed: int = 0,
+    policy: str = "mixed",
+    name: str = "known truth",
+    overwrite: bool = False,
+    progress: bool = True,
+) -> SessionLog:
+    """Write a log of `sessions` users of the known-truth world to folder `out` and load it.
+
+    Args:
+        out: the folder; it appears when complete.
+        settings: the world; `settings.seed` fixes its items.
+        sessions: E; each is a user of its own.
+        seed: fixes the users, slates and clicks.
+        policy: the logging policy, one of `POLICIES`.
+        name: of the log, for its card.
+        overwrite: replace a log at `out`.
+        progress: show a progress bar.
+
+    Raises:
+        InputError: `sessions` is below 1, the policy is unknown, or `out` exists.
+    """
+    if sessions < 1:
+        raise InputError(f"sessions must be at least 1, not {sessions}")
+    truth = make_truth(settings)
+    logging = LoggingPolicy(truth, policy)
+    generator = torch.Generator().manual_seed(seed)
+    visible = torch.randn(sessions, settings.dimensions, generator=generator)
+    visible *= np.sqrt((1 - settings.hidden) / settings.dimensions)
+    hidden = torch.randn(sessions, settings.dimensions, generator=generator)
+    hidden *= np.sqrt(settings.hidden / settings.dimensions)
+    length = np.zeros(sessions, np.int64)
+    with (
+        LogWriter(out, overwrite) as writer,
+        tqdm(total=sessions, desc="synthesize", unit="session", disable=not progress) as bar,
+    ):
+        for first in range(0, sessions, 2048):
+            part = slice(first, first + 2048)
+            state = truth.start_at((visible[part] + hidden[part])[:, None])
+            slates = _play(truth, logging, state, generator)
+            length[part] = slates["length"]
+            writer.append(slates["slate"], slates["click"], slates["time"])
+            bar.update(len(slates["length"]))
+        card = {
+            "name": f"synthetic {name}",
+            "source": "known-truth world (responders/synthetic.py); these users are simulated",
+            "licence": "Apache-2.0",
+            "synthetic": True,
+            "truth": asdict(settings),
+            "policy": policy,
+            "seed": seed,
+        }
+        ids = np.arange(sessions)
+        writer.finish(length, ids, truth.catalogue, Users(ids, visible.numpy()), card)
+    return SessionLog.load(out)
+
+
+def _play(
+    truth: KnownTruth, logging: LoggingPolicy, state: State, generator: torch.Generator
+) -> dict[str, np.ndarray]:
+    """Play users in `state` until all have left; return their slates session by session."""
+    s = truth.settings
+    hazard = torch.tensor(truth.hazard, dtype=torch.float32)
+    b = len(state["fatigue"])
+    active, streak, time = torch.arange(b), torch.zeros(b, dtype=torch.int64), torch.zeros(b)
+    parts = []
+    for step in range(1, s.max_slates + 1):
+        slate = logging(state, generator)
+        answer = truth.respond(state, slate, generator)
+        time = time + 30 + torch.randint(0, 300, (len(active),), generator=generator)
+        parts.append((active, slate, answer.click, time))
+        streak = torch.where(answer.click.any(1), 0, streak + 1)
+        leave = torch.rand(len(active), generator=generator)
+        stay = leave >= hazard[streak.clamp(max=len(hazard) - 1)] * (step >= s.min_slates)
+        state = take_rows(answer.state, stay)
+        active, streak, time = active[stay], streak[stay], time[stay]
+        if not len(active):
+            break
+    owner, slate, click, time = (torch.cat(column) for column in zip(*parts, strict=True))
+    order = torch.argsort(owner, stable=True)
+    return {
+        "slate": slate[order].numpy(),
+        "click": click[order].numpy(),
+        "time": time[order].numpy(),
+        "length": torch.bincount(owner, minlength=b).numpy(),
+    }
+
+
+def truth_of(log: SessionLog) -> KnownTruth | None:
+    """Return the users that answered a synthetic log, None for a log of real users."""
+    settings = log.card.get("truth")
+    if settings is None:
+        return None
+    truth = make_truth(TruthSettings().changed(**settings))
+    if truth.catalogue.fingerprint() != log.catalogue.fingerprint(len(truth.catalogue)):
+        raise InputError("the log's card states a known-truth world of another catalogue")
+    return truth
