@@ -215,6 +215,17 @@ class SessionLog:
         """Whether the users of this log were simulated."""
         return bool(self.card.get("synthetic", False))
 
+    def fingerprint(self) -> str:
+        """Return a hash of everything that training reads: slates, clicks, sessions, ids."""
+        digest = hashlib.sha256(self.catalogue.fingerprint().encode())
+        for array in (self.session_start, self.user, self.users.features):
+            digest.update(np.ascontiguousarray(array))
+        for first in range(0, self.n_slates, _CHUNK):
+            rows = slice(first, first + _CHUNK)
+            digest.update(np.ascontiguousarray(self.slate[rows]))
+            digest.update(np.ascontiguousarray(self.response[rows]))
+        return digest.hexdigest()[:16]
+
     def validate(self) -> SessionLog:
         """Check every invariant of the log and return it.
 

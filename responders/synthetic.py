@@ -61,7 +61,7 @@ class TruthSettings:
 
     n_items: int = 1000
     n_positions: int = 10
-    base: float = -2.0
+    base: float = -2.25
     quality: float = 0.7
     taste: float = 4.0
     drift: float = 0.2
@@ -73,8 +73,8 @@ class TruthSettings:
     price_effect: float = 0.0
     layers: int = 0
     hidden: float = 0.0
-    leaving: float = 0.05
-    impatience: float = 0.06
+    leaving: float = 0.07
+    impatience: float = 0.08
     min_slates: int = 3
     max_slates: int = 100
     clusters: int = 20

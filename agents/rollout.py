@@ -1,0 +1,99 @@
+"""A policy run in a world: every user from the first slate to the last, as a SessionLog."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from agents.policy import Policy
+from recsim_env.observations import HistoryObservation
+from recsim_env.world import World
+from responders import EMPTY, SessionLog, Users
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One session of each of B users.
+
+    Args:
+        log: the sessions; its card says that they are simulated.
+        reward: [B] float64, sum over the session.
+    """
+
+    log: SessionLog
+    reward: np.ndarray
+
+
+def rollout(
+    world: World, policy: Policy, seed: int, *, learn: bool = False, progress: bool = False
+) -> Rollout:
+    """Run `policy` for one session of each user of `world`.
+
+    Args:
+        world: it is reset with `seed`.
+        policy: it is reset.
+        seed: of the users.
+        learn: let the policy learn from each step.
+        progress: show a progress bar, one tick per user who ended.
+    """
+    observe = HistoryObservation(world)
+    world.reset(seed=seed)
+    policy.reset()
+    context = world.context.cpu().numpy()
+    active = torch.ones(world.num_users, dtype=torch.bool, device=world.device)
+    total = torch.zeros(world.num_users, dtype=torch.float64, device=world.device)
+    parts: list[tuple[Tensor, Tensor, Tensor]] = []
+    with tqdm(
+        total=world.num_users, desc="users", unit="user", disable=not progress, leave=False
+    ) as bar:
+        while bool(active.any()):
+            outcome = world.step(policy.act(observe(world)))
+            rows = active.nonzero().squeeze(1)
+            slate, click = outcome.slate[rows], outcome.click[rows]
+            total += outcome.reward.double() * active
+            parts.append((rows.cpu(), slate.cpu(), click.cpu()))
+            if learn:
+                policy.learn(slate, click)
+            still = active & ~(outcome.left | outcome.truncated)
+            bar.update(int(active.sum() - still.sum()))
+            active = still
+    return Rollout(_as_log(world, policy, context, parts, seed), total.cpu().numpy())
+
+
+def _as_log(
+    world: World,
+    policy: Policy,
+    context: np.ndarray,
+    parts: list[tuple[Tensor, Tensor, Tensor]],
+    seed: int,
+) -> SessionLog:
+    owner, slate, click = (torch.cat(column).numpy() for column in zip(*parts, strict=True))
+    order = np.argsort(owner, kind="stable")
+    length = np.bincount(owner, minlength=world.num_users)
+    step = np.arange(len(order)) - np.repeat(np.cumsum(length) - length, length)
+    shown = (slate[order] != EMPTY).any(1)  # a slate of nothing but broken choices shows nothing
+    length = np.bincount(owner[order][shown], minlength=world.num_users)
+    kept = length > 0
+    ids = np.arange(world.num_users)[kept]
+    features = world.contexts.users.features[world.contexts.user[context[kept]]]
+    return SessionLog(
+        slate=slate[order][shown],
+        response=click[order][shown],
+        session_start=np.concatenate([[0], np.cumsum(length[kept])]),
+        user=np.arange(len(ids)),
+        time=step[shown] + 1,
+        catalogue=world.catalogue,
+        users=Users(ids, features),
+        card={
+            "name": f"{type(policy).__name__} in a simulated world",
+            "source": "a policy run among simulated users",
+            "licence": "Apache-2.0",
+            "synthetic": True,
+            "world": world.contexts.card.get("name"),
+            "seed": seed,
+        },
+    )

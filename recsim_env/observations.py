@@ -1,0 +1,113 @@
+"""What an agent sees of B users: their history, never the responder's hidden state."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from recsim_env.world import World
+from responders import InputError
+from responders.errors import near_matches
+
+Observation = dict[str, Tensor] | Tensor
+
+_SIGNATURE = 16
+
+
+class Encoder(Protocol):
+    """Turns a world into observations [B, …] of one space."""
+
+    space: spaces.Space
+
+    def __call__(self, world: World) -> Observation:
+        """Return the observation of all users."""
+        ...
+
+
+class HistoryObservation:
+    """A dict of the last H slates and what was clicked, the step, and the user's features.
+
+    `item` [H, S] int64: catalogue indices, oldest slate first, -1 = nothing; the row tells the age
+    (H - row slates ago) and the column the position. `click` [H, S] int8. `step` [1] int64.
+    `user` [F] float32, absent where the log has no user features.
+    """
+
+    def __init__(self, world: World) -> None:
+        shape = (world.history, world.n_positions)
+        self.space = spaces.Dict(
+            {
+                "item": spaces.Box(-1, world.n_items - 1, shape, np.int64),
+                "click": spaces.Box(0, 1, shape, np.int8),
+                "step": spaces.Box(0, world.horizon, (1,), np.int64),
+            }
+        )
+        n_features = world.features.shape[1]
+        if n_features:
+            self.space["user"] = spaces.Box(-np.inf, np.inf, (n_features,), np.float32)
+
+    def __call__(self, world: World) -> dict[str, Tensor]:
+        """Return the observation of all users."""
+        seen = {
+            "item": world.history_slate,
+            "click": world.history_click.to(torch.int8),
+            "step": world.step_number.unsqueeze(1),
+        }
+        if "user" in self.space.spaces:
+            seen["user"] = world.features[world.context]
+        return seen
+
+
+class FlatObservation:
+    """One float32 vector: the user's features, what they clicked and did not, and how it goes.
+
+    A function of `HistoryObservation`, concatenated: user features [F]; mean features of the items
+    clicked in the history [K]; mean features of the items shown [K]; click rate by position over
+    the history [S]; share of the horizon passed; share of the remembered slates since the last
+    click. Item features are the catalogue's, standardised; a catalogue without any gets a fixed
+    random signature of 16 numbers per item.
+    """
+
+    def __init__(self, world: World) -> None:
+        features = world.catalogue.features
+        if features.shape[1]:
+            features = (features - features.mean(0)) / np.maximum(features.std(0), 1e-6)
+        else:
+            rng = np.random.default_rng(0)
+            features = rng.normal(size=(world.n_items, _SIGNATURE)) / np.sqrt(_SIGNATURE)
+        table = torch.tensor(features, dtype=torch.float32, device=world.device)
+        self._items = torch.nn.functional.pad(table, (0, 0, 1, 0))  # row 0: the empty position
+        self._horizon, self._history = world.horizon, HistoryObservation(world)
+        size = world.features.shape[1] + 2 * table.shape[1] + world.n_positions + 2
+        self.space = spaces.Box(-np.inf, np.inf, (size,), np.float32)
+
+    def __call__(self, world: World) -> Tensor:
+        """Return the observation [B, size] of all users."""
+        return self.encode(self._history(world))
+
+    @torch.inference_mode()
+    def encode(self, history: dict[str, Tensor]) -> Tensor:
+        """Return the vector [B, size] of a batched `HistoryObservation`."""
+        item, click = history["item"], history["click"].float()
+        shown = (item >= 0).float()
+        weights = torch.stack([click.flatten(1), shown.flatten(1)], 1)
+        weights = weights / weights.sum(2, keepdim=True).clamp(min=1)
+        means = torch.bmm(weights, self._items[item.flatten(1) + 1]).flatten(1)
+        by_position = click.sum(1) / shown.sum(1).clamp(min=1)
+        clicked_since = click.any(2).flip(1).cumsum(1) > 0
+        fruitless = (~clicked_since).float().mean(1, keepdim=True)
+        parts = [means, by_position, history["step"] / self._horizon, fruitless]
+        if "user" in history:
+            parts.insert(0, history["user"])
+        return torch.cat(parts, 1)
+
+
+def make_encoder(name: str, world: World) -> Encoder:
+    """Return the encoder `history` or `flat` for `world`."""
+    encoders = {"history": HistoryObservation, "flat": FlatObservation}
+    if name not in encoders:
+        raise InputError(f"observe {name!r} is unknown; {near_matches(name, encoders)}")
+    return encoders[name](world)

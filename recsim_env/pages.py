@@ -1,0 +1,101 @@
+"""Pages built item by item: the bundle shop of RL4RS as a batch of users.
+
+Semantics of SlateRecEnv and SeqSlateRecEnv (RL4RS, Wang et al., SIGIR 2023): a page of S items is
+chosen one item at a time; after the last the user answers and the page's reward is paid.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode
+from torch import Tensor
+
+from recsim_env.observations import HistoryObservation
+from recsim_env.vector import WorldVectorEnv, outcome_info, to_numpy
+from recsim_env.world import World
+from responders import EMPTY
+
+
+class PageVectorEnv(WorldVectorEnv):
+    """B simulated users; the action is the next item of each user's page.
+
+    ## Action space
+    `Discrete(N)`. `info["action_mask"]` [B, N] int8 and `action_masks()` tell the valid items:
+    allowed at the position (layer), not yet on the page, at most one special. A page with an
+    invalid item earns 0.
+
+    ## Observation space
+    Dict: `HistoryObservation` of the pages before, `page` [S] int64 the items chosen so far (-1 =
+    open) and `position` [1] int64 the position to fill.
+
+    ## Reward
+    0 until the page is complete, then that of the page (by default Σ price × P(click)).
+
+    ## Episode end
+    Terminated when the user leaves after a page, truncated after `world.horizon` pages.
+
+    Args: as `RecSimVectorEnv`.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+        render_mode: str | None = None,
+    ) -> None:
+        encoder = HistoryObservation(world)
+        n, s = world.n_items, world.n_positions
+        space = spaces.Dict(
+            {
+                **encoder.space.spaces,
+                "page": spaces.Box(EMPTY, n - 1, (s,), np.int64),
+                "position": spaces.Box(0, s, (1,), np.int64),
+            }
+        )
+        super().__init__(world, encoder, spaces.Discrete(n), space, autoreset_mode, render_mode)
+        self._begin(None)
+
+    def _begin(self, mask: Tensor | None) -> None:
+        b, s = self.world.num_users, self.world.n_positions
+        if mask is None:
+            self._page = torch.full((b, s), EMPTY, device=self.world.device)
+            self._position = torch.zeros(b, dtype=torch.int64, device=self.world.device)
+        else:
+            self._page = self._page.masked_fill(mask[:, None], EMPTY)
+            self._position = self._position.masked_fill(mask, 0)
+
+    def _advance(self, actions: np.ndarray) -> tuple[Tensor, Tensor, Tensor, dict[str, Any]]:
+        world = self.world
+        item = torch.from_numpy(actions).to(world.device)
+        place = self._position.unsqueeze(1)
+        self._page = self._page.scatter(1, place, item.unsqueeze(1))
+        self._position = self._position + 1
+        reward = torch.zeros(world.num_users, device=world.device)
+        left = truncated = torch.zeros_like(reward, dtype=torch.bool)
+        full = self._position == world.n_positions
+        infos: dict[str, Any] = {}
+        if bool(full.any()):
+            outcome = self._last = world.step(self._page, mask=full)
+            reward, left, truncated = outcome.reward, outcome.left, outcome.truncated
+            infos = outcome_info(outcome)
+            self._begin(full)
+        return reward, left, truncated, infos
+
+    def _observe(self) -> Any:
+        seen = to_numpy(self.encoder(self.world))
+        return seen | to_numpy({"page": self._page, "position": self._position.unsqueeze(1)})
+
+    def action_masks(self) -> np.ndarray:
+        """Return [B, N] bool, the items that may come next on each page."""
+        masks = torch.zeros(self.num_envs, self.world.n_items, dtype=torch.bool)
+        for position in torch.unique(self._position).tolist():
+            rows = self._position == position
+            masks[rows.cpu()] = self.world.rules.mask(self._page[rows], position).cpu()
+        return masks.numpy()
+
+    def _facts(self) -> dict[str, np.ndarray]:
+        return super()._facts() | {"action_mask": self.action_masks().astype(np.int8)}

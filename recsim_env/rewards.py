@@ -1,0 +1,50 @@
+"""What an answer is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from responders import Catalogue, InputError
+from responders.errors import near_matches
+
+Reward = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""From slate [B, S] int64, click [B, S] bool and probability [B, S] to reward [B] float32."""
+
+
+def make_reward(name: str | Reward, catalogue: Catalogue, device: torch.device | str) -> Reward:
+    """Return a reward by name.
+
+    Args:
+        name: `clicks` (items clicked), `expected_clicks` (their probabilities instead), `revenue`
+            (prices of the items clicked), `expected_revenue`, or a function of your own. Expected
+            rewards sum the probabilities from which the clicks were drawn.
+        catalogue: gives the prices.
+        device: of the tensors.
+
+    Raises:
+        InputError: an unknown name, or revenue from a catalogue without prices.
+    """
+    if callable(name):
+        return name
+    known = ("clicks", "expected_clicks", "revenue", "expected_revenue")
+    if name not in known:
+        raise InputError(f"reward {name!r} is unknown; {near_matches(name, known)}")
+    expected = name.startswith("expected_")
+    if name.endswith("clicks"):
+
+        def clicks(slate: Tensor, click: Tensor, probability: Tensor) -> Tensor:
+            return (probability if expected else click.float()).sum(1)
+
+        return clicks
+    if catalogue.price is None:
+        raise InputError(f"reward {name!r} needs prices, and the catalogue has none: use clicks")
+    price = torch.from_numpy(catalogue.price.copy()).to(device)
+
+    def revenue(slate: Tensor, click: Tensor, probability: Tensor) -> Tensor:
+        answer = probability if expected else click.float()
+        return (price[slate.clamp(min=0)] * answer).sum(1)
+
+    return revenue

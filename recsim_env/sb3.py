@@ -1,0 +1,85 @@
+"""Stable-Baselines3's VecEnv face of a vector environment: no subprocesses, one batch per step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from gymnasium.vector import AutoresetMode
+from stable_baselines3.common.vec_env.base_vec_env import VecEnv
+
+from recsim_env.vector import WorldVectorEnv
+from responders import InputError
+
+
+class SB3VecEnv(VecEnv):
+    """A `WorldVectorEnv` as a Stable-Baselines3 `VecEnv`.
+
+    Args:
+        vector: with autoreset SAME_STEP, the mode that Stable-Baselines3 expects.
+    """
+
+    def __init__(self, vector: WorldVectorEnv) -> None:
+        if vector.metadata["autoreset_mode"] != AutoresetMode.SAME_STEP:
+            raise InputError('SB3VecEnv takes a vector environment with autoreset_mode="SameStep"')
+        self.vector = vector
+        self._actions: np.ndarray | None = None
+        self.render_mode = vector.render_mode
+        super().__init__(
+            vector.num_envs, vector.single_observation_space, vector.single_action_space
+        )
+
+    def reset(self) -> Any:
+        """Reset all users; see `VecEnv.reset`."""
+        seed = self._seeds[0]
+        observation, _ = self.vector.reset(seed=seed)
+        self._reset_seeds()
+        self.reset_infos = [{} for _ in range(self.num_envs)]
+        return observation
+
+    def step_async(self, actions: np.ndarray) -> None:
+        """Keep the actions for `step_wait`."""
+        self._actions = actions
+
+    def step_wait(self) -> tuple[Any, np.ndarray, np.ndarray, list[dict[str, Any]]]:
+        """Step; infos carry `terminal_observation` and `TimeLimit.truncated` where a user ended."""
+        observation, reward, terminated, truncated, infos = self.vector.step(self._actions)
+        done = terminated | truncated
+        out: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+        for i in np.flatnonzero(done):
+            out[i]["terminal_observation"] = infos["final_obs"][i]
+            out[i]["TimeLimit.truncated"] = bool(truncated[i] and not terminated[i])
+        return observation, reward.astype(np.float32), done, out
+
+    def close(self) -> None:
+        """Close the vector environment."""
+        self.vector.close()
+
+    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
+        """Return an attribute of the vector environment for each index."""
+        value = getattr(self.vector, attr_name)
+        return [value for _ in self._get_indices(indices)]
+
+    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
+        """Set an attribute of the vector environment, which all users share."""
+        setattr(self.vector, attr_name, value)
+
+    def env_method(
+        self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any
+    ) -> list[Any]:
+        """Call a method of the vector environment once; return its rows for each index."""
+        result = getattr(self.vector, method_name)(*args, **kwargs)
+        return [result[i] for i in self._get_indices(indices)]
+
+    def has_attr(self, attr_name: str) -> bool:
+        """Return whether the vector environment has an attribute."""
+        return hasattr(self.vector, attr_name)
+
+    def env_is_wrapped(self, wrapper_class: type, indices: Any = None) -> list[bool]:
+        """Return False for each index: sub-environments are not objects here."""
+        return [False for _ in self._get_indices(indices)]
+
+    def get_images(self) -> Sequence[np.ndarray | None]:
+        """Return the frame of the first user."""
+        return list(self.vector.render() or [None])

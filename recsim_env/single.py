@@ -1,0 +1,73 @@
+"""The Gymnasium face of one simulated user: a vector environment with a batch of one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import AutoresetMode
+
+from recsim_env.vector import WorldVectorEnv
+from responders import InputError
+
+
+class RecSimEnv(gymnasium.Env):
+    """One user of a vector environment; spaces, reward and infos are those of that class.
+
+    Args:
+        vector: of one user, with autoreset disabled.
+    """
+
+    def __init__(self, vector: WorldVectorEnv) -> None:
+        if vector.num_envs != 1 or vector.metadata["autoreset_mode"] != AutoresetMode.DISABLED:
+            raise InputError("RecSimEnv takes a vector environment of one user, autoreset DISABLED")
+        self.vector = vector
+        self.action_space = vector.single_action_space
+        self.observation_space = vector.single_observation_space
+        self.render_mode = vector.render_mode
+        self.metadata = {k: v for k, v in vector.metadata.items() if k != "autoreset_mode"}
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Start an episode with a new user; see `gymnasium.Env.reset`."""
+        super().reset(seed=seed)
+        observation, infos = self.vector.reset(seed=seed)
+        return _first(observation), _first_info(infos)
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Show the user a slate; see `gymnasium.Env.step`.
+
+        Raises:
+            InputError: a bad action, or the episode has ended.
+        """
+        observation, reward, terminated, truncated, infos = self.vector.step(
+            np.asarray(action)[None]
+        )
+        return (
+            _first(observation),
+            float(reward[0]),
+            bool(terminated[0]),
+            bool(truncated[0]),
+            _first_info(infos),
+        )
+
+    def render(self) -> Any:
+        """Return the frame: text for "ansi", an array [height, width, 3] for "rgb_array"."""
+        frames = self.vector.render()
+        return None if frames is None else frames[0]
+
+    def action_masks(self) -> np.ndarray:
+        """Return the mask of valid actions, where the environment has one (MaskablePPO)."""
+        return self.vector.action_masks()[0]  # type: ignore[attr-defined]
+
+
+def _first(observation: Any) -> Any:
+    if isinstance(observation, dict):
+        return {name: value[0] for name, value in observation.items()}
+    return observation[0]
+
+
+def _first_info(infos: dict[str, Any]) -> dict[str, Any]:
+    return {name: value[0] for name, value in infos.items() if not name.startswith("_")}

@@ -1,0 +1,251 @@
+"""The Gymnasium vector face of a World: B users are B sub-environments, stepped as one batch."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
+from torch import Tensor
+
+from recsim_env.actions import CandidateActions, SlateActions, check_actions
+from recsim_env.observations import Encoder, HistoryObservation
+from recsim_env.rendering import render_ansi, render_rgb
+from recsim_env.streams import check_seed
+from recsim_env.world import Outcome, World
+from responders import InputError
+
+StepReturn = tuple[Any, NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]
+
+
+class WorldVectorEnv(VectorEnv):
+    """What every vector face of a World shares: seeding, autoreset, infos and rendering.
+
+    Args:
+        world: of B users.
+        encoder: makes the observations.
+        action_space: of one user.
+        observation_space: of one user.
+        autoreset_mode: what happens to a user who ended; NEXT_STEP (Gymnasium's default) resets
+            it in the following step, whose action it ignores; SAME_STEP at once, with the last
+            observation in `info["final_obs"]`; DISABLED leaves it to `reset(options=
+            {"reset_mask": …})`.
+        render_mode: None, "ansi" or "rgb_array" (of the first user).
+    """
+
+    def __init__(
+        self,
+        world: World,
+        encoder: Encoder,
+        action_space: spaces.MultiDiscrete | spaces.Discrete,
+        observation_space: spaces.Space,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+        render_mode: str | None = None,
+    ) -> None:
+        self.metadata = {
+            "render_modes": ["ansi", "rgb_array"],
+            "render_fps": 2,
+            "autoreset_mode": AutoresetMode(autoreset_mode),
+        }
+        if render_mode not in (None, *self.metadata["render_modes"]):
+            raise InputError(f"render_mode {render_mode!r} is unknown: ansi, rgb_array or None")
+        self.render_mode = render_mode
+        self.world, self.encoder = world, encoder
+        self.num_envs = world.num_users
+        self.single_action_space = action_space
+        self.single_observation_space = observation_space
+        self.action_space = batch_space(action_space, self.num_envs)
+        self.observation_space = batch_space(observation_space, self.num_envs)
+        self._ended = np.ones(self.num_envs, dtype=bool)  # until the first reset
+        self._fresh = True
+        self._last: Outcome | None = None
+
+    def _begin(self, mask: Tensor | None) -> None:
+        """Forget what the subclass keeps of the users of `mask` [B] bool (None = all)."""
+
+    def _advance(self, actions: np.ndarray) -> tuple[Tensor, Tensor, Tensor, dict[str, Any]]:
+        """Apply checked actions; return reward, terminated, truncated [B] and infos."""
+        raise NotImplementedError
+
+    def _observe(self) -> Any:
+        """Return the batched observation in NumPy."""
+        return to_numpy(self.encoder(self.world))
+
+    def _facts(self) -> dict[str, np.ndarray]:
+        """Return infos that hold at any time."""
+        return {"user": self.world.context.cpu().numpy()}
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Start new episodes; see `gymnasium.vector.VectorEnv.reset`.
+
+        Args:
+            seed: whole number; the same seed gives the same episodes.
+            options: `reset_mask` [B] bool resets these users only.
+
+        Raises:
+            InputError: the seed or the mask is not of the right kind.
+        """
+        if seed is not None:
+            seed = check_seed(seed)
+        super().reset(seed=seed)
+        mask = (options or {}).get("reset_mask")
+        if mask is None:
+            if self._fresh and seed is None:
+                seed = secrets.randbits(48)
+            self.world.reset(seed=seed)
+            self._begin(None)
+            self._ended = np.zeros(self.num_envs, dtype=bool)
+            self._fresh, self._last = False, None
+        else:
+            mask = np.asarray(mask)
+            if mask.dtype != bool or mask.shape != (self.num_envs,):
+                raise InputError(f"reset_mask must be {self.num_envs} booleans, not {mask!r}")
+            if self._fresh:
+                raise InputError("the first reset must be of all users: leave out reset_mask")
+            if seed is not None:
+                raise InputError("a seed resets all users: leave out seed or reset_mask")
+            self._restart(mask)
+        return self._observe(), with_masks(self._facts())
+
+    def _restart(self, mask: np.ndarray) -> None:
+        rows = torch.from_numpy(mask).to(self.world.device)
+        self.world.reset(rows)
+        self._begin(rows)
+        self._ended = self._ended & ~mask
+
+    def step(self, actions: Any) -> StepReturn:
+        """Step all users; see `gymnasium.vector.VectorEnv.step`.
+
+        Raises:
+            InputError: the action has a wrong shape, dtype or range, or a user has ended and
+                autoreset is disabled. The environment stays as it was.
+        """
+        array = check_actions(actions, self.single_action_space, self.num_envs)  # type: ignore[arg-type]
+        mode = self.metadata["autoreset_mode"]
+        if self._fresh:
+            raise InputError("step before reset: call reset first")
+        over = self._ended
+        if mode == AutoresetMode.DISABLED and over.any():
+            raise InputError(
+                f"user {int(np.argmax(over))} has ended its episode: call reset before step"
+            )
+        reward_, terminated_, truncated_, infos = self._advance(array)
+        reward = reward_.double().cpu().numpy()
+        terminated, truncated = terminated_.cpu().numpy(), truncated_.cpu().numpy()
+        if over.any():  # NEXT_STEP: this step only resets those who had ended
+            self._restart(over)
+            reward[over], terminated, truncated = 0.0, terminated & ~over, truncated & ~over
+            infos = {name: blank(value, over) for name, value in infos.items()}
+        ended = terminated | truncated
+        extra: dict[str, Any] = {}
+        if mode == AutoresetMode.SAME_STEP and ended.any():
+            extra = final_info(self._observe(), infos, ended)
+            self._restart(ended)
+        else:
+            self._ended = ended
+        observation = self._observe()
+        infos = with_masks(infos, ~over) | with_masks(self._facts()) | extra
+        return observation, reward, terminated, truncated, infos
+
+    def render(self) -> Any:
+        """Return a tuple of one frame per user shown: the first user's last slate and history."""
+        if self.render_mode is None:
+            return None
+        draw = render_ansi if self.render_mode == "ansi" else render_rgb
+        return (draw(self.world, self._last, 0),)
+
+
+class RecSimVectorEnv(WorldVectorEnv):
+    """B simulated users; the action is a slate each.
+
+    ## Action space
+    `MultiDiscrete([N] * S)`: the catalogue index for each of S positions. With `candidates` C,
+    `MultiDiscrete([C] * S)`: one of C candidates for each position.
+
+    ## Observation space
+    `HistoryObservation` (a Dict) or `FlatObservation` (a Box).
+
+    ## Reward
+    The clicks on the slate, or another of `make_reward`.
+
+    ## Episode end
+    Terminated when the user leaves, truncated at the horizon. Duplicates in a slate are left empty
+    (`info["duplicates"]` counts them); a slate that breaks a rule of the catalogue earns 0
+    (`info["invalid"]`).
+
+    ## Info
+    `slate`, `click`, `probability` [B, S], `invalid`, `duplicates`, `user` [B].
+
+    Args:
+        world: of B users.
+        actions: how actions become slates, by default they are slates.
+        encoder: makes the observations, by default `HistoryObservation`.
+        autoreset_mode: see `WorldVectorEnv`.
+        render_mode: see `WorldVectorEnv`.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        actions: SlateActions | CandidateActions | None = None,
+        encoder: Encoder | None = None,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+        render_mode: str | None = None,
+    ) -> None:
+        self.actions = actions or SlateActions(world)
+        encoder = encoder or HistoryObservation(world)
+        super().__init__(
+            world, encoder, self.actions.space, encoder.space, autoreset_mode, render_mode
+        )
+
+    def _advance(self, actions: np.ndarray) -> tuple[Tensor, Tensor, Tensor, dict[str, Any]]:
+        slate = self.actions.slate(torch.from_numpy(actions).to(self.world.device))
+        outcome = self._last = self.world.step(slate)
+        return outcome.reward, outcome.left, outcome.truncated, outcome_info(outcome)
+
+
+def outcome_info(outcome: Outcome) -> dict[str, np.ndarray]:
+    """Return the infos of a step: slate, click, probability, invalid, duplicates."""
+    names = ("slate", "click", "probability", "invalid", "duplicates")
+    return {name: getattr(outcome, name).cpu().numpy() for name in names}
+
+
+def to_numpy(observation: Any) -> Any:
+    """Return an observation's tensors as NumPy arrays (views where they are on the CPU)."""
+    if isinstance(observation, dict):
+        return {name: value.cpu().numpy() for name, value in observation.items()}
+    return observation.cpu().numpy()
+
+
+def blank(value: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return a copy of `value` [B, …] with zeros in `rows` [B] bool."""
+    return np.where(rows.reshape(-1, *[1] * (value.ndim - 1)), np.zeros((), value.dtype), value)
+
+
+def with_masks(infos: dict[str, Any], mask: np.ndarray | None = None) -> dict[str, Any]:
+    """Return infos with Gymnasium's `_name` masks [B] of the users that have each entry."""
+    masks = {
+        f"_{name}": np.ones(len(value), dtype=bool) if mask is None else mask
+        for name, value in infos.items()
+    }
+    return infos | masks
+
+
+def final_info(observation: Any, infos: dict[str, np.ndarray], ended: np.ndarray) -> dict[str, Any]:
+    """Return `final_obs` and `final_info` of the users that ended, as Gymnasium lays them out."""
+    last = np.full(len(ended), None, dtype=object)
+    for i in np.flatnonzero(ended):
+        last[i] = (
+            {name: value[i] for name, value in observation.items()}
+            if isinstance(observation, dict)
+            else observation[i]
+        )
+    final = with_masks({k: blank(v, ~ended) for k, v in infos.items()}, ended)
+    return {"final_obs": last, "_final_obs": ended, "final_info": final, "_final_info": ended}

@@ -1,0 +1,97 @@
+"""The responders by name, and how one is built for a log."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import numpy as np
+import torch
+
+from responders.base import LogShape, Responder
+from responders.classic import PBM, ItemCTR, PositionCTR
+from responders.errors import InputError, near_matches
+from responders.features import item_features
+from responders.linear import MF, LogisticRegression
+from responders.log import SessionLog
+from responders.recurrent import SessionGRU, SlateGRU
+from responders.synthetic import KnownTruth
+
+RESPONDERS: dict[str, type[Responder]] = {
+    "item_ctr": ItemCTR,
+    "position_ctr": PositionCTR,
+    "pbm": PBM,
+    "mf": MF,
+    "logistic_regression": LogisticRegression,
+    "slate_gru": SlateGRU,
+    "session_gru": SessionGRU,
+}
+"""Everything that `recsim train` can train."""
+
+KINDS: dict[str, type[Responder]] = {**RESPONDERS, "known_truth": KnownTruth}
+"""Everything that a checkpoint can hold."""
+
+
+def responder_class(name: str) -> type[Responder]:
+    """Return the class of a trainable responder, or raise `InputError` with the near matches."""
+    if name not in RESPONDERS:
+        raise InputError(f"responder {name!r} is unknown; {near_matches(name, RESPONDERS)}")
+    return RESPONDERS[name]
+
+
+def default_options(kind: type[Responder]) -> dict[str, Any]:
+    """Return the options of a responder with their defaults: its keyword-only arguments."""
+    parameters = inspect.signature(kind.__init__).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def build(
+    name: str, log: SessionLog, sessions: np.ndarray, options: dict[str, Any], seed: int = 0
+) -> tuple[Responder, dict[str, Any]]:
+    """Build the responder `name` for `log`, fitted in closed form as far as that goes.
+
+    Args:
+        name: a key of `RESPONDERS`.
+        log: the log.
+        sessions: its training sessions.
+        options: keyword arguments of the responder's class, see `default_options`.
+        seed: of its initial weights.
+
+    Returns:
+        the responder and its description for `rebuild`.
+
+    Raises:
+        InputError: an unknown name, or a responder that this log cannot train.
+    """
+    kind = responder_class(name)
+    if kind.reads_history and int(log.session_length.max()) < 2:
+        raise InputError(
+            f"every session of the log has one slate: {name} has no history to learn from; use a "
+            "responder without history, such as pbm or item_ctr"
+        )
+    shape = LogShape.of(log)
+    full = default_options(kind) | options
+    extra, fixed = {}, None
+    if "embedding" in full:
+        fixed = item_features(log, sessions, full["embedding"], full["embedding_size"], seed)
+        extra["item_features"] = None if fixed is None else torch.from_numpy(np.array(fixed))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        responder = kind(shape, **extra, **full)
+    responder.initialise(log, sessions)
+    return responder, {
+        "name": name,
+        "options": full,
+        "shape": vars(shape),
+        "item_features": None if fixed is None else fixed.shape[1],
+    }
+
+
+def rebuild(description: dict[str, Any]) -> Responder:
+    """Build the responder that `build` described, its weights still to be loaded."""
+    kind = KINDS[description["name"]]
+    shape = LogShape(**description["shape"])
+    extra = {}
+    if description["item_features"] is not None:
+        extra["item_features"] = torch.zeros(shape.n_items, description["item_features"])
+    return kind(shape, **extra, **description["options"])
