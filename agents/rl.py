@@ -42,7 +42,7 @@ class PPOPolicy(Policy):
         self.actions = CandidateActions(table)
         self.encoder = FlatObservation(world)
         vector = RecSimVectorEnv(world, self.actions, self.encoder, autoreset_mode="SameStep")
-        defaults = {
+        defaults: dict[str, Any] = {
             "n_steps": 16,
             "batch_size": min(1024, 16 * world.num_users),
             "n_epochs": 4,
@@ -56,10 +56,9 @@ class PPOPolicy(Policy):
             "MlpPolicy", SB3VecEnv(vector), seed=seed, device="cpu", **defaults | settings
         )
 
-    def train(self, steps: int, progress: bool = False) -> None:
+    def train(self, steps: int) -> None:
         """Train for `steps` user-slate steps, rounded up to whole rollouts."""
-        callback = _bar(steps) if progress else None
-        self.model.learn(steps, callback=callback)
+        self.model.learn(steps)
 
     @torch.inference_mode()
     def act(self, observation: dict[str, Tensor]) -> Tensor:
@@ -67,22 +66,3 @@ class PPOPolicy(Policy):
         flat = self.encoder.encode(observation).cpu().numpy()
         action, _ = self.model.predict(flat, deterministic=True)
         return self.actions.slate(torch.from_numpy(action).to(self.device))
-
-
-def _bar(steps: int) -> Any:
-    """Return a callback that shows a progress bar of the steps taken."""
-    from stable_baselines3.common.callbacks import BaseCallback
-    from tqdm import tqdm
-
-    class Bar(BaseCallback):
-        def _on_training_start(self) -> None:
-            self.bar = tqdm(total=steps, desc="ppo", unit="step", leave=False)
-
-        def _on_step(self) -> bool:
-            self.bar.update(self.training_env.num_envs)
-            return True
-
-        def _on_training_end(self) -> None:
-            self.bar.close()
-
-    return Bar()

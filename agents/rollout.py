@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from agents.policy import Policy
 from recsim_env.observations import HistoryObservation
@@ -28,9 +27,7 @@ class Rollout:
     reward: np.ndarray
 
 
-def rollout(
-    world: World, policy: Policy, seed: int, *, learn: bool = False, progress: bool = False
-) -> Rollout:
+def rollout(world: World, policy: Policy, seed: int, *, learn: bool = False) -> Rollout:
     """Run `policy` for one session of each user of `world`.
 
     Args:
@@ -38,7 +35,6 @@ def rollout(
         policy: it is reset.
         seed: of the users.
         learn: let the policy learn from each step.
-        progress: show a progress bar, one tick per user who ended.
     """
     observe = HistoryObservation(world)
     world.reset(seed=seed)
@@ -47,20 +43,15 @@ def rollout(
     active = torch.ones(world.num_users, dtype=torch.bool, device=world.device)
     total = torch.zeros(world.num_users, dtype=torch.float64, device=world.device)
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
-    with tqdm(
-        total=world.num_users, desc="users", unit="user", disable=not progress, leave=False
-    ) as bar:
-        while bool(active.any()):
-            outcome = world.step(policy.act(observe(world)))
-            rows = active.nonzero().squeeze(1)
-            slate, click = outcome.slate[rows], outcome.click[rows]
-            total += outcome.reward.double() * active
-            parts.append((rows.cpu(), slate.cpu(), click.cpu()))
-            if learn:
-                policy.learn(slate, click)
-            still = active & ~(outcome.left | outcome.truncated)
-            bar.update(int(active.sum() - still.sum()))
-            active = still
+    while bool(active.any()):
+        outcome = world.step(policy.act(observe(world)))
+        rows = active.nonzero().squeeze(1)
+        slate, click = outcome.slate[rows], outcome.click[rows]
+        total += outcome.reward.double() * active
+        parts.append((rows.cpu(), slate.cpu(), click.cpu()))
+        if learn:
+            policy.learn(slate, click)
+        active = active & ~(outcome.left | outcome.truncated)
     return Rollout(_as_log(world, policy, context, parts, seed), total.cpu().numpy())
 
 

@@ -82,7 +82,12 @@ class OraclePolicy(Policy):
     @torch.inference_mode()
     def act(self, observation: dict[str, Tensor]) -> Tensor:
         """Return slates; see `Policy.act`."""
-        item, click = observation["item"], observation["click"].float()
+        item, click = (
+            observation[name].view(
+                -1, observation[name].shape[1] // self.n_positions, self.n_positions
+            )
+            for name in ("item", "click")
+        )
         new = observation["step"][:, 0] == 0
         state = self._state
         if state is not None:

@@ -308,7 +308,7 @@ def _show_metrics(metrics: dict[str, Any], title: str, by_position: list[dict] |
         bayes = metrics.get(f"bayes_{name}")
         rows.append([name, number(metrics[name]), interval, "" if bayes is None else number(bayes)])
     best = "Bayes optimum (estimate)" if metrics.get("bayes_estimated") else "Bayes optimum"
-    columns = ["metric", "value", "95 % interval", best]
+    columns = ["metric", "measured", "95 % interval", best]
     if "bayes_auc" not in metrics:
         columns, rows = columns[:3], [row[:3] for row in rows]
     caption = f"{metrics['n_positions']:,} positions of {metrics['n_sessions']:,} sessions"

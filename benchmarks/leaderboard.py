@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
 
 from agents.bandits import EpsilonGreedyPolicy
 from agents.policy import Policy
@@ -74,7 +75,7 @@ def policy_names(text: str, world: World) -> list[str]:
 
 
 def make_policy(
-    name: str, new_world: Callable[[int], World], steps: int, seed: int, progress: bool = False
+    name: str, new_world: Callable[[int], World], steps: int, seed: int
 ) -> tuple[Policy, int]:
     """Return the policy `name`, trained where it learns, and the user-slate steps it trained for.
 
@@ -83,7 +84,6 @@ def make_policy(
         new_world: makes the world of so many users.
         steps: training budget of policies that learn.
         seed: of the policy.
-        progress: show progress bars.
     """
     world = new_world(256)
     if name == "random":
@@ -97,12 +97,12 @@ def make_policy(
 
         world.reset(seed=_TRAINING_SEED + seed)
         ppo = PPOPolicy(world, seed=seed)
-        ppo.train(steps, progress)
+        ppo.train(steps)
         return ppo, steps
     bandit = EpsilonGreedyPolicy(world, seed=seed)
     done = 0
     while done < steps:
-        run = rollout(world, bandit, _TRAINING_SEED + seed + done, learn=True, progress=progress)
+        run = rollout(world, bandit, _TRAINING_SEED + seed + done, learn=True)
         done += run.log.n_slates
     return bandit, done
 
@@ -124,7 +124,7 @@ def leaderboard(
         users: of each seed.
         seeds: how often everything is repeated, training included.
         training_steps: user-slate steps that a learning policy may train for, with other users.
-        progress: show progress bars.
+        progress: show a progress bar.
 
     Raises:
         InputError: users or seeds below 1, or a policy cannot run in this world.
@@ -134,12 +134,15 @@ def leaderboard(
             raise InputError(f"{name} must be at least 1, not {value}")
     world = new_world(users)
     rows = []
-    for name in policies:
-        began, runs, trained = time.perf_counter(), [], 0
-        for seed in range(seeds):
-            policy, trained = make_policy(name, new_world, training_steps, seed, progress)
-            runs.append(rollout(world, policy, seed, progress=progress))
-        rows.append(_row(name, runs, trained, time.perf_counter() - began))
+    with tqdm(total=len(policies) * seeds, desc="leaderboard", disable=not progress) as bar:
+        for name in policies:
+            began, runs, trained = time.perf_counter(), [], 0
+            for seed in range(seeds):
+                bar.set_postfix_str(f"{name}, seed {seed}")
+                policy, trained = make_policy(name, new_world, training_steps, seed)
+                runs.append(rollout(world, policy, seed))
+                bar.update()
+            rows.append(_row(name, runs, trained, time.perf_counter() - began))
     return sorted(rows, key=lambda row: -row.reward)
 
 

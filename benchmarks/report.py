@@ -20,7 +20,7 @@ def show_table(
     """Print a table; the first column is text, the others are numbers."""
     table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
     for i, name in enumerate(columns):
-        table.add_column(name, justify="left" if i == 0 else "right")
+        table.add_column(name, justify="left" if i == 0 or name == "value" else "right")
     for row in rows:
         table.add_row(*row)
     console().print(table)

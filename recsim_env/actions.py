@@ -22,7 +22,7 @@ def check_actions(
         num_envs: B.
     """
     array = np.asarray(actions)
-    wanted = (num_envs, *space.shape)
+    wanted = (num_envs, *(space.shape or ()))
     if array.dtype.kind not in "iu":
         raise InputError(f"the action has dtype {array.dtype}; give integers (item indices)")
     if array.shape != wanted:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from responders import InputError
 from responders.errors import near_matches
 
 Observation = dict[str, Tensor] | Tensor
+"""Tensors with B first."""
 
 _SIGNATURE = 16
 
@@ -21,7 +22,10 @@ _SIGNATURE = 16
 class Encoder(Protocol):
     """Turns a world into observations [B, …] of one space."""
 
-    space: spaces.Space
+    @property
+    def space(self) -> spaces.Space:
+        """The space of one user's observation."""
+        ...
 
     def __call__(self, world: World) -> Observation:
         """Return the observation of all users."""
@@ -31,13 +35,13 @@ class Encoder(Protocol):
 class HistoryObservation:
     """A dict of the last H slates and what was clicked, the step, and the user's features.
 
-    `item` [H, S] int64: catalogue indices, oldest slate first, -1 = nothing; the row tells the age
-    (H - row slates ago) and the column the position. `click` [H, S] int8. `step` [1] int64.
-    `user` [F] float32, absent where the log has no user features.
+    `item` [H · S] int64: catalogue indices, oldest slate first, -1 = nothing; entry j stood at
+    position j % S of the slate shown H - j // S slates ago. `click` [H · S] int8, likewise.
+    `step` [1] int64. `user` [F] float32, absent where the log has no user features.
     """
 
     def __init__(self, world: World) -> None:
-        shape = (world.history, world.n_positions)
+        shape = (world.history * world.n_positions,)
         self.space = spaces.Dict(
             {
                 "item": spaces.Box(-1, world.n_items - 1, shape, np.int64),
@@ -45,15 +49,14 @@ class HistoryObservation:
                 "step": spaces.Box(0, world.horizon, (1,), np.int64),
             }
         )
-        n_features = world.features.shape[1]
-        if n_features:
-            self.space["user"] = spaces.Box(-np.inf, np.inf, (n_features,), np.float32)
+        if world.features.shape[1]:
+            self.space["user"] = spaces.Box(*bounds(world.features), dtype=np.float32)
 
     def __call__(self, world: World) -> dict[str, Tensor]:
         """Return the observation of all users."""
         seen = {
-            "item": world.history_slate,
-            "click": world.history_click.to(torch.int8),
+            "item": world.history_slate.flatten(1),
+            "click": world.history_click.flatten(1).to(torch.int8),
             "step": world.step_number.unsqueeze(1),
         }
         if "user" in self.space.spaces:
@@ -80,9 +83,12 @@ class FlatObservation:
             features = rng.normal(size=(world.n_items, _SIGNATURE)) / np.sqrt(_SIGNATURE)
         table = torch.tensor(features, dtype=torch.float32, device=world.device)
         self._items = torch.nn.functional.pad(table, (0, 0, 1, 0))  # row 0: the empty position
-        self._horizon, self._history = world.horizon, HistoryObservation(world)
-        size = world.features.shape[1] + 2 * table.shape[1] + world.n_positions + 2
-        self.space = spaces.Box(-np.inf, np.inf, (size,), np.float32)
+        self._horizon, self._n_positions = world.horizon, world.n_positions
+        self._history = HistoryObservation(world)
+        rates = np.zeros(world.n_positions + 2), np.ones(world.n_positions + 2)
+        parts = [bounds(world.features), *2 * [bounds(self._items)], rates]
+        low, high = (np.concatenate(side).astype(np.float32) for side in zip(*parts, strict=True))
+        self.space = spaces.Box(low, high, dtype=np.float32)
 
     def __call__(self, world: World) -> Tensor:
         """Return the observation [B, size] of all users."""
@@ -91,11 +97,13 @@ class FlatObservation:
     @torch.inference_mode()
     def encode(self, history: dict[str, Tensor]) -> Tensor:
         """Return the vector [B, size] of a batched `HistoryObservation`."""
+        slates = (len(history["item"]), -1, self._n_positions)
         item, click = history["item"], history["click"].float()
         shown = (item >= 0).float()
-        weights = torch.stack([click.flatten(1), shown.flatten(1)], 1)
+        weights = torch.stack([click, shown], 1)
         weights = weights / weights.sum(2, keepdim=True).clamp(min=1)
-        means = torch.bmm(weights, self._items[item.flatten(1) + 1]).flatten(1)
+        means = torch.bmm(weights, self._items[item + 1]).flatten(1)
+        click, shown = click.view(slates), shown.view(slates)
         by_position = click.sum(1) / shown.sum(1).clamp(min=1)
         clicked_since = click.any(2).flip(1).cumsum(1) > 0
         fruitless = (~clicked_since).float().mean(1, keepdim=True)
@@ -105,9 +113,14 @@ class FlatObservation:
         return torch.cat(parts, 1)
 
 
+def bounds(table: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Return the least and greatest value [F] of each column of `table` [n, F]."""
+    return table.amin(0).cpu().numpy(), table.amax(0).cpu().numpy()
+
+
 def make_encoder(name: str, world: World) -> Encoder:
     """Return the encoder `history` or `flat` for `world`."""
-    encoders = {"history": HistoryObservation, "flat": FlatObservation}
+    encoders: dict[str, Any] = {"history": HistoryObservation, "flat": FlatObservation}
     if name not in encoders:
         raise InputError(f"observe {name!r} is unknown; {near_matches(name, encoders)}")
     return encoders[name](world)

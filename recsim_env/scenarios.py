@@ -121,10 +121,11 @@ def find_responder(scenario: Scenario) -> Path:
 
 
 @lru_cache(maxsize=8)
-def _tell_synthetic(name: str, where: str) -> None:
+def _tell_synthetic(name: str) -> None:
+    """Say once per process that the users of an environment are synthetic."""
     print(
-        f"recsim-env: {name} runs SYNTHETIC users (a responder trained on a known-truth log, "
-        f"{where}); pass responder=… or set RECSIM_HOME to use your own",
+        f"recsim-env: the users of {name} are SYNTHETIC (learned from a known-truth log); pass "
+        "responder=… or set RECSIM_HOME for users of your own",
         file=sys.stderr,
     )
 
@@ -163,7 +164,7 @@ def make_world(
     parts = find_scenario(scenario)
     users = open_responder(find_responder(parts) if responder is None else responder)
     if users.synthetic:
-        _tell_synthetic(scenario, "embedded" if responder is None else "your choice")
+        _tell_synthetic(scenario)
     if warm_start is None:
         warm_start = 0 if users.contexts.users.features.shape[1] else 1
     return World(

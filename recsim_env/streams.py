@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import SupportsIndex
+
 import torch
 from torch import Tensor
 
@@ -25,9 +27,9 @@ def _mix(x: Tensor) -> Tensor:
 
 def check_seed(seed: object) -> int:
     """Return `seed` as an int, or raise `InputError` unless it is a whole number ≥ 0."""
-    if isinstance(seed, bool) or not hasattr(seed, "__index__") or int(seed) < 0:  # type: ignore[call-overload]
+    if isinstance(seed, bool) or not isinstance(seed, SupportsIndex) or int(seed) < 0:
         raise InputError(f"seed must be a whole number, 0 or more, not {seed!r}")
-    return int(seed)  # type: ignore[call-overload]
+    return int(seed)
 
 
 class UserStreams:

@@ -200,10 +200,8 @@ class RecSimVectorEnv(WorldVectorEnv):
         render_mode: str | None = None,
     ) -> None:
         self.actions = actions or SlateActions(world)
-        encoder = encoder or HistoryObservation(world)
-        super().__init__(
-            world, encoder, self.actions.space, encoder.space, autoreset_mode, render_mode
-        )
+        seen: Encoder = encoder or HistoryObservation(world)
+        super().__init__(world, seen, self.actions.space, seen.space, autoreset_mode, render_mode)
 
     def _advance(self, actions: np.ndarray) -> tuple[Tensor, Tensor, Tensor, dict[str, Any]]:
         slate = self.actions.slate(torch.from_numpy(actions).to(self.world.device))

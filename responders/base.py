@@ -147,8 +147,9 @@ class Responder(nn.Module):
     def extend(self, catalogue: Catalogue) -> None:
         """Make room for the items that `catalogue` has beyond `shape.n_items` (cold items)."""
         for module in self.children():
-            if hasattr(module, "extend"):
-                module.extend(catalogue)
+            extend = getattr(module, "extend", None)
+            if callable(extend):
+                extend(catalogue)
         self.shape = replace(self.shape, n_items=len(catalogue))
 
     def check_slate(self, slate: Tensor) -> None:

@@ -101,6 +101,7 @@ class PositionCTR(_Counting):
 
     def __init__(self, shape: LogShape) -> None:
         super().__init__(shape)
+        self.position: Tensor
         self.register_buffer("position", torch.zeros(shape.n_positions))
 
     def initialise(self, log: SessionLog, sessions: np.ndarray) -> None:
@@ -130,6 +131,7 @@ class PBM(_ItemTable):
     def __init__(self, shape: LogShape, *, prior: float = 1.0, iterations: int = 2000) -> None:
         super().__init__(shape, prior=prior)
         self.iterations = iterations
+        self.examination: Tensor
         self.register_buffer("examination", torch.ones(shape.n_positions))
 
     def initialise(self, log: SessionLog, sessions: np.ndarray) -> None:

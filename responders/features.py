@@ -81,11 +81,15 @@ class ItemEncoder(nn.Module):
         self, n_items: int, size: int, embedding: str = "learned", fixed: Tensor | None = None
     ) -> None:
         super().__init__()
+        self.lookup: Tensor
+        self.fixed: Tensor
+        self.centre: Tensor
+        self.scale: Tensor
         self.unknown, self.empty, self.size = n_items, n_items + 1, size
         self.of_catalogue = embedding in ("explicit", "content")
         n_rows = n_items + 2
-        lookup = torch.cat([torch.tensor([self.empty]), torch.arange(n_items)])
-        self.register_buffer("lookup", lookup)  # [N + 1]: the row of index i stands at i + 1
+        rows = torch.cat([torch.tensor([self.empty]), torch.arange(n_items)])
+        self.register_buffer("lookup", rows)  # [N + 1]: the row of index i stands at i + 1
         self.bias = _table(n_rows, 1, 0.0, self.empty)
         self.weight = None
         if embedding in ("learned", "content"):
@@ -113,11 +117,11 @@ class ItemEncoder(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         """Return the vectors [..., d] of table rows."""
-        free = None if self.weight is None else self.weight(rows)
         if self.project is None:
-            return free
+            assert self.weight is not None
+            return self.weight(rows)
         given = self.project(self.fixed[rows])
-        return given if free is None else given + free
+        return given if self.weight is None else given + self.weight(rows)
 
     def initialise(self, log: SessionLog, sessions: np.ndarray) -> None:
         """Send the items that the training sessions never showed to the unknown row.

@@ -183,7 +183,7 @@ class SessionLog:
     card: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        kinds = {"slate": np.int32, "response": np.uint8, "session_start": np.int64}
+        kinds: dict[str, Any] = {"slate": np.int32, "response": np.uint8, "session_start": np.int64}
         kinds |= {"user": np.int32, "time": np.int64, "propensity": np.float32}
         for name, dtype in kinds.items():
             value = getattr(self, name)
@@ -219,11 +219,11 @@ class SessionLog:
         """Return a hash of everything that training reads: slates, clicks, sessions, ids."""
         digest = hashlib.sha256(self.catalogue.fingerprint().encode())
         for array in (self.session_start, self.user, self.users.features):
-            digest.update(np.ascontiguousarray(array))
+            digest.update(np.ascontiguousarray(array).data)
         for first in range(0, self.n_slates, _CHUNK):
             rows = slice(first, first + _CHUNK)
-            digest.update(np.ascontiguousarray(self.slate[rows]))
-            digest.update(np.ascontiguousarray(self.response[rows]))
+            digest.update(np.ascontiguousarray(self.slate[rows]).data)
+            digest.update(np.ascontiguousarray(self.response[rows]).data)
         return digest.hexdigest()[:16]
 
     def validate(self) -> SessionLog:

@@ -6,7 +6,7 @@ SlateGRU starts anew for each slate from the user's vector; SessionGRU walks on 
 
 from __future__ import annotations
 
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -148,8 +148,8 @@ class ClickGRU(nn.Module):
 
     def _cell(self, x: Tensor, hidden: Tensor) -> Tensor:
         """Return the next hidden state [B, H] for gate inputs x [B, 3H]; as `nn.GRU` defines it."""
-        size = self.gru.hidden_size
-        gates = torch.addmm(self.gru.bias_hh_l0, hidden, self.gru.weight_hh_l0.t())
+        size, weight, bias = self.gru.hidden_size, self.gru.weight_hh_l0, self.gru.bias_hh_l0
+        gates = torch.addmm(cast(Tensor, bias), hidden, cast(Tensor, weight).t())
         reset_update = (x[:, : 2 * size] + gates[:, : 2 * size]).sigmoid()
         reset, update = reset_update.split(size, 1)
         candidate = torch.addcmul(x[:, 2 * size :], reset, gates[:, 2 * size :]).tanh()
@@ -157,12 +157,13 @@ class ClickGRU(nn.Module):
 
     def _gates(self) -> tuple[Tensor, Tensor]:
         """Return the input weights of the item shown and of the clicked one above, [3H, d]."""
-        return self.gru.weight_ih_l0.split(self.items.size, 1)
+        item, above = cast(Tensor, self.gru.weight_ih_l0).split(self.items.size, 1)
+        return item, above
 
     def _products(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return what the walk needs of the items in `rows`, as `_Tables` names it."""
         item = self.items(rows)
-        enter = F.linear(item, self._gates()[0], self.gru.bias_ih_l0)
+        enter = F.linear(item, self._gates()[0], cast(Tensor, self.gru.bias_ih_l0))
         read = item @ self.match.weight + self.out.weight
         bias = item @ self.match.bias + self.items.bias(rows).squeeze(-1) + self.out.bias
         return enter, read, bias

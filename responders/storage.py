@@ -273,8 +273,8 @@ def _ids(table: pa.Table) -> np.ndarray:
     return _column(table, "id")
 
 
-def _features(table: pa.Table) -> np.ndarray | None:
+def _features(table: pa.Table) -> np.ndarray:
     if "features" not in table.column_names:
-        return None
+        return np.zeros((len(table), 0), np.float32)
     column = table.column("features").combine_chunks()
     return np.asarray(column.flatten()).reshape(len(column), -1)

@@ -181,6 +181,12 @@ class KnownTruth(Responder):
 
     def __init__(self, shape: LogShape, **settings: Any) -> None:
         super().__init__(shape)
+        self.place: Tensor
+        self.own: Tensor
+        self.cluster: Tensor
+        self.examination: Tensor
+        self.layer: Tensor
+        self.draws: Tensor
         self.settings = s = TruthSettings(**settings)
         self.catalogue, items = make_catalogue(s)
         price = np.log(self.catalogue.price)  # type: ignore[arg-type]

@@ -245,7 +245,7 @@ class Trainer:
             self._stop = True
             signal.signal(number, before[number])
 
-        before = {n: signal.signal(n, stop) for n in (signal.SIGINT, signal.SIGTERM)}
+        before = {int(n): signal.signal(n, stop) for n in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
         finally:

@@ -1,0 +1,49 @@
+# Everything a newcomer needs; nothing but Python 3.11+ and pip must be there.
+#   make demo   install and run the demo        make test   install and run the tests
+#   make lint   ruff and mypy                   make bench  speed of the environments
+PYTHON ?= python3
+CONSTRAINTS ?= constraints.txt
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+INSTALLED := $(VENV)/.installed
+
+.PHONY: install demo test lint bench assets clean
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml $(wildcard $(CONSTRAINTS))
+	@echo "installing into $(VENV) (a minute or two) …"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) install $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) -e '.[dev]'
+	@touch $@
+
+demo: install
+	$(BIN)/recsim demo
+
+test: install
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: install
+	$(BIN)/python -m benchmarks.throughput
+
+# The embedded responders, from the known-truth logs that they learned from (about 10 minutes).
+ASSETS := recsim_env/assets
+assets: install
+	rm -rf build/assets && mkdir -p build/assets
+	cd build/assets && ../../$(BIN)/recsim data synthesize known-contentwise --preset contentwise --sessions 20000 --seed 0
+	cd build/assets && ../../$(BIN)/recsim train known-contentwise --responder session_gru --set embedding=content --out contentwise
+	cd build/assets && ../../$(BIN)/recsim data synthesize known-rl4rs --preset rl4rs --sessions 45942 --seed 0
+	cd build/assets && ../../$(BIN)/recsim train known-rl4rs --responder session_gru --set embedding=content --out rl4rs
+	for name in contentwise rl4rs; do \
+		rm -rf $(ASSETS)/$$name && mkdir -p $(ASSETS)/$$name && \
+		cp -r build/assets/$$name/card.json build/assets/$$name/responder.safetensors build/assets/$$name/contexts $(ASSETS)/$$name/ && \
+		rm -rf $(ASSETS)/$$name/contexts/.cache; done
+
+clean:
+	rm -rf build dist runs .pytest_cache .mypy_cache .ruff_cache
