@@ -15,8 +15,8 @@ from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
 from recsim_env.observations import HistoryObservation
-from recsim_env.vector import WorldVectorEnv, outcome_info, to_numpy
-from recsim_env.world import World
+from recsim_env.vector import WorldVectorEnv, to_numpy
+from recsim_env.world import Outcome, World
 from responders import EMPTY
 
 
@@ -68,22 +68,17 @@ class PageVectorEnv(WorldVectorEnv):
             self._page = self._page.masked_fill(mask[:, None], EMPTY)
             self._position = self._position.masked_fill(mask, 0)
 
-    def _advance(self, actions: np.ndarray) -> tuple[Tensor, Tensor, Tensor, dict[str, Any]]:
-        world = self.world
-        item = torch.from_numpy(actions).to(world.device)
-        place = self._position.unsqueeze(1)
-        self._page = self._page.scatter(1, place, item.unsqueeze(1))
+    def _advance(self, actions: np.ndarray) -> tuple[Outcome | None, np.ndarray]:
+        item = torch.from_numpy(actions).to(self.world.device).unsqueeze(1)
+        self._page = self._page.scatter(1, self._position.unsqueeze(1), item)
         self._position = self._position + 1
-        reward = torch.zeros(world.num_users, device=world.device)
-        left = truncated = torch.zeros_like(reward, dtype=torch.bool)
-        full = self._position == world.n_positions
-        infos: dict[str, Any] = {}
-        if bool(full.any()):
-            outcome = self._last = world.step(self._page, mask=full)
-            reward, left, truncated = outcome.reward, outcome.left, outcome.truncated
-            infos = outcome_info(outcome)
-            self._begin(full)
-        return reward, left, truncated, infos
+        full = self._position == self.world.n_positions
+        shown = full.cpu().numpy()
+        if not shown.any():
+            return None, shown
+        outcome = self.world.step(self._page, mask=full)
+        self._begin(full)
+        return outcome, shown
 
     def _observe(self) -> Any:
         seen = to_numpy(self.encoder(self.world))

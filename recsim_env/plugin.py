@@ -22,6 +22,9 @@ ENVIRONMENTS = {
 }
 """Environment ids and the scenario (see `recsim_env.scenarios`) that each one makes."""
 
+USERS = "synthetic unless a responder is given"
+"""What `env.spec` says of the users."""
+
 
 def register_envs() -> None:
     """Register every environment with Gymnasium; those registered already are left alone."""
@@ -33,7 +36,7 @@ def register_envs() -> None:
                 id=env_id,
                 entry_point="recsim_env.scenarios:make_env",
                 vector_entry_point="recsim_env.scenarios:make_vector_env",
-                kwargs={"scenario": scenario},
+                kwargs={"scenario": scenario, "users": USERS},
             )
 
 

@@ -191,6 +191,7 @@ def make_vector_env(
     autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
     render_mode: str | None = None,
     max_episode_steps: int | None = None,
+    users: str | None = None,
     **world: Any,
 ) -> WorldVectorEnv:
     """Return the native vector environment of a scenario; `gym.make_vec(id, num_envs=…)` calls it.
@@ -204,6 +205,7 @@ def make_vector_env(
         autoreset_mode: see `recsim_env.vector.WorldVectorEnv`.
         render_mode: None, "ansi" or "rgb_array".
         max_episode_steps: another name of `horizon`, which Gymnasium uses.
+        users: not read; it stands in `env.spec` to say that embedded users are synthetic.
         world: further arguments of `make_world`: responder, reward, horizon, …
     """
     if max_episode_steps is not None:

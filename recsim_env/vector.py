@@ -68,8 +68,11 @@ class WorldVectorEnv(VectorEnv):
     def _begin(self, mask: Tensor | None) -> None:
         """Forget what the subclass keeps of the users of `mask` [B] bool (None = all)."""
 
-    def _advance(self, actions: np.ndarray) -> tuple[Tensor, Tensor, Tensor, dict[str, Any]]:
-        """Apply checked actions; return reward, terminated, truncated [B] and infos."""
+    def _advance(self, actions: np.ndarray) -> tuple[Outcome | None, np.ndarray]:
+        """Apply checked actions; return what came of them and who was shown a slate [B] bool.
+
+        The outcome is None where nobody was.
+        """
         raise NotImplementedError
 
     def _observe(self) -> Any:
@@ -136,12 +139,23 @@ class WorldVectorEnv(VectorEnv):
             raise InputError(
                 f"user {int(np.argmax(over))} has ended its episode: call reset before step"
             )
-        reward_, terminated_, truncated_, infos = self._advance(array)
-        reward = reward_.double().cpu().numpy()
-        terminated, truncated = terminated_.cpu().numpy(), truncated_.cpu().numpy()
+        outcome, shown = self._advance(array)
+        reward = np.zeros(self.num_envs)
+        terminated, truncated = (np.zeros(self.num_envs, dtype=bool) for _ in range(2))
+        infos: dict[str, np.ndarray] = {}
+        if outcome is not None:
+            self._last = outcome
+            reward = outcome.reward.double().cpu().numpy()
+            terminated, truncated = outcome.left.cpu().numpy(), outcome.truncated.cpu().numpy()
+            infos = outcome_info(outcome)
         if over.any():  # NEXT_STEP: this step only resets those who had ended
             self._restart(over)
-            reward[over], terminated, truncated = 0.0, terminated & ~over, truncated & ~over
+            shown = shown & ~over
+            reward, terminated, truncated = (
+                blank(reward, over),
+                terminated & shown,
+                truncated & shown,
+            )
             infos = {name: blank(value, over) for name, value in infos.items()}
         ended = terminated | truncated
         extra: dict[str, Any] = {}
@@ -150,9 +164,8 @@ class WorldVectorEnv(VectorEnv):
             self._restart(ended)
         else:
             self._ended = ended
-        observation = self._observe()
-        infos = with_masks(infos, ~over) | with_masks(self._facts()) | extra
-        return observation, reward, terminated, truncated, infos
+        info = with_masks(infos, shown) | with_masks(self._facts()) | extra
+        return self._observe(), reward, terminated, truncated, info
 
     def render(self) -> Any:
         """Return a tuple of one frame per user shown: the first user's last slate and history."""
@@ -203,10 +216,9 @@ class RecSimVectorEnv(WorldVectorEnv):
         seen: Encoder = encoder or HistoryObservation(world)
         super().__init__(world, seen, self.actions.space, seen.space, autoreset_mode, render_mode)
 
-    def _advance(self, actions: np.ndarray) -> tuple[Tensor, Tensor, Tensor, dict[str, Any]]:
+    def _advance(self, actions: np.ndarray) -> tuple[Outcome | None, np.ndarray]:
         slate = self.actions.slate(torch.from_numpy(actions).to(self.world.device))
-        outcome = self._last = self.world.step(slate)
-        return outcome.reward, outcome.left, outcome.truncated, outcome_info(outcome)
+        return self.world.step(slate), np.ones(self.num_envs, dtype=bool)
 
 
 def outcome_info(outcome: Outcome) -> dict[str, np.ndarray]:
@@ -216,10 +228,10 @@ def outcome_info(outcome: Outcome) -> dict[str, np.ndarray]:
 
 
 def to_numpy(observation: Any) -> Any:
-    """Return an observation's tensors as NumPy arrays (views where they are on the CPU)."""
+    """Return an observation's tensors as NumPy arrays of their own: users keep and change them."""
     if isinstance(observation, dict):
-        return {name: value.cpu().numpy() for name, value in observation.items()}
-    return observation.cpu().numpy()
+        return {name: to_numpy(value) for name, value in observation.items()}
+    return np.array(observation.cpu().numpy())
 
 
 def blank(value: np.ndarray, rows: np.ndarray) -> np.ndarray:

@@ -94,4 +94,5 @@ def rebuild(description: dict[str, Any]) -> Responder:
     extra = {}
     if description["item_features"] is not None:
         extra["item_features"] = torch.zeros(shape.n_items, description["item_features"])
-    return kind(shape, **extra, **description["options"])
+    with torch.random.fork_rng(devices=[]):  # weights drawn here are replaced by the saved ones
+        return kind(shape, **extra, **description["options"])

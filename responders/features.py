@@ -146,7 +146,7 @@ class ItemEncoder(nn.Module):
         rows = torch.full((new,), self.unknown, device=self.lookup.device)
         if self.of_catalogue:
             rows = torch.arange(new, device=rows.device) + len(self.fixed)
-            features = torch.from_numpy(catalogue.features[known:]).to(self.fixed)
+            features = torch.from_numpy(catalogue.features[known:].copy()).to(self.fixed)
             self.fixed = torch.cat([self.fixed, (features - self.centre) / self.scale])
             self.bias = _longer(self.bias, self.bias.weight[self.unknown].expand(new, -1))
             if self.weight is not None:

@@ -98,8 +98,8 @@ class Catalogue:
             return self
         if new.dtype != self.ids.dtype:
             raise InputError(
-                f"new item ids are {new.dtype.kind!r} ({new[0]!r}) where the catalogue has "
-                f"{self.ids.dtype.kind!r} ({self.ids[0]!r}): give ids of one kind"
+                f"a new item id is {new.tolist()[0]!r} where the catalogue has ids such as "
+                f"{self.ids.tolist()[0]!r}: give ids of one kind"
             )
 
         def grow(column: np.ndarray, fill: Any) -> np.ndarray:
@@ -120,7 +120,9 @@ class Catalogue:
             raise InputError("the catalogue is empty: a log needs at least one item")
         values, counts = np.unique(self.ids, return_counts=True)
         if len(values) < len(self.ids):
-            raise InputError(f"catalogue: item id {values[counts > 1][0]!r} occurs more than once")
+            raise InputError(
+                f"catalogue: item id {values[counts > 1].tolist()[0]!r} occurs more than once"
+            )
         if self.features.ndim != 2:
             raise InputError(f"catalogue.features has shape {self.features.shape}, not [N, F]")
         columns = {"features": self.features, "price": self.price, **self.attributes}
@@ -131,7 +133,7 @@ class Catalogue:
                 raise InputError(f"catalogue.{name} has {len(column)} rows for {len(self)} items")
             if column.dtype.kind == "f" and not np.isfinite(column).all():
                 row = int(np.argwhere(~np.isfinite(column))[0][0])
-                raise InputError(f"catalogue.{name} of item {self.ids[row]!r} is NaN or infinite")
+                raise InputError(f"catalogue.{name} of item {self.ids[row]} is NaN or infinite")
 
 
 @dataclass(frozen=True)
@@ -270,7 +272,7 @@ class SessionLog:
             raise InputError(f"a session's user is outside the {len(self.users)} users of the log")
         if not np.isfinite(self.users.features).all():
             row = int(np.argwhere(~np.isfinite(self.users.features))[0][0])
-            raise InputError(f"users.features of {self.users.ids[row]!r} is NaN or infinite")
+            raise InputError(f"users.features of row {row} is NaN or infinite")
 
     def _validate_rows(self, rows: slice) -> None:
         slate, response, time = self.slate[rows], self.response[rows], self.time[rows]

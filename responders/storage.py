@@ -18,10 +18,10 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -31,7 +31,7 @@ from responders.errors import InputError
 from responders.log import Catalogue, SessionLog, Users
 
 FORMAT = 1
-_ROWS = 1 << 17  # slates in a row group
+_ROWS = 1 << 15  # rows of a Parquet row group: what is in memory at a time
 _COLUMNS = {"slate": np.int32, "response": np.uint8, "propensity": np.float32, "time": np.int64}
 
 
@@ -45,6 +45,7 @@ def new_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
     if path.exists() and not overwrite:
         raise InputError(f"{path} exists already: choose another name or remove it first")
     building = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
+    made = [parent for parent in path.parents if not parent.exists()]
     try:
         building.mkdir(parents=True)
     except OSError as error:
@@ -54,8 +55,12 @@ def new_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
         if path.exists():
             shutil.rmtree(path)
         os.replace(building, path)
-    finally:
+    except BaseException:
         shutil.rmtree(building, ignore_errors=True)
+        for parent in made:
+            with suppress(OSError):  # somebody else may have written there
+                parent.rmdir()
+        raise
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -102,8 +107,9 @@ class LogWriter:
         if self._writer is not None:
             self._writer.close()
         if error is None and not self._finished:
-            error = RuntimeError("LogWriter.finish was not called")
-            kind = RuntimeError
+            forgotten = RuntimeError("LogWriter.finish was not called: the log is incomplete")
+            self._pending.__exit__(RuntimeError, forgotten, None)
+            raise forgotten
         self._pending.__exit__(kind, error, trace)
 
     def append(
@@ -144,7 +150,7 @@ class LogWriter:
         people: dict[str, Any] = {"id": users.ids}
         if users.features.shape[1]:
             people["features"] = _to_arrow(users.features, np.float32)
-        pq.write_table(pa.table(people), folder / "users.parquet")
+        pq.write_table(pa.table(people), folder / "users.parquet", row_group_size=_ROWS)
         write_json(folder / "card.json", {"format": FORMAT, "kind": "session log", **card})
         self._finished = True
 
@@ -179,32 +185,33 @@ def load_log(path: Path) -> SessionLog:
     sessions, items, people = (
         _read(path / f"{name}.parquet") for name in ("sessions", "catalogue", "users")
     )
-    catalogue = Catalogue(
-        ids=_ids(items),
-        features=_features(items),
-        price=_column(items, "price") if "price" in items.column_names else None,
-        attributes={
-            name.removeprefix("attribute:"): _column(items, name)
-            for name in items.column_names
-            if name.startswith("attribute:")
-        },
-    )
-    length = _column(sessions, "n_slates")
     try:
+        catalogue = Catalogue(
+            ids=items["id"],
+            features=items.get("features", np.zeros((len(items["id"]), 0))),
+            price=items.get("price"),
+            attributes={
+                name.removeprefix("attribute:"): column
+                for name, column in items.items()
+                if name.startswith("attribute:")
+            },
+        )
         return SessionLog(
             **_map_slates(path / "slates.parquet"),
-            session_start=np.concatenate([[0], np.cumsum(length)]),
-            user=_column(sessions, "user"),
+            session_start=np.concatenate([[0], np.cumsum(sessions["n_slates"])]),
+            user=sessions["user"],
             catalogue=catalogue,
-            users=Users(_ids(people), _features(people)),
+            users=Users(people["id"], people.get("features", np.zeros((len(people["id"]), 0)))),
             card=card,
         )
-    except (pa.ArrowException, OSError, KeyError, TypeError) as error:
-        raise _damaged(path / "slates.parquet", error) from error
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{path} lacks {error}: the log is damaged, convert it anew") from error
 
 
 def _map_slates(source: Path) -> dict[str, np.ndarray]:
     """Return the columns of slates.parquet as arrays mapped from the cache, made if absent."""
+    if not source.exists():
+        raise _damaged(source, FileNotFoundError("it is missing"))
     stat = source.stat()
     stamp = f"{stat.st_size}-{stat.st_mtime_ns}"
     cache = source.parent / ".cache"
@@ -218,30 +225,38 @@ def _map_slates(source: Path) -> dict[str, np.ndarray]:
     stamped = cache / stamp
     if not stamped.exists():
         shutil.rmtree(cache, ignore_errors=True)
-        with new_folder(stamped, overwrite=True) as building:
-            _decode(source, building)
+        try:
+            with new_folder(stamped, overwrite=True) as building:
+                _decode(source, building)
+        except pa.ArrowException as error:
+            raise _damaged(source, error) from error
     return {file.stem: np.load(file, mmap_mode="r") for file in stamped.glob("*.npy")}
 
 
 def _decode(source: Path, folder: Path) -> None:
-    with pq.ParquetFile(source) as file:
+    """Write each column of a Parquet file to a .npy file in `folder`, a batch at a time."""
+    with pq.ParquetFile(source, pre_buffer=False) as file, ExitStack() as stack:
         total = file.metadata.num_rows
-        mapped: dict[str, np.memmap] = {}
-        row = 0
+        written: dict[str, BinaryIO] = {}
         for batch in file.iter_batches(_ROWS):
             for name in batch.schema.names:
-                column = batch.column(name)
-                if isinstance(column, pa.FixedSizeListArray):
-                    values = np.asarray(column.flatten()).reshape(-1, column.type.list_size)
-                else:
-                    values = np.asarray(column)
-                if name not in mapped:
-                    target, shape = str(folder / f"{name}.npy"), (total, *values.shape[1:])
-                    mapped[name] = np.lib.format.open_memmap(target, "w+", values.dtype, shape)
-                mapped[name][row : row + len(values)] = values
-            row += len(batch)
-        for array in mapped.values():
-            array.flush()
+                values = _values(batch.column(name))
+                if name not in written:
+                    written[name] = stack.enter_context(open(folder / f"{name}.npy", "wb"))
+                    header = {
+                        "descr": np.lib.format.dtype_to_descr(values.dtype),
+                        "fortran_order": False,
+                        "shape": (total, *values.shape[1:]),
+                    }
+                    np.lib.format.write_array_header_1_0(written[name], header)
+                written[name].write(np.ascontiguousarray(values).data)
+
+
+def _values(column: pa.Array) -> np.ndarray:
+    """Return a column as an array; fixed-size lists become rows of a matrix."""
+    if isinstance(column, pa.FixedSizeListArray):
+        return np.asarray(column.flatten()).reshape(len(column), column.type.list_size)
+    return column.to_numpy(zero_copy_only=False)
 
 
 def _to_arrow(array: np.ndarray, dtype: Any) -> pa.Array:
@@ -251,9 +266,22 @@ def _to_arrow(array: np.ndarray, dtype: Any) -> pa.Array:
     return pa.FixedSizeListArray.from_arrays(pa.array(array.reshape(-1)), array.shape[1])
 
 
-def _read(path: Path) -> pa.Table:
+def _read(path: Path) -> dict[str, np.ndarray]:
+    """Return the columns of a small table; fixed-size lists become matrices."""
     try:
-        return pq.read_table(path)
+        with pq.ParquetFile(path, pre_buffer=False) as file:
+            columns: dict[str, np.ndarray] = {}
+            row = 0
+            for batch in file.iter_batches(_ROWS):
+                for name in batch.schema.names:
+                    values = _values(batch.column(name))
+                    if name not in columns:
+                        shape = (file.metadata.num_rows, *values.shape[1:])
+                        columns[name] = np.empty(shape, values.dtype)
+                    columns[name][row : row + len(values)] = values
+                row += len(batch)
+            empty = (name for name in file.schema_arrow.names if name not in columns)
+            return columns | {name: np.zeros(0, np.int64) for name in empty}
     except (pa.ArrowException, OSError) as error:
         raise _damaged(path, error) from error
 
@@ -261,20 +289,3 @@ def _read(path: Path) -> pa.Table:
 def _damaged(path: Path, error: Exception) -> InputError:
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     return InputError(f"{path} cannot be read ({reason}): the log is damaged, convert it anew")
-
-
-def _column(table: pa.Table, name: str) -> np.ndarray:
-    if name not in table.column_names:
-        raise InputError(f"the log is damaged: a table lacks column {name!r}; convert it anew")
-    return table.column(name).to_numpy()
-
-
-def _ids(table: pa.Table) -> np.ndarray:
-    return _column(table, "id")
-
-
-def _features(table: pa.Table) -> np.ndarray:
-    if "features" not in table.column_names:
-        return np.zeros((len(table), 0), np.float32)
-    column = table.column("features").combine_chunks()
-    return np.asarray(column.flatten()).reshape(len(column), -1)

@@ -1,0 +1,104 @@
+"""EB-NeRD (Ekstra Bladet): slates of news articles in sessions, with clicks and times.
+
+RAW is a folder with ``behaviors.parquet``, or that file. The past clicks of ``history.parquet``
+have no slates and are not read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from responders.log import Catalogue, SessionLog
+from responders.sources.build import Slates, Spec, build
+from responders.sources.raw import (
+    CHUNK_ROWS,
+    Chunk,
+    integer_lists,
+    integers,
+    microseconds,
+    need,
+    read_parquet,
+)
+
+_COLUMNS = [
+    "impression_time",
+    "article_ids_inview",
+    "article_ids_clicked",
+    "user_id",
+    "session_id",
+]
+
+
+def read(
+    raw: Path,
+    out: Path,
+    catalogue: Catalogue | None = None,
+    *,
+    overwrite: bool = False,
+    chunk_rows: int = CHUNK_ROWS,
+    min_slates: int = 1,
+    max_slates: int | None = None,
+    max_positions: int | None = None,
+) -> SessionLog:
+    """Convert `raw` to the log `out`.
+
+    Args:
+        raw: the folder, or behaviors.parquet.
+        out: folder of the log.
+        catalogue: items whose index is kept; new ones are appended.
+        overwrite: replace `out` where it exists.
+        chunk_rows: rows read at a time.
+        min_slates: shortest session kept.
+        max_slates: longest session kept; None = any.
+        max_positions: positions beyond so many are cut off; None = as wide as the widest slate.
+    """
+    raw = Path(raw)
+    path = need(raw, "behaviors.parquet") if raw.is_dir() else raw
+    options = {
+        "min_slates": min_slates,
+        "max_slates": max_slates,
+        "max_positions": max_positions,
+    }
+    spec = Spec(
+        name="ebnerd",
+        source="EB-NeRD, articles in view on a news site",
+        licence="repository MIT; EB-NeRD's own terms not verified",
+        options=options,
+        min_slates=min_slates,
+        max_slates=max_slates,
+        max_positions=max_positions,
+        notes={"left_out": "history.parquet: past clicks without slates"},
+    )
+
+    def slates(scratch: Path) -> Iterator[Slates]:
+        return map(_slates, read_parquet(path, _COLUMNS, chunk_rows=chunk_rows))
+
+    return build(spec, slates, Path(out), catalogue, overwrite)
+
+
+def _slates(chunk: Chunk) -> Slates:
+    item = integer_lists(chunk, "article_ids_inview")
+    clicked = integer_lists(chunk, "article_ids_clicked")
+    ids, code = np.unique(np.concatenate([item.values, clicked.values]), return_inverse=True)
+    shown = item.row * len(ids) + code[: len(item.values)]
+    chosen = clicked.row * len(ids) + code[len(item.values) :]
+    outside = ~np.isin(chosen, shown)
+    if outside.any():
+        at = int(np.argmax(outside))
+        what = f"article {clicked.values[at]} is clicked and not in view"
+        raise chunk.fault(int(clicked.row[at]), what, "article_ids_clicked")
+    micro = microseconds(chunk, "impression_time")
+    return Slates(
+        path=chunk.path,
+        line=chunk.line,
+        session=integers(chunk, "session_id"),
+        user=integers(chunk, "user_id"),
+        time=micro // 1_000_000,
+        fine=micro,
+        item=item,
+        click=np.isin(shown, chosen).astype(np.int64),
+        unit="row",
+    )

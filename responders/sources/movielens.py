@@ -1,0 +1,78 @@
+"""MovieLens ratings as slates of one film: clicked if rated well.
+
+RAW is ``ratings.csv[.gz]`` (userId,movieId,rating,timestamp) or the folder that has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from responders.log import Catalogue, SessionLog
+from responders.sources.build import Slates, Spec, build
+from responders.sources.raw import (
+    CHUNK_ROWS,
+    Chunk,
+    Ragged,
+    floats,
+    integers,
+    need,
+    read_text,
+)
+
+_COLUMNS = ["userId", "movieId", "rating", "timestamp"]
+
+
+def read(
+    raw: Path,
+    out: Path,
+    catalogue: Catalogue | None = None,
+    *,
+    overwrite: bool = False,
+    chunk_rows: int = CHUNK_ROWS,
+    threshold: float = 4.0,
+    min_slates: int = 1,
+    max_slates: int | None = None,
+) -> SessionLog:
+    """Convert `raw` to the log `out`: a session is a user, in the order of time.
+
+    Args:
+        raw: the file or its folder.
+        out: folder of the log.
+        catalogue: items whose index is kept; new ones are appended.
+        overwrite: replace `out` where it exists.
+        chunk_rows: rows read at a time.
+        threshold: a rating of so many stars or more is a click.
+        min_slates: shortest session kept.
+        max_slates: longest session kept; None = any.
+    """
+    raw = Path(raw)
+    path = need(raw, "ratings.csv") if raw.is_dir() else raw
+    spec = Spec(
+        name="movielens",
+        source=f"MovieLens ratings; one film a slate, clicked if rated {threshold} or more",
+        licence="GroupLens: research use, no commercial use without permission; see its README",
+        options={"threshold": threshold, "min_slates": min_slates, "max_slates": max_slates},
+        min_slates=min_slates,
+        max_slates=max_slates,
+        notes={"slates": "one item each: what was rated, not what was shown"},
+    )
+
+    def slates(scratch: Path) -> Iterator[Slates]:
+        for chunk in read_text(path, _COLUMNS, chunk_rows=chunk_rows):
+            yield _slates(chunk, threshold)
+
+    return build(spec, slates, Path(out), catalogue, overwrite)
+
+
+def _slates(chunk: Chunk, threshold: float) -> Slates:
+    return Slates(
+        path=chunk.path,
+        line=chunk.line,
+        session=integers(chunk, "userId"),
+        time=integers(chunk, "timestamp"),
+        item=Ragged(integers(chunk, "movieId"), np.ones(len(chunk), np.int64)),
+        click=(floats(chunk, "rating") >= threshold).astype(np.int64),
+    )

@@ -1,0 +1,175 @@
+"""Open Bandit Dataset (ZOZO): one item shown at one of three positions, with its propensity.
+
+RAW is one campaign's csv, such as ``random_men.csv.gz``, or a folder with just one. Beside it
+lies ``random_men_item_context.csv[.gz]`` (or ``item_context.csv[.gz]``). Each row is a session of
+one slate of three positions, two of them empty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from responders.errors import InputError
+from responders.log import Catalogue, SessionLog, Users
+from responders.sources.build import NO_ITEM, Slates, Spec, build
+from responders.sources.raw import (
+    CHUNK_ROWS,
+    Chunk,
+    Ragged,
+    existing,
+    floats,
+    integers,
+    microseconds,
+    need,
+    read_text,
+)
+
+_POSITIONS = 3
+_USER = [f"user_feature_{k}" for k in range(4)]
+_COLUMNS = ["timestamp", "item_id", "position", "click", "propensity_score", *_USER]
+_ITEM = [f"item_feature_{k}" for k in range(4)]
+
+
+def read(
+    raw: Path,
+    out: Path,
+    catalogue: Catalogue | None = None,
+    *,
+    overwrite: bool = False,
+    chunk_rows: int = CHUNK_ROWS,
+) -> SessionLog:
+    """Convert `raw` to the log `out`.
+
+    A user is a tuple of the four hashed user features; users.features is the one-hot code of
+    each of them. Item features are item_feature_0 and the one-hot codes of the other three. The
+    card lists the columns of both. The user-item affinities belong to a row, not to a user, and
+    are left out.
+
+    Args:
+        raw: the csv.
+        out: folder of the log.
+        catalogue: items whose index is kept; new ones are appended.
+        overwrite: replace `out` where it exists.
+        chunk_rows: rows read at a time.
+    """
+    path = _file(Path(raw))
+    stem = path.name.split(".csv")[0]
+    items, columns = _catalogue(need(path.parent, f"{stem}_item_context.csv", "item_context.csv"))
+    users = _Users()
+    spec = Spec(
+        name=f"open-bandit-{stem.replace('_', '-')}",
+        source="Open Bandit Dataset, fashion items shown by a bandit policy",
+        licence="CC BY 4.0 (data), Apache-2.0 (repository)",
+        items=items,
+        users=users.table,
+        notes={
+            "item_feature_columns": columns,
+            "left_out": "user-item affinities: they belong to a row, not to a user",
+            "positions": "a slate has three; one item was logged, the two others are empty",
+        },
+    )
+
+    def slates(scratch: Path) -> Iterator[Slates]:
+        first = 0
+        for chunk in read_text(path, _COLUMNS, chunk_rows=chunk_rows):
+            yield _slates(chunk, first, users.code(chunk))
+            first += len(chunk)
+        spec.notes["user_feature_columns"] = users.columns()
+
+    return build(spec, slates, Path(out), catalogue, overwrite)
+
+
+def _file(raw: Path) -> Path:
+    if not existing(raw).is_dir():
+        return raw
+    found = [p for p in sorted(raw.glob("*.csv*")) if "item_context" not in p.name]
+    if len(found) != 1:
+        names = ", ".join(p.name for p in found) or "none"
+        raise InputError(f"{raw} is a folder; give one campaign's csv of it (found: {names})")
+    return found[0]
+
+
+def _slates(chunk: Chunk, first: int, user: np.ndarray) -> Slates:
+    n = len(chunk)
+    position = integers(chunk, "position")
+    outside = (position < 1) | (position > _POSITIONS)
+    if outside.any():
+        row = int(np.argmax(outside))
+        what = f"position {position[row]} is not 1 to {_POSITIONS}"
+        raise chunk.fault(row, what, "position")
+    here = np.arange(_POSITIONS) == position[:, None] - 1
+
+    def spread(values: np.ndarray, fill: float) -> np.ndarray:
+        return np.where(here, values[:, None], np.asarray(fill, values.dtype)).ravel()
+
+    return Slates(
+        path=chunk.path,
+        line=chunk.line,
+        session=np.arange(first, first + n),
+        time=microseconds(chunk, "timestamp") // 1_000_000,
+        item=Ragged(spread(integers(chunk, "item_id"), NO_ITEM), np.full(n, _POSITIONS)),
+        click=spread(integers(chunk, "click"), 0),
+        propensity=spread(floats(chunk, "propensity_score"), 0),
+        user=user,
+    )
+
+
+class _Users:
+    """Number the tuples of user features in the order of their first row."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, ...], int] = {}
+
+    def code(self, chunk: Chunk) -> np.ndarray:
+        """Return [n] int64, the number of each row's user."""
+        coded = [chunk.column(c).dictionary_encode() for c in _USER]
+        codes = np.stack([np.asarray(c.indices) for c in coded], axis=1)
+        rows, first, inverse = np.unique(codes, axis=0, return_index=True, return_inverse=True)
+        number = np.zeros(len(rows), np.int64)
+        for row in np.argsort(first):  # once per distinct user of the chunk
+            key = tuple(c.dictionary[int(k)].as_py() for c, k in zip(coded, rows[row], strict=True))
+            number[row] = self._known.setdefault(key, len(self._known))
+        return number[inverse.reshape(-1)]
+
+    def columns(self) -> list[str]:
+        """Return the name of each column of the users' features."""
+        keys = list(self._known)
+        return _one_hot(_USER, [[k[f] for k in keys] for f in range(len(_USER))])[1]
+
+    def table(self, ids: np.ndarray) -> Users:
+        """Return the users numbered `ids`."""
+        keys = list(self._known)
+        features, _ = _one_hot(_USER, [[k[f] for k in keys] for f in range(len(_USER))])
+        names = np.array(["|".join(keys[i]) for i in ids.tolist()], dtype=object)
+        return Users(names, features[ids])
+
+
+def _one_hot(names: list[str], values: list[list[str]]) -> tuple[np.ndarray, list[str]]:
+    """Return the one-hot codes [n, F] of several columns of text, and a name for each."""
+    blocks, columns = [], []
+    for name, column in zip(names, values, strict=True):
+        known, code = np.unique(np.array(column, dtype=object), return_inverse=True)
+        blocks.append(np.eye(len(known), dtype=np.float32)[code])
+        columns += [f"{name}={value}" for value in known]
+    return np.concatenate(blocks, axis=1), columns
+
+
+def _catalogue(path: Path) -> tuple[Catalogue, list[str]]:
+    chunks = list(read_text(path, ["item_id", *_ITEM]))
+    whole = Chunk(
+        path, pa.concat_tables([c.table for c in chunks]), np.concatenate([c.line for c in chunks])
+    )
+    ids = integers(whole, "item_id")
+    again = np.ones(len(ids), bool)
+    again[np.unique(ids, return_index=True)[1]] = False
+    if again.any():
+        row = int(np.argmax(again))
+        raise whole.fault(row, f"item {ids[row]} is listed twice", "item_id")
+    codes, columns = _one_hot(_ITEM[1:], [whole.column(c).to_pylist() for c in _ITEM[1:]])
+    number = floats(whole, _ITEM[0]).astype(np.float32)
+    features = np.concatenate([number[:, None], codes], axis=1)
+    return Catalogue(ids, features), [_ITEM[0], *columns]

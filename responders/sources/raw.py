@@ -1,0 +1,479 @@
+"""Streaming readers of raw files: chunks of rows that know their line numbers, and parsers.
+
+A chunk is a few megabytes whatever the size of the file. Every fault is one `InputError` naming
+file, line, column and value; the work on a row is vectorised, only errors are sought one by one.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pcsv
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from responders.errors import InputError, near_matches
+
+CHUNK_ROWS = 1 << 15
+_BLOCK = 1 << 22  # bytes read at a time
+_LONGEST = 1 << 26  # bytes of the longest record believed
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """n lists end to end: `values` [m], `length` [n] int64."""
+
+    values: np.ndarray
+    length: np.ndarray
+
+    @property
+    def row(self) -> np.ndarray:
+        """[m] int64, the list each value belongs to."""
+        return np.repeat(np.arange(len(self.length)), self.length)
+
+    @property
+    def place(self) -> np.ndarray:
+        """[m] int64, where each value stands in its list, from 0."""
+        start = np.cumsum(self.length) - self.length
+        return np.arange(len(self.values)) - np.repeat(start, self.length)
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Consecutive rows of a file.
+
+    Args:
+        path: the file.
+        table: the columns asked for, n rows; all strings where the file is text.
+        line: [n] int64, line of the file a row begins in (from 1), or row of a table (from 0).
+        unit: "line" or "row", what `line` counts.
+    """
+
+    path: Path
+    table: pa.Table
+    line: np.ndarray
+    unit: str = "line"
+
+    def __len__(self) -> int:
+        return len(self.line)
+
+    def column(self, name: str) -> pa.Array:
+        """Return the column as one array."""
+        column = self.table.column(name)
+        return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+    def fault(self, row: int, what: str, column: str | None = None) -> InputError:
+        """Return the error that `what` is wrong in `row` of the chunk."""
+        where = f", column {column}" if column else ""
+        return InputError(f"{self.path}, {self.unit} {int(self.line[row])}{where}: {what}")
+
+
+def check_columns(path: Path, wanted: Sequence[str], found: Sequence[str]) -> None:
+    """Raise `InputError` for the first wanted column that the file lacks or has twice."""
+    for name in wanted:
+        if name not in found:
+            raise InputError(
+                f"{path} has no column {name!r}: it has {', '.join(found)}; "
+                + near_matches(name, found)
+            )
+        if list(found).count(name) > 1:
+            raise InputError(f"{path} has two columns {name!r}: leave one of them out")
+
+
+def existing(path: Path) -> Path:
+    """Return `path`, or raise `InputError` if there is nothing."""
+    if not path.exists():
+        raise InputError(f"there is no file or folder {path}")
+    return path
+
+
+def find(folder: Path, *names: str) -> Path | None:
+    """Return the first of the files `names` in `folder`, plain or gzipped, or None."""
+    for name in names:
+        for path in (folder / name, folder / f"{name}.gz"):
+            if path.is_file():
+                return path
+    return None
+
+
+def need(folder: Path, *names: str) -> Path:
+    """Return the first of the files `names` in `folder`, plain or gzipped.
+
+    Raises:
+        InputError: there is none; it lists what is there.
+    """
+    path = find(folder, *names)
+    if path is None:
+        there = sorted(p.name for p in folder.iterdir())[:20] if existing(folder).is_dir() else []
+        raise InputError(
+            f"{folder} has no {' or '.join(names)} (plain or .gz): it has "
+            f"{', '.join(there) or 'no file'}"
+        )
+    return path
+
+
+# --- text ------------------------------------------------------------------------------------
+
+
+def read_text(
+    path: Path,
+    columns: Sequence[str],
+    *,
+    separator: str = ",",
+    names: Sequence[str] | None = None,
+    quoted: bool = True,
+    chunk_rows: int = CHUNK_ROWS,
+) -> Iterator[Chunk]:
+    """Yield the rows of a delimited text file, plain or gzipped, in chunks of strings.
+
+    Args:
+        path: the file.
+        columns: the columns to keep.
+        separator: one character.
+        names: names of all columns; None where the first line has them.
+        quoted: whether a field may be in double quotes, and then hold separators and line ends.
+        chunk_rows: rows of a chunk at most; a chunk may be smaller.
+
+    Raises:
+        InputError: the file is missing, empty or damaged; a column is missing; a row has too few
+            or too many fields.
+    """
+    rows, empty = 0, True
+    with _open(path) as stream:
+        for block, start, line in _records(stream, path, quoted):
+            empty = False
+            if names is None:
+                names = _header(path, block[: start[1]], separator, columns)
+                start, line = start[1:], line[1:]
+            for first in range(0, len(line), max(1, chunk_rows)):
+                last = min(first + max(1, chunk_rows), len(line))
+                part = start[first : last + 1]
+                keep = ~_blank(block, part)
+                if keep.any():
+                    text = memoryview(block)[part[0] : part[-1]]
+                    kept = line[first:last][keep]
+                    chunk = _parse(path, text, kept, names, columns, separator, quoted)
+                    rows += len(chunk)
+                    yield chunk
+    if not rows:
+        raise InputError(f"{path} is empty" if empty else f"{path} has no rows")
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file, unpacked if gzipped, with a progress bar of the bytes read on stderr."""
+    if not path.is_file():
+        raise InputError(f"there is no file {path}" + (": it is a folder" * path.is_dir()))
+    bar = tqdm(
+        total=path.stat().st_size, unit="B", unit_scale=True, desc=path.name, leave=False,
+        disable=None, delay=1,
+    )  # fmt: skip
+    with path.open("rb") as raw, bar:
+
+        class Watched:
+            def read(self, size: int) -> bytes:
+                data = stream.read(size)
+                bar.update(raw.tell() - bar.n)
+                return data
+
+        packed = raw.read(2) == b"\x1f\x8b"
+        raw.seek(0)
+        stream: Any = gzip.GzipFile(fileobj=raw) if packed else raw
+        try:
+            yield Watched()  # type: ignore[misc]
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise InputError(f"{path} is damaged ({error}): fetch it again") from error
+
+
+def _records(
+    stream: IO[bytes], path: Path, quoted: bool
+) -> Iterator[tuple[bytes, np.ndarray, np.ndarray]]:
+    """Yield blocks of whole records: bytes, where records start [n + 1], line of each [n]."""
+    rest, line, final = b"", 1, False
+    while not final:
+        data = stream.read(_BLOCK)
+        final = not data
+        block = rest + data
+        if line == 1 and not rest:
+            block = block.removeprefix(b"\xef\xbb\xbf")
+        if not block:
+            continue
+        byte = np.frombuffer(block, np.uint8)
+        newline = ends = np.flatnonzero(byte == 10)
+        if quoted and b'"' in block:
+            quotes = np.flatnonzero(byte == 34)
+            ends = newline[np.searchsorted(quotes, newline) % 2 == 0]
+            if final and len(quotes) % 2:
+                at = line + int(np.searchsorted(newline, quotes[-1]))
+                raise InputError(f"{path}, line {at}: a quote is opened that is never closed")
+        if final and (not len(ends) or ends[-1] != len(block) - 1):
+            ends = np.append(ends, len(block) - 1)
+        if not len(ends):
+            if len(block) > _LONGEST:
+                raise InputError(
+                    f"{path}, line {line}: a line of more than {_LONGEST >> 20} MB, or a quote "
+                    "that is never closed"
+                )
+            rest = block
+            continue
+        start = np.concatenate([[0], ends + 1])
+        yield block[: start[-1]], start, line + np.searchsorted(newline, start[:-1])
+        line += int(np.searchsorted(newline, start[-1]))
+        rest = block[start[-1] :]
+
+
+def _header(path: Path, text: bytes, separator: str, columns: Sequence[str]) -> list[str]:
+    line = text.decode("utf-8", "replace").rstrip("\r\n")
+    names = next(csv.reader([line], delimiter=separator), [])
+    check_columns(path, columns, names)
+    return names
+
+
+def _blank(block: bytes, start: np.ndarray) -> np.ndarray:
+    """[n] bool, whether a record is an empty line."""
+    byte, size = np.frombuffer(block, np.uint8), np.diff(start)
+    first, last = byte[start[:-1]], byte[start[1:] - 1]
+    return ((size == 1) & (first == 10)) | ((size == 2) & (first == 13) & (last == 10))
+
+
+def _parse(
+    path: Path,
+    text: memoryview,
+    line: np.ndarray,
+    names: Sequence[str],
+    columns: Sequence[str],
+    separator: str,
+    quoted: bool,
+) -> Chunk:
+    """Parse whole records into a chunk; `line` has the line of each that is not blank."""
+    wrong: list[Any] = []
+
+    def note(row: Any) -> str:
+        wrong.append(row)
+        return "skip"
+
+    try:
+        table = pcsv.read_csv(
+            pa.BufferReader(text),
+            pcsv.ReadOptions(
+                use_threads=False, block_size=len(text) + 1, column_names=_unique(names)
+            ),
+            pcsv.ParseOptions(
+                delimiter=separator,
+                quote_char='"' if quoted else False,
+                newlines_in_values=quoted,
+                invalid_row_handler=note,
+            ),
+            pcsv.ConvertOptions(
+                column_types=dict.fromkeys(columns, pa.string()), include_columns=list(columns)
+            ),
+        )
+    except pa.ArrowInvalid as error:
+        raise _unreadable(path, text, int(line[0]), error) from error
+    if wrong:
+        row = wrong[0]
+        short = row.text if len(row.text) < 80 else row.text[:77] + "..."
+        raise InputError(
+            f"{path}, line {int(line[row.number - 1])}: {row.actual_columns} fields where "
+            f"{row.expected_columns} are expected (separator {separator!r}): {short!r}"
+        )
+    if table.num_rows != len(line):
+        raise InputError(
+            f"{path}, lines {int(line[0])} to {int(line[-1])}: a carriage return stands inside a "
+            "line; end every line with a line feed"
+        )
+    return Chunk(path, table, line)
+
+
+def _unique(names: Sequence[str]) -> list[str]:
+    """Return names with the repeated ones made distinct (no reader asks for these)."""
+    return [n if n not in names[:i] else f"{n}\0{i}" for i, n in enumerate(names)]
+
+
+def _unreadable(path: Path, text: memoryview, line: int, error: Exception) -> InputError:
+    for number, content in enumerate(bytes(text).split(b"\n"), start=line):
+        try:
+            content.decode("utf-8")
+        except UnicodeDecodeError:
+            return InputError(f"{path}, line {number}: {content[:60]!r} is not UTF-8 text")
+    return InputError(f"{path}, line {line} or later cannot be read: {error}")
+
+
+# --- Parquet ---------------------------------------------------------------------------------
+
+
+def read_parquet(
+    path: Path,
+    columns: Sequence[str],
+    *,
+    index: str | None = None,
+    chunk_rows: int = CHUNK_ROWS,
+) -> Iterator[Chunk]:
+    """Yield the rows of a Parquet file in chunks.
+
+    Args:
+        path: the file.
+        columns: the columns to keep.
+        index: the column that may have been stored as the unnamed index of a pandas frame.
+        chunk_rows: rows of a chunk at most.
+
+    Raises:
+        InputError: the file is missing or damaged, or lacks a column.
+    """
+    if not path.is_file():
+        raise InputError(f"there is no file {path}" + (": it is a folder" * path.is_dir()))
+    first = 0
+    bar = tqdm(unit="row", unit_scale=True, desc=path.name, leave=False, disable=None, delay=1)
+    try:
+        with pq.ParquetFile(path, pre_buffer=False) as file, bar:
+            bar.total = file.metadata.num_rows
+            found = list(file.schema_arrow.names)
+            hidden = index if index not in found and "__index_level_0__" in found else None
+            found = [hidden if n == "__index_level_0__" and hidden else n for n in found]
+            check_columns(path, columns, found)
+            stored = ["__index_level_0__" if n == hidden else n for n in columns]
+            for batch in file.iter_batches(max(1, chunk_rows), columns=stored):
+                table = pa.Table.from_batches([batch]).select(stored).rename_columns(list(columns))
+                line = np.arange(first, first + len(batch))
+                first += len(batch)
+                bar.update(len(batch))
+                yield Chunk(path, table, line, "row")
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{path} cannot be read as Parquet ({reason}): fetch it again") from error
+
+
+# --- values ----------------------------------------------------------------------------------
+
+
+def integers(chunk: Chunk, column: str) -> np.ndarray:
+    """Return a column as int64 [n]."""
+    return _numbers(chunk, column, chunk.column(column), None, pa.int64(), "an integer")
+
+
+def floats(chunk: Chunk, column: str) -> np.ndarray:
+    """Return a column as float64 [n], all finite."""
+    return _numbers(chunk, column, chunk.column(column), None, pa.float64(), "a number")
+
+
+def microseconds(chunk: Chunk, column: str) -> np.ndarray:
+    """Return a column of dates and times, without a zone or in any, as int64 [n] since 1970."""
+    values = chunk.column(column)
+    if pa.types.is_string(values.type):
+        kind = pa.timestamp("us", tz="UTC")
+        try:
+            values = pc.cast(values, kind)
+        except pa.ArrowInvalid:
+            text = pc.replace_substring_regex(values, r"([+-]\d\d:?\d\d|Z)$", "")
+            zoned = pc.not_equal(text, values)
+            kind = kind if zoned[0].as_py() else pa.timestamp("us")
+    else:
+        kind = pa.timestamp("us", tz=getattr(values.type, "tz", None))
+        values = values.cast(kind, safe=False)
+    values = _cast(chunk, column, values, None, kind, "a date and time")
+    return values.cast(pa.int64()).to_numpy(zero_copy_only=False)
+
+
+def integer_lists(chunk: Chunk, column: str, separator: str | None = ",") -> Ragged:
+    """Return a column of lists of integers: text such as ``1,2``, ``[1, 2]`` or real lists.
+
+    Args:
+        chunk: the rows.
+        column: its name.
+        separator: what stands between the values of text; None = white space, lines may wrap.
+    """
+    return _lists(chunk, column, separator, pa.int64(), "an integer")
+
+
+def float_lists(chunk: Chunk, column: str, separator: str | None = ",") -> Ragged:
+    """Return a column of lists of finite numbers; see `integer_lists`."""
+    return _lists(chunk, column, separator, pa.float64(), "a number")
+
+
+def _lists(
+    chunk: Chunk, column: str, separator: str | None, kind: pa.DataType, what: str
+) -> Ragged:
+    array = chunk.column(column)
+    if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
+        text = pc.utf8_trim(array, " \t\r\n[]")
+        split = pc.ascii_split_whitespace(text) if separator is None else None
+        parts = pc.split_pattern(text, separator) if split is None else split
+        length, values = pc.list_value_length(parts), pc.list_flatten(parts)
+        empty = np.asarray(pc.equal(text, ""))
+        if empty.any():
+            length = pc.if_else(empty, 0, length)
+            values = values.filter(pa.array(np.repeat(~empty, np.asarray(parts.value_lengths()))))
+    elif hasattr(array.type, "value_type"):
+        length, values = pc.fill_null(pc.list_value_length(array), 0), pc.list_flatten(array)
+    else:
+        raise InputError(f"{chunk.path}, column {column}: holds {array.type}, not lists")
+    size = np.asarray(length).astype(np.int64)
+    row = np.repeat(np.arange(len(size)), size)
+    return Ragged(_numbers(chunk, column, values, row, kind, what), size)
+
+
+def _numbers(
+    chunk: Chunk,
+    column: str,
+    values: pa.Array,
+    row: np.ndarray | None,
+    kind: pa.DataType,
+    what: str,
+) -> np.ndarray:
+    numbers = _cast(chunk, column, values, row, kind, what).to_numpy(zero_copy_only=False)
+    if numbers.dtype.kind == "f" and not np.isfinite(numbers).all():
+        raise _no_number(chunk, column, values, row, int(np.argmin(np.isfinite(numbers))), what)
+    return numbers
+
+
+def _cast(
+    chunk: Chunk,
+    column: str,
+    values: pa.Array,
+    row: np.ndarray | None,
+    kind: pa.DataType,
+    what: str,
+) -> pa.Array:
+    """Cast `values` to `kind`; value i stands in row[i] of the chunk (row i when None)."""
+    if values.null_count:
+        at = int(np.argmax(np.asarray(values.is_null())))
+        raise _no_number(chunk, column, values, row, at, what)
+    try:
+        return values.cast(kind)
+    except pa.ArrowInvalid:
+        if pa.types.is_string(values.type):
+            values = pc.utf8_trim_whitespace(values)
+    low, high = 0, len(values)  # the first bad value is in [low, high)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if not _castable(values[low:middle], kind) else (middle, high)
+    if not _castable(values[low:high], kind):
+        raise _no_number(chunk, column, values, row, low, what)
+    return values.cast(kind)
+
+
+def _castable(values: pa.Array, kind: pa.DataType) -> bool:
+    try:
+        values.cast(kind)
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
+def _no_number(
+    chunk: Chunk, column: str, values: pa.Array, row: np.ndarray | None, at: int, what: str
+) -> InputError:
+    value = values[at].as_py()
+    short = repr(value if not isinstance(value, str) or len(value) < 60 else value[:57] + "...")
+    place = at if row is None else int(row[at])
+    return chunk.fault(place, f"{short} is not {what}; correct or remove the {chunk.unit}", column)

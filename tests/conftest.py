@@ -1,0 +1,100 @@
+"""Small logs and responders that many tests share."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from responders import SessionLog
+from responders.base import LogShape, Responder
+from responders.batch import SessionBatch
+from responders.build import RESPONDERS, default_options
+from responders.fit import fit
+from responders.synthetic import PRESETS, TruthSettings, make_truth, synthesize
+
+SMALL = PRESETS["contentwise"].changed(
+    n_items=40, n_positions=5, clusters=6, item_features=4, dimensions=3, max_slates=12
+)
+
+
+@pytest.fixture(scope="session")
+def small_world() -> TruthSettings:
+    return SMALL
+
+
+@pytest.fixture(scope="session")
+def small_log(tmp_path_factory: pytest.TempPathFactory) -> SessionLog:
+    """600 sessions on 40 items."""
+    return synthesize(tmp_path_factory.mktemp("logs") / "small", SMALL, 600, progress=False)
+
+
+@pytest.fixture(scope="session")
+def small_log_path(small_log: SessionLog, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_log.save(tmp_path_factory.mktemp("logs") / "saved")
+
+
+@pytest.fixture(scope="session")
+def trained(small_log: SessionLog, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SessionGRU trained for two epochs on the small log."""
+    out = tmp_path_factory.mktemp("runs") / "session_gru"
+    settings = {"epochs": 2, "hidden_size": 16, "embedding_size": 8}
+    fit(small_log, "session_gru", out, settings, progress=False)
+    return out
+
+
+def random_batch(
+    users: int = 6, slates: int = 5, positions: int = 4, items: int = 9, features: int = 2
+) -> SessionBatch:
+    """Ragged sessions with empty positions anywhere, the longest of full length."""
+    generator = torch.Generator().manual_seed(users * slates + positions)
+    slate = torch.randint(-1, items, (users, slates, positions), generator=generator)
+    length = torch.randint(1, slates + 1, (users,), generator=generator)
+    length[0] = slates
+    slate[torch.arange(slates) >= length[:, None]] = -1
+    click = (torch.rand(slate.shape, generator=generator) < 0.4) & (slate >= 0)
+    user = torch.randn(users, features, generator=generator)
+    return SessionBatch(slate, click.float(), user, length)
+
+
+def random_responder(name: str, items: int = 9, positions: int = 4, features: int = 2) -> Responder:
+    """An untrained responder with weights large enough for every effect to show."""
+    torch.manual_seed(0)
+    if name == "known_truth":
+        return make_truth(
+            TruthSettings(n_items=items, n_positions=positions, dimensions=features, clusters=3)
+        )
+    if name == "known_truth_hidden":
+        return make_truth(
+            TruthSettings(
+                n_items=items, n_positions=positions, dimensions=features, clusters=3, hidden=0.5
+            )
+        )
+    shape = LogShape(items, positions, features)
+    kind = RESPONDERS[name]
+    options = default_options(kind)
+    options |= {k: 8 for k in ("embedding_size", "hidden_size") if k in options}
+    responder = kind(shape, **options).eval()
+    with torch.no_grad():
+        for parameter in responder.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+        for module in responder.modules():
+            if isinstance(module, torch.nn.Embedding) and module.padding_idx is not None:
+                module.weight[module.padding_idx] = 0
+        for buffer in (b for k, b in responder.named_buffers() if k in ("position", "examination")):
+            buffer.copy_(torch.rand_like(buffer))
+    return responder
+
+
+EVERY_RESPONDER = [*RESPONDERS, "known_truth", "known_truth_hidden"]
+
+
+@pytest.fixture(params=EVERY_RESPONDER)
+def responder(request: pytest.FixtureRequest) -> Responder:
+    """Each responder in turn, for 9 items, 4 positions and 2 user features."""
+    return random_responder(request.param)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
