@@ -378,7 +378,9 @@ def _new_world(make_world: Any, environment: str, users: Any, num_users: int) ->
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for everything it writes.")] = Path("runs/demo"),
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for everything it writes; else a new runs/demo.")
+    ] = None,
 ) -> None:
     """Everything once, in under 3 minutes: log, responder, environment, policies, leaderboard."""
     from benchmarks.demo import run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from functools import partial
 from pathlib import Path
@@ -22,17 +23,23 @@ from responders.split import split_users
 from responders.synthetic import PRESETS, make_truth, synthesize
 
 ENVIRONMENT = "RecSim-ContentWise-v0"
-_SESSIONS = 2_000
-_RESPONDERS = {"position_ctr": {}, "pbm": {}, "session_gru": {"epochs": 8, "embedding": "content"}}
-_USERS, _SEEDS, _TRAINING_STEPS = 300, 2, 50_000
+_SESSIONS = 4_000
+_RESPONDERS = {"position_ctr": {}, "pbm": {}, "session_gru": {"epochs": 10, "embedding": "content"}}
+_USERS, _SEEDS, _TRAINING_STEPS = 300, 2, 100_000
 
 
-def run(out: Path) -> None:
+def run(out: Path | None = None) -> None:
     """Run the chain and write everything into the new folder `out`.
+
+    Args:
+        out: by default runs/demo, or runs/demo-2, -3, … where that exists.
 
     Raises:
         InputError: `out` exists and is not empty.
     """
+    if out is None:
+        names = itertools.chain(["demo"], (f"demo-{i}" for i in itertools.count(2)))
+        out = next(Path("runs") / name for name in names if not (Path("runs") / name).exists())
     if out.exists() and any(out.iterdir()):
         raise InputError(f"{out} is not empty: remove it or choose another --out")
     began = time.perf_counter()

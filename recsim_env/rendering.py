@@ -60,7 +60,7 @@ def render_rgb(world: World, outcome: Outcome | None, user: int) -> np.ndarray:
     clicks = world.history_click[user].cpu().numpy().astype(float)
     clicks[(world.history_slate[user] < 0).cpu().numpy()] = np.nan
     strip.imshow(clicks.T, aspect="auto", cmap="Oranges", vmin=0, vmax=1)
-    strip.set(xlabel="slates, oldest to latest (orange = clicked)", ylabel="position", yticks=[])
+    strip.set(xlabel="slates, oldest to latest (dark = clicked)", ylabel="position", yticks=[])
     strip.set_xticks([])
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()

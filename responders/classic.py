@@ -11,21 +11,9 @@ from torch.nn import functional as F
 
 from responders.base import LogShape, Responder, State
 from responders.batch import SessionBatch
+from responders.counts import count, logit, position_log_odds
 from responders.features import ItemEncoder
-from responders.linear import logit
-from responders.log import EMPTY, SessionLog
-
-
-def count(log: SessionLog, sessions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return how often each item was shown and clicked at each position: two arrays [N, S]."""
-    rows = log.rows(sessions)
-    slate, response = log.slate[rows], log.response[rows]
-    n, s = len(log.catalogue), log.n_positions
-    cell = slate.astype(np.int64) * s + np.arange(s)
-    shown = slate != EMPTY
-    seen = np.bincount(cell[shown], minlength=n * s).reshape(n, s)
-    clicked = np.bincount(cell[shown & (response > 0)], minlength=n * s).reshape(n, s)
-    return seen, clicked
+from responders.log import SessionLog
 
 
 class _Counting(Responder):
@@ -106,9 +94,7 @@ class PositionCTR(_Counting):
 
     def initialise(self, log: SessionLog, sessions: np.ndarray) -> None:
         """Count."""
-        seen, clicked = (c.sum(0) for c in count(log, sessions))
-        overall = clicked.sum() / seen.sum()
-        self.position.copy_(logit((clicked + overall) / (seen + 1)))
+        self.position.copy_(position_log_odds(log, sessions))
 
     def score(self, slate: Tensor) -> Tensor:
         """Return the position's log-odds."""
@@ -128,7 +114,7 @@ class PBM(_ItemTable):
         iterations: at most; fitting stops when no examination moves by more than 1e-6.
     """
 
-    def __init__(self, shape: LogShape, *, prior: float = 1.0, iterations: int = 2000) -> None:
+    def __init__(self, shape: LogShape, *, prior: float = 10.0, iterations: int = 2000) -> None:
         super().__init__(shape, prior=prior)
         self.iterations = iterations
         self.examination: Tensor

@@ -68,17 +68,23 @@ class ItemEncoder(nn.Module):
     """Items as vectors of `size` numbers and a bias.
 
     Every catalogue index has a *row* of the tables. Row N is the unknown item: it stands for items
-    that training never showed and for items added later. Row N + 1 is the empty position: zeros.
+    that training hardly showed and for items added later. Row N + 1 is the empty position: zeros.
 
     Args:
         n_items: N.
         size: d.
         embedding: how items become vectors, see `Embedding`.
         fixed: [N, K] float32 given vectors, from `item_features`; None with `learned`.
+        min_shown: items shown less often in training have no vector of their own.
     """
 
     def __init__(
-        self, n_items: int, size: int, embedding: str = "learned", fixed: Tensor | None = None
+        self,
+        n_items: int,
+        size: int,
+        embedding: str = "learned",
+        fixed: Tensor | None = None,
+        min_shown: int = 1,
     ) -> None:
         super().__init__()
         self.lookup: Tensor
@@ -86,6 +92,7 @@ class ItemEncoder(nn.Module):
         self.centre: Tensor
         self.scale: Tensor
         self.unknown, self.empty, self.size = n_items, n_items + 1, size
+        self.min_shown = min_shown
         self.of_catalogue = embedding in ("explicit", "content")
         n_rows = n_items + 2
         rows = torch.cat([torch.tensor([self.empty]), torch.arange(n_items)])
@@ -124,16 +131,16 @@ class ItemEncoder(nn.Module):
         return given if self.weight is None else given + self.weight(rows)
 
     def initialise(self, log: SessionLog, sessions: np.ndarray) -> None:
-        """Send the items that the training sessions never showed to the unknown row.
+        """Send the items that the training sessions hardly showed to the unknown row.
 
         Items with given vectors keep theirs: it says more than the unknown item's.
         """
         if self.project is not None:
             return
-        unseen = torch.ones_like(self.lookup, dtype=torch.bool)
-        unseen[torch.from_numpy(np.unique(log.slate[log.rows(sessions)])).long() + 1] = False
-        unseen[0] = False  # the empty position
-        self.lookup[unseen] = self.unknown
+        slate = log.slate[log.rows(sessions)]
+        shown = np.bincount(slate[slate >= 0], minlength=len(log.catalogue))
+        rare = torch.from_numpy(np.append(False, shown < self.min_shown))  # first: empty position
+        self.lookup[rare] = self.unknown
 
     def extend(self, catalogue: Catalogue) -> None:
         """Give the items that `catalogue` has beyond the known ones a row.

@@ -13,7 +13,7 @@ import torch
 
 from responders.build import build, default_options, responder_class
 from responders.checkpoint import CARD, Checkpoint, load_checkpoint, save_checkpoint
-from responders.classic import count
+from responders.counts import count
 from responders.errors import InputError, near_matches
 from responders.leaving import fit_hazard
 from responders.log import SessionLog

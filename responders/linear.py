@@ -8,19 +8,9 @@ from torch import Tensor, nn
 
 from responders.base import LogShape, Responder, State
 from responders.batch import SessionBatch
+from responders.counts import count, logit, position_log_odds
 from responders.features import ItemEncoder, UserEncoder
 from responders.log import SessionLog
-
-
-def logit(p: float | np.ndarray | Tensor) -> Tensor:
-    """Return the log-odds of probabilities, kept off 0 and 1."""
-    return torch.logit(torch.as_tensor(p, dtype=torch.float32), eps=1e-6)
-
-
-def click_rate(log: SessionLog, sessions: np.ndarray) -> float:
-    """Return the share of clicked among shown items in `sessions`."""
-    rows = log.rows(sessions)
-    return float(log.response[rows].sum() / (log.slate[rows] >= 0).sum())
 
 
 class _Pairwise(Responder):
@@ -33,9 +23,10 @@ class _Pairwise(Responder):
         *,
         embedding: str = "learned",
         embedding_size: int = 32,
+        min_shown: int = 10,
     ) -> None:
         super().__init__(shape)
-        self.items = ItemEncoder(shape.n_items, embedding_size, embedding, item_features)
+        self.items = ItemEncoder(shape.n_items, embedding_size, embedding, item_features, min_shown)
         self.users = UserEncoder(shape.n_user_features, embedding_size)
         self.bias = nn.Parameter(torch.zeros(()))
         self._build()
@@ -48,10 +39,11 @@ class _Pairwise(Responder):
         raise NotImplementedError
 
     def initialise(self, log: SessionLog, sessions: np.ndarray) -> None:
-        """Start from the training click rate; send unseen items to the unknown row."""
+        """Start from the training click rate; send rare items to the unknown row."""
         self.items.initialise(log, sessions)
         with torch.no_grad():
-            self.bias.copy_(logit(click_rate(log, sessions)))
+            seen, clicked = count(log, sessions)
+            self.bias.copy_(logit(clicked.sum() / seen.sum()))
 
     def start(self, user: Tensor) -> State:
         """Return the state of new users; see `Responder.start`."""
@@ -83,6 +75,7 @@ class MF(_Pairwise):
         item_features: [N, K] given item vectors for the embeddings that need them.
         embedding: learned, svd, explicit or content.
         embedding_size: d.
+        min_shown: items shown less often in training share the unknown item's vector.
     """
 
     def score(self, item: Tensor, user: Tensor) -> Tensor:
@@ -100,6 +93,12 @@ class LogisticRegression(_Pairwise):
         self.item_weight = nn.Linear(self.items.size, 1, bias=False)
         self.user_weight = nn.Linear(self.items.size, 1, bias=False)
         self.position = nn.Parameter(torch.zeros(self.shape.n_positions))
+
+    def initialise(self, log: SessionLog, sessions: np.ndarray) -> None:
+        """Start from the training click rates by position."""
+        super().initialise(log, sessions)
+        with torch.no_grad():
+            self.position.copy_(position_log_odds(log, sessions) - self.bias)
 
     def score(self, item: Tensor, user: Tensor) -> Tensor:
         """Return the linear function of item, user and position."""

@@ -79,7 +79,9 @@ def predict(
     responder.eval()
     logits, clicks, places, owners = [], [], [], []
     groups = plan_batches(log, sessions, batch_size)
-    for group in tqdm(groups, desc="evaluate", unit="batch", disable=not progress, leave=False):
+    for group in tqdm(
+        groups, desc="evaluate", unit="batch", disable=not progress, leave=False, delay=1
+    ):
         batch = make_batch(log, group)
         step = torch.arange(batch.slate.shape[1])
         first = torch.from_numpy(counted(batch.length.numpy(), context))

@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 from responders.base import LogShape, Responder, Response, State, cached, draw_uniform
 from responders.batch import SessionBatch
+from responders.counts import position_log_odds
 from responders.features import ItemEncoder, UserEncoder
-from responders.linear import click_rate, logit
 from responders.log import Catalogue, SessionLog
 
 _LARGEST_TABLE = 1 << 16  # items; beyond it per-item products are computed as they are needed
@@ -192,10 +192,11 @@ class _Recurrent(Responder):
         *,
         embedding: str = "learned",
         embedding_size: int = 32,
+        min_shown: int = 10,
         hidden_size: int = 64,
     ) -> None:
         super().__init__(shape)
-        items = ItemEncoder(shape.n_items, embedding_size, embedding, item_features)
+        items = ItemEncoder(shape.n_items, embedding_size, embedding, item_features, min_shown)
         self.walk = ClickGRU(items, shape.n_positions, hidden_size)
         self._build()
 
@@ -209,10 +210,11 @@ class _Recurrent(Responder):
         return self.walk.items
 
     def initialise(self, log: SessionLog, sessions: np.ndarray) -> None:
-        """Start from the training click rate; send unseen items to the unknown row."""
+        """Start from the training click rates by position; send rare items to the unknown row."""
         self.items.initialise(log, sessions)
         with torch.no_grad():
-            self.walk.out.bias.copy_(logit(click_rate(log, sessions)))
+            self.walk.position_bias.weight.copy_(position_log_odds(log, sessions).unsqueeze(1))
+            self.walk.out.bias.zero_()
 
     def _enter(self, state: State) -> tuple[Tensor, Tensor]:
         """Return hidden state [B, H] and clicked row above [B] at the slate's first position."""
@@ -257,6 +259,7 @@ class SlateGRU(_Recurrent):
         item_features: [N, K] given item vectors for the embeddings that need them.
         embedding: learned, svd, explicit or content.
         embedding_size: d.
+        min_shown: items shown less often in training share the unknown item's vector.
         hidden_size: H, units of the GRU.
     """
 
