@@ -44,7 +44,7 @@ class PPOPolicy(Policy):
         vector = RecSimVectorEnv(world, self.actions, self.encoder, autoreset_mode="SameStep")
         defaults: dict[str, Any] = {
             "n_steps": 16,
-            "batch_size": min(1024, 16 * world.num_users),
+            "batch_size": 4 * world.num_users,
             "n_epochs": 4,
             "learning_rate": 1e-3,
             "gamma": 0.9,

@@ -397,8 +397,7 @@ def main() -> None:
     except (InputError, OSError) as error:
         if debug:
             raise
-        message = " ".join(str(error).split())
-        print(f"error: {message}", file=sys.stderr)
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(1)
 
 

@@ -28,11 +28,12 @@ _RESPONDERS = {"position_ctr": {}, "pbm": {}, "session_gru": {"epochs": 10, "emb
 _USERS, _SEEDS, _TRAINING_STEPS = 300, 2, 100_000
 
 
-def run(out: Path | None = None) -> None:
+def run(out: Path | None = None, scale: float = 1.0) -> None:
     """Run the chain and write everything into the new folder `out`.
 
     Args:
         out: by default runs/demo, or runs/demo-2, -3, … where that exists.
+        scale: of the log, the number of users and the training; below 1 for a quick look.
 
     Raises:
         InputError: `out` exists and is not empty.
@@ -46,7 +47,8 @@ def run(out: Path | None = None) -> None:
     say = console().print
     say("[bold]1. A log of users whose truth is known[/] (synthetic)")
     log_path = out / "log"
-    log = synthesize(log_path, PRESETS["contentwise"], _SESSIONS, name="contentwise")
+    sessions = int(_SESSIONS * scale)
+    log = synthesize(log_path, PRESETS["contentwise"], sessions, name="contentwise")
     facts = log.summary()
     say(
         f"   {facts['sessions']:,} sessions, {facts['slates']:,} slates of {log.n_positions}, "
@@ -61,9 +63,9 @@ def run(out: Path | None = None) -> None:
     _show_episode(out / "session_gru")
     say(f"[bold]4. Policies in {ENVIRONMENT}[/] (embedded responder, synthetic users)")
     embedded = open_responder(find_responder(find_scenario(ENVIRONMENT)))
-    simulated = _leaderboard(embedded, out / "leaderboard", "simulated users")
+    simulated = _leaderboard(embedded, out / "leaderboard", "simulated users", scale)
     say("[bold]5. The same policies among the true users[/] of that known-truth world")
-    true = _leaderboard(open_responder(log_path), out / "leaderboard_truth", "true users")
+    true = _leaderboard(open_responder(log_path), out / "leaderboard_truth", "true users", scale)
     _compare(simulated, true)
     say(f"done in {time.perf_counter() - began:.0f} s; everything is in [bold]{out}[/]:")
     for path in ("log", *_RESPONDERS, "leaderboard", "leaderboard_truth"):
@@ -108,11 +110,15 @@ def _show_episode(responder: Path) -> None:
     env.close()
 
 
-def _leaderboard(users: Checkpoint, out: Path, title: str) -> list[board.Row]:
+def _leaderboard(users: Checkpoint, out: Path, title: str, scale: float) -> list[board.Row]:
     new_world = partial(new_world_of, users)
     names = board.policy_names("all", new_world(1))
     rows = board.leaderboard(
-        new_world, names, users=_USERS, seeds=_SEEDS, training_steps=_TRAINING_STEPS
+        new_world,
+        names,
+        users=int(_USERS * scale),
+        seeds=_SEEDS,
+        training_steps=int(_TRAINING_STEPS * scale),
     )
     board.show(rows, f"{ENVIRONMENT}: {title} (synthetic)")
     facts = {"environment": ENVIRONMENT, "synthetic": True, "command": "recsim demo"}

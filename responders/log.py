@@ -82,9 +82,12 @@ class Catalogue:
         return np.where(ranked[place] == wanted, order[place], EMPTY)
 
     def fingerprint(self, first: int | None = None) -> str:
-        """Return a hash of the raw ids of the `first` items (all of them when None)."""
-        text = "\n".join(str(i) for i in self.ids[:first].tolist())
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        """Return a hash of ids, features and prices of the `first` items (all when None)."""
+        digest = hashlib.sha256("\n".join(str(i) for i in self.ids[:first].tolist()).encode())
+        digest.update(np.ascontiguousarray(self.features[:first]).data)
+        if self.price is not None:
+            digest.update(np.ascontiguousarray(self.price[:first]).data)
+        return digest.hexdigest()[:16]
 
     def extended(self, ids: Any) -> Catalogue:
         """Return this catalogue with the raw `ids` it lacks appended (cold items).

@@ -5,7 +5,8 @@
     LOG/catalogue.parquet  id[, features, price, attributes]: a row per item
     LOG/users.parquet      id[, features]: a row per user
     LOG/card.json          name, source, licence, synthetic or not, how made
-    LOG/.cache/            the slates decoded into .npy files, made on first load, mapped after
+    LOG/.cache/            the slates decoded into .npy files, made when a large log is first
+                           loaded, and mapped
 
 A folder appears under its name only when it is complete.
 """
@@ -32,6 +33,7 @@ from responders.log import Catalogue, SessionLog, Users
 
 FORMAT = 1
 _ROWS = 1 << 15  # rows of a Parquet row group: what is in memory at a time
+_SMALL = 1 << 22  # bytes of Parquet below which slates are read instead of mapped
 _COLUMNS = {"slate": np.int32, "response": np.uint8, "propensity": np.float32, "time": np.int64}
 
 
@@ -209,10 +211,15 @@ def load_log(path: Path) -> SessionLog:
 
 
 def _map_slates(source: Path) -> dict[str, np.ndarray]:
-    """Return the columns of slates.parquet as arrays mapped from the cache, made if absent."""
+    """Return the columns of slates.parquet, mapped from the cache, which is made if absent.
+
+    A small file is simply read, so that nothing is written beside it.
+    """
     if not source.exists():
         raise _damaged(source, FileNotFoundError("it is missing"))
     stat = source.stat()
+    if stat.st_size < _SMALL:
+        return _read(source)
     stamp = f"{stat.st_size}-{stat.st_mtime_ns}"
     cache = source.parent / ".cache"
     if not os.access(source.parent, os.W_OK):
