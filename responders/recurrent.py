@@ -30,8 +30,9 @@ class _Tables(NamedTuple):
     bias: Tensor  # [rows]
     click: Tensor  # [rows, 3H] input of the next position's gates when the item was clicked
 
+    # F.embedding gathers whole rows several times faster than indexing does.
     def take(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return self.enter[rows], self.read[rows], self.bias[rows]
+        return F.embedding(rows, self.enter), F.embedding(rows, self.read), self.bias[rows]
 
 
 class ClickGRU(nn.Module):
@@ -114,7 +115,7 @@ class ClickGRU(nn.Module):
         )
 
         def click_input(row: Tensor) -> Tensor:
-            return self._click_product(row) if tables is None else tables.click[row]
+            return self._click_product(row) if tables is None else F.embedding(row, tables.click)
 
         place = F.linear(self.position.weight, self._gates()[0])
         gaps = slate.is_cuda or bool((slate < 0).any())
