@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 from torch.utils.tensorboard import SummaryWriter
-from tqdm import tqdm
 
 from agents.bandits import EpsilonGreedyPolicy
 from agents.policy import Policy
@@ -22,6 +21,7 @@ from benchmarks.report import show_table
 from recsim_env.world import World
 from responders import EMPTY, InputError
 from responders.errors import near_matches
+from responders.progress import progress_bar
 from responders.storage import write_json
 from responders.synthetic import truth_of
 
@@ -134,7 +134,7 @@ def leaderboard(
             raise InputError(f"{name} must be at least 1, not {value}")
     world = new_world(users)
     rows = []
-    with tqdm(total=len(policies) * seeds, desc="leaderboard", disable=not progress) as bar:
+    with progress_bar(total=len(policies) * seeds, desc="leaderboard", disable=not progress) as bar:
         for name in policies:
             began, runs, trained = time.perf_counter(), [], 0
             for seed in range(seeds):

@@ -22,7 +22,6 @@ import numpy as np
 import pandas as pd
 import torch
 import typer
-from tqdm import tqdm
 
 from benchmarks.report import console, show_table
 from recsim_env.vector import RecSimVectorEnv
@@ -31,6 +30,7 @@ from responders import Catalogue, SessionLog, Users
 from responders.base import LogShape
 from responders.build import RESPONDERS, default_options
 from responders.leaving import Hazard
+from responders.progress import progress_bar
 
 TARGET = 50_000
 """User-slate steps per second asked of the reference row on 2 cores."""
@@ -133,7 +133,7 @@ def main(
 ) -> None:
     """Measure user-slate steps per second of the responder, the World and the environment."""
     rows = []
-    for setting in tqdm(settings()[: 1 if quick else None], unit="row"):
+    for setting in progress_bar(settings()[: 1 if quick else None], unit="row"):
         speed = measure(setting, seconds, device)
         rows.append({**asdict(setting), **asdict(speed), "outside": speed.outside})
     table = pd.DataFrame(rows)

@@ -65,7 +65,7 @@ class World:
         warm_start: logged slates and clicks that each user has behind them at the start.
         seed: of the users' random streams.
         first_user: number of the first stream; user i of a world is the same as the only user of
-            a world with first_user = i.
+            a world with first_user = i (up to the rounding of batched arithmetic).
         device: where everything lies.
 
     Attributes:

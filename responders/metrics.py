@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.metrics import f1_score, precision_recall_curve, roc_auc_score
-from tqdm import tqdm
 
 from responders.base import Responder
 from responders.batch import make_batch, plan_batches
 from responders.errors import InputError
 from responders.log import SessionLog
+from responders.progress import progress_bar
 
 CONTEXT = 0.8
 """Share of a test session's slates that only serve as history (arXiv 2409.20055)."""
@@ -79,9 +79,8 @@ def predict(
     responder.eval()
     logits, clicks, places, owners = [], [], [], []
     groups = plan_batches(log, sessions, batch_size)
-    for group in tqdm(
-        groups, desc="evaluate", unit="batch", disable=not progress, leave=False, delay=1
-    ):
+    silent = not progress
+    for group in progress_bar(groups, desc="evaluate", unit="batch", disable=silent, leave=False):
         batch = make_batch(log, group)
         step = torch.arange(batch.slate.shape[1])
         first = torch.from_numpy(counted(batch.length.numpy(), context))

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from responders.base import LogShape, Responder, Response, State, draw_uniform, take_rows
 from responders.errors import InputError, near_matches
 from responders.log import Catalogue, SessionLog, Users
+from responders.progress import progress_bar
 from responders.slate_rules import SlateRules
 from responders.storage import LogWriter
 
@@ -410,7 +410,9 @@ def synthesize(
     length = np.zeros(sessions, np.int64)
     with (
         LogWriter(out, overwrite) as writer,
-        tqdm(total=sessions, desc="synthesize", unit="session", disable=not progress) as bar,
+        progress_bar(
+            total=sessions, desc="synthesize", unit="session", disable=not progress
+        ) as bar,
     ):
         for first in range(0, sessions, 2048):
             part = slice(first, first + 2048)

@@ -25,13 +25,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.tensorboard import SummaryWriter
-from tqdm import tqdm
 
 from responders.base import Responder
 from responders.batch import SessionBatch, make_batch, plan_batches
 from responders.errors import InputError
 from responders.log import SessionLog
 from responders.metrics import Predictions, log_loss, predict
+from responders.progress import progress_bar
 
 STATE = "resume.safetensors"
 """The file of a training folder that holds everything needed to go on."""
@@ -229,7 +229,9 @@ class Trainer:
         name = f"epoch {self.state.epoch + 1}/{self.config.epochs}"
         if np.isfinite(self.state.best):
             name += f" (best {self.state.best:.4f})"
-        return tqdm(total=total, desc=name, unit="batch", disable=not self.progress, leave=False)
+        return progress_bar(
+            total=total, desc=name, unit="batch", disable=not self.progress, leave=False
+        )
 
     def _weights(self) -> dict[str, Tensor]:
         return {k: v.detach().clone() for k, v in self.responder.state_dict().items()}
