@@ -169,7 +169,13 @@ def _show_log(log: SessionLog, path: Path) -> None:
 @app.command()
 def train(
     log: LogPath,
-    responder: Annotated[str, typer.Option(help="Name, e.g. session_gru; see README.")],
+    responder: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="item_ctr, position_ctr, pbm, mf, logistic_regression, slate_gru or session_gru.",
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="Folder for checkpoint, card and TensorBoard run.")],
     seed: Seed = 0,
     epochs: Annotated[int | None, typer.Option(min=1, help="At most so many epochs.")] = None,

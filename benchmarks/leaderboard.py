@@ -138,7 +138,7 @@ def leaderboard(
         for name in policies:
             began, runs, trained = time.perf_counter(), [], 0
             for seed in range(seeds):
-                bar.set_postfix_str(f"{name}, seed {seed}")
+                bar.set_postfix_str(f"{name}, seed {seed}", refresh=False)
                 policy, trained = make_policy(name, new_world, training_steps, seed)
                 runs.append(rollout(world, policy, seed))
                 bar.update()
