@@ -11,14 +11,15 @@ from responders.log import EMPTY, SessionLog
 
 def count(log: SessionLog, sessions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return how often each item was shown and clicked at each position: two arrays [N, S]."""
-    rows = log.rows(sessions)
-    slate, response = log.slate[rows], log.response[rows]
     n, s = len(log.catalogue), log.n_positions
-    cell = slate.astype(np.int64) * s + np.arange(s)
-    shown = slate != EMPTY
-    seen = np.bincount(cell[shown], minlength=n * s).reshape(n, s)
-    clicked = np.bincount(cell[shown & (response > 0)], minlength=n * s).reshape(n, s)
-    return seen, clicked
+    seen, clicked = np.zeros((2, n * s), np.int64)
+    for rows in log.blocks(sessions):
+        slate = log.slate[rows]
+        cell = slate.astype(np.int64) * s + np.arange(s)
+        shown = slate != EMPTY
+        seen += np.bincount(cell[shown], minlength=n * s)
+        clicked += np.bincount(cell[shown & (log.response[rows] > 0)], minlength=n * s)
+    return seen.reshape(n, s), clicked.reshape(n, s)
 
 
 def logit(p: float | np.ndarray | Tensor) -> Tensor:

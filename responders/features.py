@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from responders.base import State
+from responders.counts import count
 from responders.errors import InputError, near_matches
 from responders.log import Catalogue, SessionLog
 
@@ -53,12 +54,14 @@ def item_features(
 
 
 def _svd(log: SessionLog, sessions: np.ndarray, size: int, seed: int) -> np.ndarray:
-    rows = log.rows(sessions)
-    slate, clicked = log.slate[rows], log.response[rows].astype(bool)
-    user = np.repeat(log.user[sessions], log.session_length[sessions])
-    owner = np.broadcast_to(user[:, None], slate.shape)[clicked]
+    pairs = []
+    for rows in log.blocks(sessions):
+        row, position = np.nonzero(log.response[rows])
+        session = np.searchsorted(log.session_start, rows[row], "right") - 1
+        pairs.append(np.stack([log.user[session], log.slate[rows[row], position]]))
+    owner, item = np.concatenate(pairs, 1)
     ones = np.ones(len(owner), np.float32)
-    clicks = csr_matrix((ones, (owner, slate[clicked])), (len(log.users), len(log.catalogue)))
+    clicks = csr_matrix((ones, (owner, item)), (len(log.users), len(log.catalogue)))
     size = min(size, min(clicks.shape) - 1)
     vectors = TruncatedSVD(size, random_state=seed).fit(clicks).components_.T
     return (vectors * np.sqrt(len(vectors))).astype(np.float32)
@@ -137,8 +140,7 @@ class ItemEncoder(nn.Module):
         """
         if self.project is not None:
             return
-        slate = log.slate[log.rows(sessions)]
-        shown = np.bincount(slate[slate >= 0], minlength=len(log.catalogue))
+        shown = count(log, sessions)[0].sum(1)
         rare = torch.from_numpy(np.append(False, shown < self.min_shown))  # first: empty position
         self.lookup[rare] = self.unknown
 

@@ -33,7 +33,7 @@ def fruitless(log: SessionLog, sessions: np.ndarray) -> np.ndarray:
     """
     rows = log.rows(sessions)
     length = log.session_length[sessions]
-    clicked = log.response[rows].any(1)
+    clicked = np.concatenate([log.response[block].any(1) for block in log.blocks(sessions)])
     index = np.arange(len(rows))
     first = np.repeat(np.cumsum(length) - length, length)
     last_reset = np.maximum.accumulate(np.where(clicked, index, -1))

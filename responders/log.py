@@ -9,7 +9,7 @@ memory-mapped. Storage is in `responders.storage`, conversion from and to pandas
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 EMPTY = -1
 """The item index of an empty position."""
 
-_CHUNK = 1 << 18  # slates checked at a time: bounds the memory of `validate`
+_CHUNK = 1 << 17  # slates read at a time: bounds the memory of what passes over a whole log
 
 
 def _frozen(array: Any, dtype: Any) -> np.ndarray:
@@ -311,6 +311,12 @@ class SessionLog:
         within = np.arange(length.sum()) - np.repeat(np.cumsum(length) - length, length)
         return first + within
 
+    def blocks(self, sessions: Sequence[int] | np.ndarray) -> Iterator[np.ndarray]:
+        """Yield the rows of `rows(sessions)` in blocks: what reads them needs a block's memory."""
+        rows = self.rows(sessions)
+        for first in range(0, len(rows), _CHUNK):
+            yield rows[first : first + _CHUNK]
+
     def select(
         self, sessions: Sequence[int] | np.ndarray, first_slates: int | None = None
     ) -> SessionLog:
@@ -386,11 +392,23 @@ class SessionLog:
 
     def summary(self) -> dict[str, Any]:
         """Return counts, click rates overall, by position and by step, users, and time span."""
-        shown = self.slate != EMPTY
-        clicks = self.response.astype(bool)
-        step = np.arange(self.n_slates) - np.repeat(self.session_start[:-1], self.session_length)
-        by_step = np.minimum(step, 9)
         length = self.session_length
+        steps = 10  # the last stands for all later slates
+        shown_at, clicks_at = np.zeros((2, self.n_positions), np.int64)
+        shown_in, clicks_in = np.zeros((2, steps), np.int64)
+        items = np.zeros(len(self.catalogue), bool)
+        without = 0
+        for rows in self.blocks(np.arange(self.n_sessions)):
+            slate, click = self.slate[rows], self.response[rows].astype(bool)
+            shown = slate != EMPTY
+            first = self.session_start[np.searchsorted(self.session_start, rows, "right") - 1]
+            step = np.minimum(rows - first, steps - 1)
+            shown_at += shown.sum(0)
+            clicks_at += click.sum(0)
+            shown_in += np.bincount(step, shown.sum(1), steps).astype(np.int64)
+            clicks_in += np.bincount(step, click.sum(1), steps).astype(np.int64)
+            items[slate[shown]] = True
+            without += int((~click.any(1)).sum())
 
         def rate(clicked: np.ndarray, seen: np.ndarray) -> list[float]:
             return (clicked / np.maximum(seen, 1)).round(5).tolist()
@@ -398,13 +416,13 @@ class SessionLog:
         return {
             "sessions": self.n_sessions,
             "slates": self.n_slates,
-            "impressions": int(shown.sum()),
-            "clicks": int(clicks.sum()),
-            "click_rate": float(clicks.sum() / shown.sum()),
-            "slates_without_click": float(1 - clicks.any(1).mean()),
+            "impressions": int(shown_at.sum()),
+            "clicks": int(clicks_at.sum()),
+            "click_rate": float(clicks_at.sum() / shown_at.sum()),
+            "slates_without_click": without / self.n_slates,
             "users": len(self.users),
             "items": len(self.catalogue),
-            "items_shown": len(np.unique(self.slate[shown])),
+            "items_shown": int(items.sum()),
             "item_features": self.catalogue.features.shape[1],
             "user_features": self.users.features.shape[1],
             "slates_per_session": {
@@ -415,10 +433,8 @@ class SessionLog:
             },
             "first_time": int(self.time.min()),
             "last_time": int(self.time.max()),
-            "click_rate_by_position": rate(clicks.sum(0), shown.sum(0)),
-            "click_rate_by_step": rate(
-                np.bincount(by_step, clicks.sum(1)), np.bincount(by_step, shown.sum(1))
-            ),
+            "click_rate_by_position": rate(clicks_at, shown_at),
+            "click_rate_by_step": rate(clicks_in, shown_in)[: int(length.max())],
         }
 
     def save(self, path: str | Path, overwrite: bool = False) -> Path:
