@@ -34,6 +34,7 @@ class PPOPolicy(Policy):
         super().__init__(world)
         try:
             from stable_baselines3 import PPO
+            from stable_baselines3.common.logger import Logger
 
             from recsim_env.sb3 import SB3VecEnv
         except ImportError as error:
@@ -55,6 +56,7 @@ class PPOPolicy(Policy):
         self.model = PPO(
             "MlpPolicy", SB3VecEnv(vector), seed=seed, device="cpu", **defaults | settings
         )
+        self.model.set_logger(Logger(None, []))  # else it makes a folder in the temporary one
 
     def train(self, steps: int) -> None:
         """Train for `steps` user-slate steps, rounded up to whole rollouts."""

@@ -13,8 +13,10 @@ import numpy as np
 
 from responders.errors import InputError
 from responders.log import Catalogue, SessionLog
-from responders.sources.build import Slates, Spec, build
-from responders.sources.raw import CHUNK_ROWS, Chunk, Ragged, integer_lists, read_text
+from responders.sources.build import build
+from responders.sources.parse import Ragged, integer_lists
+from responders.sources.raw import CHUNK_ROWS, Chunk, read_text
+from responders.sources.slates import Slates, Spec
 
 
 def read(

@@ -9,122 +9,20 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tqdm import tqdm
 
 from responders.errors import InputError
 from responders.log import EMPTY, Catalogue, SessionLog, Users
-from responders.sources.raw import Ragged
+from responders.sources.parse import Ragged
+from responders.sources.slates import NO_ITEM, Slates, Spec, check
+from responders.sources.staging import GROUP, ParquetSink, flat, sort_by, to_lists, whole_groups
 from responders.storage import LogWriter
-
-NO_ITEM = np.iinfo(np.int64).min
-"""The raw item id of an empty position."""
-
-_GROUP = 1 << 15  # slates in a row group of a staged file
-_LATEST = 10**11  # seconds; later times are surely milliseconds
-_MEMORY, _THREADS = "128MB", 1
-
-
-@dataclass(frozen=True)
-class Slates:
-    """Some slates as they stand in the raw file, n lists of m items in all.
-
-    Args:
-        path: the file.
-        line: [n] int64, where each slate stands in it.
-        session: [n] raw session ids, int64 or str; sorted by, they give the order of sessions.
-        time: [n] int64 seconds.
-        item: raw item ids, int64 values [m]; NO_ITEM = empty position.
-        click: [m] int64, 0 or 1.
-        fine: [n] int64, orders the slates of a session that fall in the same second.
-        user: [n] int64 where a session's id is not its user's id.
-        propensity: [m] float64.
-        portrait: numbers that describe the user, as many in every slate, or none.
-        unit: "line" or "row", what `line` counts.
-    """
-
-    path: Path
-    line: np.ndarray
-    session: np.ndarray
-    time: np.ndarray
-    item: Ragged
-    click: np.ndarray
-    fine: np.ndarray | None = None
-    user: np.ndarray | None = None
-    propensity: np.ndarray | None = None
-    portrait: Ragged | None = None
-    unit: str = "line"
-
-    def fail(self, bad: np.ndarray, values: np.ndarray, what: str, each: str = "slate") -> None:
-        """Raise `InputError` at the first bad slate [n] or, each="item", the first bad item [m].
-
-        Args:
-            bad: where it is wrong.
-            values: of the same shape; the bad one takes the place of {} in `what`.
-            what: the message.
-            each: what `bad` and `values` run over.
-        """
-        if bad.any():
-            at = int(np.argmax(bad))
-            row = at if each == "slate" else int(self.item.row[at])
-            where = f"{self.path}, {self.unit} {int(self.line[row])}"
-            raise InputError(f"{where}: {what.format(values[at])}")
-
-
-@dataclass
-class Spec:
-    """What a source is and how its sessions are made.
-
-    Args:
-        name: name of the log.
-        source: what it is, in words.
-        licence: of the data.
-        options: the converter's options, for the card.
-        min_slates: shortest session kept.
-        max_slates: longest session kept; None = any.
-        clock: False where the file has an order and no times: time is then the slate's number
-            within its session.
-        together: whether the slates of a session must be consecutive in the file.
-        unique: name of the column given as `fine` that must not repeat within a session.
-        items: the format's own table of items; a slate may show no other.
-        users: makes the users from the sorted distinct `user` ids.
-        notes: further entries of the card, which may be filled in while reading.
-        counts: likewise, further counts.
-        max_positions: positions of a slate beyond so many are cut off; None = none.
-    """
-
-    name: str
-    source: str
-    licence: str
-    options: dict[str, Any] = field(default_factory=dict)
-    min_slates: int = 1
-    max_slates: int | None = None
-    clock: bool = True
-    together: bool = False
-    unique: str | None = None
-    items: Catalogue | None = None
-    users: Callable[[np.ndarray], Users] | None = None
-    notes: dict[str, Any] = field(default_factory=dict)
-    counts: dict[str, int] = field(default_factory=dict)
-    max_positions: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.min_slates < 1 or (self.max_slates or self.min_slates) < self.min_slates:
-            raise InputError(
-                f"min_slates {self.min_slates} and max_slates {self.max_slates} leave no session: "
-                "give 1 <= min_slates <= max_slates"
-            )
-        if self.max_positions is not None and self.max_positions < 1:
-            raise InputError(
-                f"max_positions {self.max_positions} leaves no position: give 1 or more"
-            )
 
 
 def build(
@@ -179,58 +77,6 @@ def _items(spec: Spec, catalogue: Catalogue | None, shown: np.ndarray) -> Catalo
     return spec.items if spec.items is not None else Catalogue(shown)
 
 
-# --- staging -----------------------------------------------------------------------------------
-
-
-class ParquetSink:
-    """Write tables to a Parquet file in row groups of a fixed size, whatever theirs."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._waiting: list[pa.Table] = []
-        self._rows = 0
-        self._writer: pq.ParquetWriter | None = None
-
-    def __enter__(self) -> ParquetSink:
-        return self
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if kind is None:
-            self._flush()
-        if self._writer is not None:
-            self._writer.close()
-
-    def add(self, table: pa.Table) -> None:
-        """Append a table; all have the schema of the first."""
-        self._waiting.append(table)
-        self._rows += len(table)
-        if self._rows >= _GROUP:
-            self._flush()
-
-    def _flush(self) -> None:
-        if not self._waiting:
-            return
-        table = pa.concat_tables(self._waiting)
-        if self._writer is None:
-            self._writer = pq.ParquetWriter(self.path, table.schema, compression="lz4")
-        self._writer.write_table(table, row_group_size=_GROUP)
-        self._waiting, self._rows = [], 0
-
-
-def to_lists(values: np.ndarray, length: np.ndarray, dtype: Any) -> pa.Array:
-    """Return n lists as an Arrow array."""
-    offset = np.zeros(len(length) + 1, np.int32)
-    np.cumsum(length, out=offset[1:])
-    return pa.ListArray.from_arrays(pa.array(offset), pa.array(values.astype(dtype, copy=False)))
-
-
-def flat(column: Any, dtype: Any) -> Ragged:
-    """Return an Arrow column of lists as `Ragged`."""
-    column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    values = np.asarray(column.flatten()).astype(dtype, copy=False)
-    return Ragged(values, np.asarray(column.value_lengths()).astype(np.int64))
-
-
 class _Staged:
     """All slates of a source in one Parquet file."""
 
@@ -244,7 +90,7 @@ class _Staged:
         """Check and stage every slate that shows an item."""
         with ParquetSink(self.path) as sink:
             for slates in chunks:
-                _check(slates, self.spec)
+                check(slates, self.spec)
                 sink.add(self._table(self._cut(slates)))
         if self.counts["slates_read"] == self.counts["slates_empty"]:
             raise InputError("the source has no slate that shows an item")
@@ -299,85 +145,6 @@ class _Staged:
         self.counts["slates_read"] += n
         self.counts["slates_empty"] += int((~filled).sum())
         return table if filled.all() else table.filter(pa.array(filled))
-
-
-def _check(slates: Slates, spec: Spec) -> None:
-    """Raise `InputError` for a fault that one chunk can show."""
-    item, click = slates.item.values, slates.click
-    slates.fail(slates.time < 0, slates.time, "time {} is negative; give seconds since an origin")
-    late = slates.time > _LATEST
-    slates.fail(late, slates.time, "time {} s is beyond the year 5000; are these milliseconds?")
-    wrong = (click != 0) & (click != 1)
-    slates.fail(wrong, click, "click {} is neither 0 nor 1", "item")
-    empty = item == NO_ITEM
-    slates.fail((click == 1) & empty, click, "click {} on an empty position", "item")
-    if spec.items is not None:
-        known = (spec.items.index(item) != EMPTY) | empty
-        what = "item {} is not in the item table; correct the row or the table"
-        slates.fail(~known, item, what, "item")
-    if slates.propensity is not None:
-        p = slates.propensity
-        slates.fail(~((p > 0) & (p <= 1)) & ~empty, p, "propensity {} is not in (0, 1]", "item")
-
-
-def sort_by(path: Path, columns: list[str], order: list[str], scratch: Path) -> Iterator[pa.Table]:
-    """Yield the rows of a Parquet file sorted by `order`, out of core, some thousand at a time."""
-    spill = scratch / f"sort-{path.stem}"
-    spill.mkdir()
-    config: dict[str, Any] = {
-        "memory_limit": _MEMORY,
-        "threads": _THREADS,
-        "temp_directory": str(spill),
-    }
-    chosen, keys = (", ".join(f'"{c}"' for c in names) for names in (columns, order))
-    try:
-        with (
-            pq.ParquetFile(path, pre_buffer=False) as file,
-            duckdb.connect(config=config) as connection,
-            _bar(file.metadata.num_rows) as bar,
-        ):
-            schema = pa.schema([file.schema_arrow.field(c) for c in columns])
-            batches = file.iter_batches(_GROUP // 8, columns=columns)
-            stream = (batch.select(columns) for batch in batches)
-            connection.register("staged", pa.RecordBatchReader.from_batches(schema, stream))
-            relation = connection.sql(f"SELECT {chosen} FROM staged ORDER BY {keys}")
-            modern = getattr(relation, "to_arrow_reader", None)
-            for batch in (modern or relation.fetch_arrow_reader)(_GROUP // 4):
-                bar.update(len(batch))
-                yield pa.Table.from_batches([batch])
-    except duckdb.Error as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            f"sorting in {scratch.parent.parent} failed ({reason}): is the disk full?"
-        ) from error
-    shutil.rmtree(spill, ignore_errors=True)
-
-
-def _bar(rows: int) -> tqdm:
-    return tqdm(
-        total=rows, unit="row", unit_scale=True, desc="sorting", leave=False, disable=None, delay=1
-    )
-
-
-def whole_groups(tables: Iterator[pa.Table], key: str) -> Iterator[tuple[pa.Table, np.ndarray]]:
-    """Regroup sorted tables so that no group is cut: yield (table, first row of each group)."""
-    rest: pa.Table | None = None
-    for table in tables:
-        table = table if rest is None else pa.concat_tables([rest, table])
-        first = _group_starts(table.column(key))
-        if len(first) > 1:
-            yield table.slice(0, first[-1]), first[:-1]
-        rest = table.slice(first[-1])
-    if rest is not None and len(rest):
-        yield rest, _group_starts(rest.column(key))
-
-
-def _group_starts(column: pa.ChunkedArray) -> np.ndarray:
-    ids = column.to_numpy()
-    return np.flatnonzero(np.concatenate([[True], ids[1:] != ids[:-1]]))
-
-
-# --- sessions ----------------------------------------------------------------------------------
 
 
 class _Sessions:
@@ -508,7 +275,7 @@ def _spread(time: np.ndarray, first: np.ndarray, length: np.ndarray) -> np.ndarr
 def _write_slates(writer: LogWriter, path: Path, items: Catalogue, width: int) -> None:
     """Append the kept slates, padded to `width` positions, as indices of `items`."""
     with pq.ParquetFile(path, pre_buffer=False) as file:
-        for batch in file.iter_batches(max(1, min(_GROUP, (1 << 20) // width))):
+        for batch in file.iter_batches(max(1, min(GROUP, (1 << 20) // width))):
             item = flat(batch.column("item"), np.int64)
             shape, place = (len(batch), width), (item.row, item.place)
             slate, response = np.full(shape, EMPTY, np.int32), np.zeros(shape, np.uint8)

@@ -17,28 +17,11 @@ import pyarrow as pa
 
 from responders.errors import InputError
 from responders.log import Catalogue, SessionLog
-from responders.sources.build import (
-    ParquetSink,
-    Slates,
-    Spec,
-    build,
-    flat,
-    sort_by,
-    to_lists,
-    whole_groups,
-)
-from responders.sources.raw import (
-    CHUNK_ROWS,
-    Chunk,
-    Ragged,
-    find,
-    integer_lists,
-    integers,
-    microseconds,
-    need,
-    read_parquet,
-    read_text,
-)
+from responders.sources.build import build
+from responders.sources.parse import Ragged, integer_lists, integers, microseconds
+from responders.sources.raw import CHUNK_ROWS, Chunk, find, need, read_parquet, read_text
+from responders.sources.slates import Slates, Spec
+from responders.sources.staging import ParquetSink, flat, sort_by, to_lists, whole_groups
 
 _INTERACTIONS = ["utc_ts_milliseconds", "user_id", "series_id", "recommendation_id"]
 _IMPRESSIONS = ["recommendation_id", "recommended_series_list"]

@@ -12,16 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from responders.log import Catalogue, SessionLog
-from responders.sources.build import Slates, Spec, build
-from responders.sources.raw import (
-    CHUNK_ROWS,
-    Chunk,
-    integer_lists,
-    integers,
-    microseconds,
-    need,
-    read_parquet,
-)
+from responders.sources.build import build
+from responders.sources.parse import integer_lists, integers, microseconds
+from responders.sources.raw import CHUNK_ROWS, Chunk, need, read_parquet
+from responders.sources.slates import Slates, Spec
 
 _COLUMNS = [
     "impression_time",

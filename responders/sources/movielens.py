@@ -11,16 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from responders.log import Catalogue, SessionLog
-from responders.sources.build import Slates, Spec, build
-from responders.sources.raw import (
-    CHUNK_ROWS,
-    Chunk,
-    Ragged,
-    floats,
-    integers,
-    need,
-    read_text,
-)
+from responders.sources.build import build
+from responders.sources.parse import Ragged, floats, integers
+from responders.sources.raw import CHUNK_ROWS, Chunk, need, read_text
+from responders.sources.slates import Slates, Spec
 
 _COLUMNS = ["userId", "movieId", "rating", "timestamp"]
 

@@ -15,18 +15,10 @@ import pyarrow as pa
 
 from responders.errors import InputError
 from responders.log import Catalogue, SessionLog, Users
-from responders.sources.build import NO_ITEM, Slates, Spec, build
-from responders.sources.raw import (
-    CHUNK_ROWS,
-    Chunk,
-    Ragged,
-    existing,
-    floats,
-    integers,
-    microseconds,
-    need,
-    read_text,
-)
+from responders.sources.build import build
+from responders.sources.parse import Ragged, floats, integers, microseconds
+from responders.sources.raw import CHUNK_ROWS, Chunk, existing, need, read_text
+from responders.sources.slates import NO_ITEM, Slates, Spec
 
 _POSITIONS = 3
 _USER = [f"user_feature_{k}" for k in range(4)]

@@ -15,19 +15,10 @@ import numpy as np
 
 from responders.errors import InputError, near_matches
 from responders.log import Catalogue, SessionLog
-from responders.sources.build import NO_ITEM, Slates, Spec, build
-from responders.sources.raw import (
-    CHUNK_ROWS,
-    Chunk,
-    Ragged,
-    existing,
-    float_lists,
-    floats,
-    integer_lists,
-    integers,
-    need,
-    read_text,
-)
+from responders.sources.build import build
+from responders.sources.parse import Ragged, float_lists, floats, integer_lists, integers
+from responders.sources.raw import CHUNK_ROWS, Chunk, existing, need, read_text
+from responders.sources.slates import NO_ITEM, Slates, Spec
 
 _COLUMNS = [
     "timestamp",

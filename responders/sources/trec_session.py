@@ -15,16 +15,10 @@ import numpy as np
 
 from responders.errors import InputError
 from responders.log import Catalogue, SessionLog
-from responders.sources.build import NO_ITEM, Slates, Spec, build
-from responders.sources.raw import (
-    CHUNK_ROWS,
-    Chunk,
-    Ragged,
-    find,
-    integer_lists,
-    integers,
-    read_text,
-)
+from responders.sources.build import build
+from responders.sources.parse import Ragged, integer_lists, integers
+from responders.sources.raw import CHUNK_ROWS, Chunk, find, read_text
+from responders.sources.slates import NO_ITEM, Slates, Spec
 
 _NAMES = ["session_id", "query_id", "documents", "verticals", "clicks"]
 _SUFFIX = "_per_query_quid.txt"
