@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,6 +13,30 @@ from responders.errors import near_matches
 
 Reward = Callable[[Tensor, Tensor, Tensor], Tensor]
 """From slate [B, S] int64, click [B, S] bool and probability [B, S] to reward [B] float32."""
+
+
+@dataclass(frozen=True)
+class Clicks:
+    """Items clicked; or expected to be."""
+
+    expected: bool
+
+    def __call__(self, slate: Tensor, click: Tensor, probability: Tensor) -> Tensor:
+        """Return the reward [B]."""
+        return (probability if self.expected else click.float()).sum(1)
+
+
+@dataclass(frozen=True)
+class Revenue:
+    """Prices [N] of the items clicked; or expected to be."""
+
+    expected: bool
+    price: Tensor
+
+    def __call__(self, slate: Tensor, click: Tensor, probability: Tensor) -> Tensor:
+        """Return the reward [B]."""
+        answer = probability if self.expected else click.float()
+        return (self.price[slate.clamp(min=0)] * answer).sum(1)
 
 
 def make_reward(name: str | Reward, catalogue: Catalogue, device: torch.device | str) -> Reward:
@@ -34,17 +59,7 @@ def make_reward(name: str | Reward, catalogue: Catalogue, device: torch.device |
         raise InputError(f"reward {name!r} is unknown; {near_matches(name, known)}")
     expected = name.startswith("expected_")
     if name.endswith("clicks"):
-
-        def clicks(slate: Tensor, click: Tensor, probability: Tensor) -> Tensor:
-            return (probability if expected else click.float()).sum(1)
-
-        return clicks
+        return Clicks(expected)
     if catalogue.price is None:
         raise InputError(f"reward {name!r} needs prices, and the catalogue has none: use clicks")
-    price = torch.from_numpy(catalogue.price.copy()).to(device)
-
-    def revenue(slate: Tensor, click: Tensor, probability: Tensor) -> Tensor:
-        answer = probability if expected else click.float()
-        return (price[slate.clamp(min=0)] * answer).sum(1)
-
-    return revenue
+    return Revenue(expected, torch.from_numpy(catalogue.price.copy()).to(device))

@@ -8,6 +8,7 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
+from recsim_env.streams import check_seed
 from recsim_env.vector import WorldVectorEnv
 from responders import InputError
 
@@ -32,6 +33,7 @@ class RecSimEnv(gymnasium.Env):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
         """Start an episode with a new user; see `gymnasium.Env.reset`."""
+        seed = None if seed is None else check_seed(seed)
         super().reset(seed=seed)
         observation, infos = self.vector.reset(seed=seed)
         return _first(observation), _first_info(infos)

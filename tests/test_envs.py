@@ -1,5 +1,7 @@
 """The Gymnasium faces: checkers, autoreset, seeding, errors, rendering, registration."""
 
+import copy
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -130,6 +132,16 @@ def test_one_user_is_the_first_of_many(env_id: str) -> None:
             return
 
 
+def test_numpy_integers_are_seeds_and_actions() -> None:
+    env, twin = (gym.make(SLATES).unwrapped for _ in range(2))
+    env.reset(seed=np.int64(5))
+    twin.reset(seed=5)
+    for dtype in (np.int32, np.uint8, np.int16):
+        assert env.step(np.arange(10, dtype=dtype))[1] == twin.step(list(range(10)))[1]
+    with pytest.raises(InputError, match="seed must be a whole number"):
+        env.reset(seed=-1)
+
+
 def test_seeds_fix_the_episode() -> None:
     def episode(seed: int) -> list[Any]:
         env = gym.make_vec(SLATES, num_envs=4)
@@ -241,6 +253,18 @@ def test_stepping_at_the_wrong_time_is_named() -> None:
     env.step(np.arange(10))
     with pytest.raises(InputError, match="has ended its episode"):
         env.step(np.arange(10))
+
+
+@pytest.mark.parametrize("env_id", ENVIRONMENTS)
+def test_environments_can_be_copied_and_pickled(env_id: str) -> None:
+    env = gym.make(env_id).unwrapped
+    env.reset(seed=0)
+    twins = [copy.deepcopy(env), pickle.loads(pickle.dumps(env))]
+    env.action_space.seed(0)
+    for _ in range(9):
+        action = env.action_space.sample()
+        reward = env.step(action)[1]
+        assert [twin.step(action)[1] for twin in twins] == [reward, reward]
 
 
 def test_bad_resets_and_names_are_named() -> None:
