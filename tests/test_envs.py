@@ -257,7 +257,7 @@ def test_stepping_at_the_wrong_time_is_named() -> None:
 
 @pytest.mark.parametrize("env_id", ENVIRONMENTS)
 def test_environments_can_be_copied_and_pickled(env_id: str) -> None:
-    env = gym.make(env_id).unwrapped
+    env = gym.make(env_id, leaving=False).unwrapped
     env.reset(seed=0)
     twins = [copy.deepcopy(env), pickle.loads(pickle.dumps(env))]
     env.action_space.seed(0)
