@@ -67,11 +67,11 @@ class HistoryObservation:
 class FlatObservation:
     """One float32 vector: the user's features, what they clicked and did not, and how it goes.
 
-    A function of `HistoryObservation`, concatenated: user features [F]; mean features of the items
-    clicked in the history [K]; mean features of the items shown [K]; click rate by position over
-    the history [S]; share of the horizon passed; share of the remembered slates since the last
-    click. Item features are the catalogue's, standardised; a catalogue without any gets a fixed
-    random signature of 16 numbers per item.
+    A function of `HistoryObservation`, concatenated: user features [F], standardised; mean
+    features of the items clicked in the history [K]; mean features of the items shown [K]; click
+    rate by position over the history [S]; share of the horizon passed; share of the remembered
+    slates since the last click. Item features are the catalogue's, standardised; a catalogue
+    without any gets a fixed random signature of 16 numbers per item.
     """
 
     def __init__(self, world: World) -> None:
@@ -85,10 +85,15 @@ class FlatObservation:
         self._items = torch.nn.functional.pad(table, (0, 0, 1, 0))  # row 0: the empty position
         self._horizon, self._n_positions = world.horizon, world.n_positions
         self._history = HistoryObservation(world)
+        self._centre = world.features.mean(0)
+        self._scale = world.features.std(0, correction=0).clamp(min=1e-6)
         rates = np.zeros(world.n_positions + 2), np.ones(world.n_positions + 2)
-        parts = [bounds(world.features), *2 * [bounds(self._items)], rates]
+        parts = [bounds(self._standard(world.features)), *2 * [bounds(self._items)], rates]
         low, high = (np.concatenate(side).astype(np.float32) for side in zip(*parts, strict=True))
         self.space = spaces.Box(low, high, dtype=np.float32)
+
+    def _standard(self, user: Tensor) -> Tensor:
+        return (user - self._centre) / self._scale
 
     def __call__(self, world: World) -> Tensor:
         """Return the observation [B, size] of all users."""
@@ -109,7 +114,7 @@ class FlatObservation:
         fruitless = (~clicked_since).float().mean(1, keepdim=True)
         parts = [means, by_position, history["step"] / self._horizon, fruitless]
         if "user" in history:
-            parts.insert(0, history["user"])
+            parts.insert(0, self._standard(history["user"]))
         return torch.cat(parts, 1)
 
 

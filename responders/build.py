@@ -15,7 +15,6 @@ from responders.features import item_features
 from responders.linear import MF, LogisticRegression
 from responders.log import SessionLog
 from responders.recurrent import SessionGRU, SlateGRU
-from responders.synthetic import KnownTruth
 
 RESPONDERS: dict[str, type[Responder]] = {
     "item_ctr": ItemCTR,
@@ -26,10 +25,7 @@ RESPONDERS: dict[str, type[Responder]] = {
     "slate_gru": SlateGRU,
     "session_gru": SessionGRU,
 }
-"""Everything that `recsim train` can train."""
-
-KINDS: dict[str, type[Responder]] = {**RESPONDERS, "known_truth": KnownTruth}
-"""Everything that a checkpoint can hold."""
+"""Everything that `recsim train` can train and a checkpoint can hold."""
 
 
 def responder_class(name: str) -> type[Responder]:
@@ -89,7 +85,7 @@ def build(
 
 def rebuild(description: dict[str, Any]) -> Responder:
     """Build the responder that `build` described, its weights still to be loaded."""
-    kind = KINDS[description["name"]]
+    kind = RESPONDERS[description["name"]]
     shape = LogShape(**description["shape"])
     extra = {}
     if description["item_features"] is not None:

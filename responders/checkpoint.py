@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from responders.base import Responder
-from responders.build import KINDS, rebuild
+from responders.build import RESPONDERS, rebuild
 from responders.errors import InputError, near_matches
 from responders.leaving import Hazard
 from responders.log import Catalogue, SessionLog
@@ -103,9 +103,9 @@ def load_checkpoint(path: Path, catalogue: Catalogue | None = None) -> Checkpoin
             f"{path} is not a responder of format {FORMAT}: its card is of another kind"
         )
     name = card["responder"]["name"]
-    if name not in KINDS:
+    if name not in RESPONDERS:
         raise InputError(
-            f"{path / CARD}: responder {name!r} is unknown; {near_matches(name, KINDS)}"
+            f"{path / CARD}: responder {name!r} is unknown; {near_matches(name, RESPONDERS)}"
         )
     responder = rebuild(card["responder"])
     _load_weights(responder, path / WEIGHTS)

@@ -176,6 +176,33 @@ def _longer(table: nn.Embedding, rows: Tensor) -> nn.Embedding:
     return nn.Embedding.from_pretrained(weight, freeze=False, padding_idx=table.padding_idx)
 
 
+class UserFeatures(nn.Module):
+    """A linear map of the user's features, standardised by the training users and cut at ±5.
+
+    Args:
+        n_features: F, at least 1.
+        size: of the result.
+    """
+
+    def __init__(self, n_features: int, size: int) -> None:
+        super().__init__()
+        self.centre: Tensor
+        self.scale: Tensor
+        self.register_buffer("centre", torch.zeros(n_features))
+        self.register_buffer("scale", torch.ones(n_features))
+        self.project = nn.Linear(n_features, size, bias=False)
+
+    def initialise(self, log: SessionLog, sessions: np.ndarray) -> None:
+        """Take mean and deviation from the users of the training sessions."""
+        features = log.users.features[np.unique(log.user[sessions])]
+        self.centre.copy_(torch.from_numpy(features.mean(0)))
+        self.scale.copy_(torch.from_numpy(features.std(0)).clamp(min=1e-6))
+
+    def forward(self, user: Tensor) -> Tensor:
+        """Return [B, size] for features [B, F]."""
+        return self.project(((user - self.centre) / self.scale).clamp(-5, 5))
+
+
 class UserEncoder(nn.Module):
     """A user as the mean of the vectors of the items clicked in earlier slates, plus features.
 
@@ -186,12 +213,17 @@ class UserEncoder(nn.Module):
     def __init__(self, n_features: int, size: int) -> None:
         super().__init__()
         self.size = size
-        self.project = nn.Linear(n_features, size, bias=False) if n_features else None
+        self.features = UserFeatures(n_features, size) if n_features else None
+
+    def initialise(self, log: SessionLog, sessions: np.ndarray) -> None:
+        """Learn the scale of the user features."""
+        if self.features is not None:
+            self.features.initialise(log, sessions)
 
     def start(self, user: Tensor) -> State:
         """Return the state of new users with features [B, F]."""
         zeros = user.new_zeros(len(user), self.size)
-        base = zeros if self.project is None else self.project(user)
+        base = zeros if self.features is None else self.features(user)
         return {"base": base, "clicked": zeros, "clicks": user.new_zeros(len(user), 1)}
 
     def vector(self, state: State) -> Tensor:

@@ -41,6 +41,7 @@ class _Pairwise(Responder):
     def initialise(self, log: SessionLog, sessions: np.ndarray) -> None:
         """Start from the training click rate; send rare items to the unknown row."""
         self.items.initialise(log, sessions)
+        self.users.initialise(log, sessions)
         with torch.no_grad():
             seen, clicked = count(log, sessions)
             self.bias.copy_(logit(clicked.sum() / seen.sum()))

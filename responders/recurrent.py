@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from responders.base import LogShape, Responder, Response, State, cached, draw_uniform
 from responders.batch import SessionBatch
 from responders.counts import position_log_odds
-from responders.features import ItemEncoder, UserEncoder
+from responders.features import ItemEncoder, UserEncoder, UserFeatures
 from responders.log import Catalogue, SessionLog
 
 _LARGEST_TABLE = 1 << 16  # items; beyond it per-item products are computed as they are needed
@@ -268,6 +268,11 @@ class SlateGRU(_Recurrent):
         self.users = UserEncoder(self.shape.n_user_features, self.items.size)
         self.enter = nn.Linear(self.items.size, self.walk.gru.hidden_size)
 
+    def initialise(self, log: SessionLog, sessions: np.ndarray) -> None:
+        """Start as the walk does and learn the scale of the user features."""
+        super().initialise(log, sessions)
+        self.users.initialise(log, sessions)
+
     def start(self, user: Tensor) -> State:
         """Return the state of new users; see `Responder.start`."""
         return self.users.start(user)
@@ -306,7 +311,13 @@ class SessionGRU(_Recurrent):
 
     def _build(self) -> None:
         features, size = self.shape.n_user_features, self.walk.gru.hidden_size
-        self.enter = nn.Linear(features, size, bias=False) if features else None
+        self.enter = UserFeatures(features, size) if features else None
+
+    def initialise(self, log: SessionLog, sessions: np.ndarray) -> None:
+        """Start as the walk does and learn the scale of the user features."""
+        super().initialise(log, sessions)
+        if self.enter is not None:
+            self.enter.initialise(log, sessions)
 
     def start(self, user: Tensor) -> State:
         """Return the state of new users; see `Responder.start`."""

@@ -107,6 +107,19 @@ def test_every_embedding_trains_saves_and_loads(
     assert users.card["metrics"]["auc"] > 0.5
 
 
+def test_the_scale_of_user_features_does_not_matter(small_log: SessionLog, tmp_path: Path) -> None:
+    """Raw features of real logs are of any size; a responder sees them standardised."""
+    from responders import Users
+
+    users = Users(small_log.users.ids, small_log.users.features * 1000 + 5000)
+    for name in ("mf", "slate_gru", "session_gru"):
+        metrics = [
+            fit(log, name, tmp_path / f"{name}{i}", {"epochs": 1}, progress=False).card["metrics"]
+            for i, log in enumerate([small_log, replace(small_log, users=users)])
+        ]
+        assert metrics[0]["log_loss"] == pytest.approx(metrics[1]["log_loss"], abs=1e-3)
+
+
 class StopAfter(Trainer):
     """Stops as Ctrl-C would, after so many batches."""
 
