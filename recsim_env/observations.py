@@ -86,7 +86,7 @@ class FlatObservation:
         self._horizon, self._n_positions = world.horizon, world.n_positions
         self._history = HistoryObservation(world)
         self._centre = world.features.mean(0)
-        self._scale = world.features.std(0, correction=0).clamp(min=1e-6)
+        self._scale = (world.features - self._centre).square().mean(0).sqrt().clamp(min=1e-6)
         rates = np.zeros(world.n_positions + 2), np.ones(world.n_positions + 2)
         parts = [bounds(self._standard(world.features)), *2 * [bounds(self._items)], rates]
         low, high = (np.concatenate(side).astype(np.float32) for side in zip(*parts, strict=True))
