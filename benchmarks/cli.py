@@ -95,8 +95,8 @@ def synthesize(
     """
     from responders.errors import near_matches
     from responders.fit import typed
+    from responders.synthesize import synthesize as write_log
     from responders.synthetic import PRESETS, TruthSettings
-    from responders.synthetic import synthesize as write_log
 
     if preset not in PRESETS:
         raise InputError(f"preset {preset!r} is unknown; {near_matches(preset, PRESETS)}")

@@ -19,7 +19,8 @@ from responders.checkpoint import Checkpoint
 from responders.fit import fit
 from responders.metrics import evaluate, predict
 from responders.split import split_users
-from responders.synthetic import PRESETS, make_truth, synthesize
+from responders.synthesize import synthesize
+from responders.synthetic import PRESETS, make_truth
 
 ENVIRONMENT = "RecSim-ContentWise-v0"
 _SESSIONS = 4_000

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from responders.batch import SessionBatch
+from responders.catalogue import Catalogue
 from responders.errors import InputError
-from responders.log import Catalogue, SessionLog
+from responders.log import SessionLog
 
 State = dict[str, Tensor]
 """What a responder remembers of B users: named tensors, each with B first."""

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from responders.log import EMPTY, SessionLog
+from responders.catalogue import EMPTY
+from responders.log import SessionLog
 
 
 @dataclass(frozen=True)

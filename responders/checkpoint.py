@@ -18,9 +18,10 @@ from safetensors.torch import load_file, save_file
 
 from responders.base import Responder
 from responders.build import RESPONDERS, rebuild
+from responders.catalogue import Catalogue
 from responders.errors import InputError, near_matches
 from responders.leaving import Hazard
-from responders.log import Catalogue, SessionLog
+from responders.log import SessionLog
 from responders.storage import read_json, save_log, write_json
 
 FORMAT = 1

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from responders.log import EMPTY, SessionLog
+from responders.catalogue import EMPTY
+from responders.log import SessionLog
 
 
 def count(log: SessionLog, sessions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from responders.base import State
+from responders.catalogue import Catalogue
 from responders.counts import count
 from responders.errors import InputError, near_matches
-from responders.log import Catalogue, SessionLog
+from responders.log import SessionLog
 
 Embedding = Literal["learned", "svd", "explicit", "content"]
 """How an item is embedded: `learned` = a free vector each; `svd` = a linear map of the truncated

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from responders.catalogue import EMPTY, Catalogue, Users
 from responders.errors import InputError, near_matches
-from responders.log import EMPTY, Catalogue, SessionLog, Users
+from responders.log import SessionLog
 
 REQUIRED = ("session", "step", "position", "item", "click", "time")
 

@@ -16,148 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from responders.catalogue import EMPTY, Catalogue, Users, frozen
 from responders.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-EMPTY = -1
-"""The item index of an empty position."""
-
 _CHUNK = 1 << 17  # slates read at a time: bounds the memory of what passes over a whole log
-
-
-def _frozen(array: Any, dtype: Any) -> np.ndarray:
-    array = np.asarray(array, dtype=dtype)
-    if array.flags.writeable:
-        array = array.view()
-        array.flags.writeable = False
-    return array
-
-
-def raw_ids(ids: Any) -> np.ndarray:
-    """Return raw ids as an int64 array, or as an array of str where they are not integers."""
-    ids = np.asarray(ids)
-    if ids.dtype.kind in "iu":
-        return ids.astype(np.int64)
-    return np.array([str(i) for i in ids.tolist()], dtype=object)
-
-
-@dataclass(frozen=True)
-class Catalogue:
-    """The items that can be shown; an item's index is its row.
-
-    Args:
-        ids: [N] raw item ids, int64 or str, unique.
-        features: [N, F] float32 content features; F may be 0.
-        price: [N] float32, or None where items have no price.
-        attributes: further named columns [N], such as the layer of an item in RL4RS.
-    """
-
-    ids: np.ndarray
-    features: np.ndarray = None  # type: ignore[assignment]
-    price: np.ndarray | None = None
-    attributes: dict[str, np.ndarray] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        features = np.zeros((len(self.ids), 0)) if self.features is None else self.features
-        object.__setattr__(self, "ids", raw_ids(self.ids))
-        object.__setattr__(self, "features", _frozen(features, np.float32))
-        if self.price is not None:
-            object.__setattr__(self, "price", _frozen(self.price, np.float32))
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def index(self, ids: Any) -> np.ndarray:
-        """Return the int64 index of each raw id, -1 where the catalogue lacks it."""
-        wanted = np.asarray(ids)
-        if wanted.size == 0:
-            return np.zeros(wanted.shape, dtype=np.int64)
-        if (wanted.dtype.kind in "iu") != (self.ids.dtype.kind in "iu"):
-            return np.full(wanted.shape, EMPTY, dtype=np.int64)
-        order = np.argsort(self.ids, kind="stable")
-        ranked = self.ids[order]
-        place = np.minimum(np.searchsorted(ranked, wanted), len(ranked) - 1)
-        return np.where(ranked[place] == wanted, order[place], EMPTY)
-
-    def fingerprint(self, first: int | None = None) -> str:
-        """Return a hash of ids, features and prices of the `first` items (all when None)."""
-        digest = hashlib.sha256("\n".join(str(i) for i in self.ids[:first].tolist()).encode())
-        digest.update(np.ascontiguousarray(self.features[:first]).data)
-        if self.price is not None:
-            digest.update(np.ascontiguousarray(self.price[:first]).data)
-        return digest.hexdigest()[:16]
-
-    def extended(self, ids: Any) -> Catalogue:
-        """Return this catalogue with the raw `ids` it lacks appended (cold items).
-
-        Their features and price are unknown and set to the mean of the items that have them.
-        """
-        ids = raw_ids(ids)
-        new = ids[self.index(ids) == EMPTY] if len(ids) else ids
-        new = new[np.sort(np.unique(new, return_index=True)[1])]
-        if not len(new):
-            return self
-        if new.dtype != self.ids.dtype:
-            raise InputError(
-                f"a new item id is {new.tolist()[0]!r} where the catalogue has ids such as "
-                f"{self.ids.tolist()[0]!r}: give ids of one kind"
-            )
-
-        def grow(column: np.ndarray, fill: Any) -> np.ndarray:
-            return np.concatenate(
-                [column, np.repeat(np.asarray([fill], column.dtype), len(new), 0)]
-            )
-
-        return Catalogue(
-            ids=np.concatenate([self.ids, new]),
-            features=grow(self.features, self.features.mean(0)),
-            price=None if self.price is None else grow(self.price, self.price.mean()),
-            attributes={k: grow(v, np.zeros((), v.dtype)) for k, v in self.attributes.items()},
-        )
-
-    def validate(self) -> None:
-        """Raise `InputError` for an empty catalogue, repeated ids or columns that do not fit."""
-        if not len(self):
-            raise InputError("the catalogue is empty: a log needs at least one item")
-        values, counts = np.unique(self.ids, return_counts=True)
-        if len(values) < len(self.ids):
-            raise InputError(
-                f"catalogue: item id {values[counts > 1].tolist()[0]!r} occurs more than once"
-            )
-        if self.features.ndim != 2:
-            raise InputError(f"catalogue.features has shape {self.features.shape}, not [N, F]")
-        columns = {"features": self.features, "price": self.price, **self.attributes}
-        for name, column in columns.items():
-            if column is None:
-                continue
-            if len(column) != len(self):
-                raise InputError(f"catalogue.{name} has {len(column)} rows for {len(self)} items")
-            if column.dtype.kind == "f" and not np.isfinite(column).all():
-                row = int(np.argwhere(~np.isfinite(column))[0][0])
-                raise InputError(f"catalogue.{name} of item {self.ids[row]} is NaN or infinite")
-
-
-@dataclass(frozen=True)
-class Users:
-    """The users of a log.
-
-    Args:
-        ids: [U] raw user ids, int64 or str, unique.
-        features: [U, F] float32; F may be 0.
-    """
-
-    ids: np.ndarray
-    features: np.ndarray = None  # type: ignore[assignment]
-
-    def __post_init__(self) -> None:
-        features = np.zeros((len(self.ids), 0)) if self.features is None else self.features
-        object.__setattr__(self, "ids", raw_ids(self.ids))
-        object.__setattr__(self, "features", _frozen(features, np.float32))
-
-    def __len__(self) -> int:
-        return len(self.ids)
 
 
 @dataclass(frozen=True)
@@ -193,7 +58,7 @@ class SessionLog:
         for name, dtype in kinds.items():
             value = getattr(self, name)
             if value is not None:
-                object.__setattr__(self, name, _frozen(value, dtype))
+                object.__setattr__(self, name, frozen(value, dtype))
 
     @property
     def n_slates(self) -> int:

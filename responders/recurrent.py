@@ -15,9 +15,10 @@ from torch.nn import functional as F
 
 from responders.base import LogShape, Responder, Response, State, cached, draw_uniform
 from responders.batch import SessionBatch
+from responders.catalogue import Catalogue
 from responders.counts import position_log_odds
 from responders.features import ItemEncoder, UserEncoder, UserFeatures
-from responders.log import Catalogue, SessionLog
+from responders.log import SessionLog
 
 _LARGEST_TABLE = 1 << 16  # items; beyond it per-item products are computed as they are needed
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from responders.log import Catalogue
+from responders.catalogue import Catalogue
 
 
 @dataclass(frozen=True)

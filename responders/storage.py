@@ -28,8 +28,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from responders.catalogue import Catalogue, Users
 from responders.errors import InputError
-from responders.log import Catalogue, SessionLog, Users
+from responders.log import SessionLog
 
 FORMAT = 1
 _ROWS = 1 << 15  # rows of a Parquet row group: what is in memory at a time

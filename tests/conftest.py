@@ -11,7 +11,8 @@ from responders.base import LogShape, Responder
 from responders.batch import SessionBatch
 from responders.build import RESPONDERS, default_options
 from responders.fit import fit
-from responders.synthetic import PRESETS, TruthSettings, make_truth, synthesize
+from responders.synthesize import synthesize
+from responders.synthetic import PRESETS, TruthSettings, make_truth
 
 SMALL = PRESETS["contentwise"].changed(
     n_items=40, n_positions=5, clusters=6, item_features=4, dimensions=3, max_slates=12

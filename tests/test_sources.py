@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from responders.catalogue import Catalogue
 from responders.errors import InputError
-from responders.log import Catalogue, SessionLog
+from responders.log import SessionLog
 from responders.sources import SOURCES, build, convert, parse, raw, staging
 from responders.sources.slates import Slates, Spec
 

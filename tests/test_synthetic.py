@@ -11,7 +11,8 @@ from responders.base import unroll
 from responders.batch import make_batch
 from responders.metrics import evaluate, predict
 from responders.slate_rules import SlateRules
-from responders.synthetic import POLICIES, PRESETS, TruthSettings, make_truth, synthesize, truth_of
+from responders.synthesize import POLICIES, synthesize
+from responders.synthetic import PRESETS, TruthSettings, make_truth, truth_of
 
 OFF = {"taste": 0.0, "competition": 0.0, "click_effect": 0.0, "fatigue": 0.0}
 

@@ -18,7 +18,8 @@ from responders.fit import fit, parse_options
 from responders.leaving import fit_hazard, fruitless
 from responders.metrics import log_loss, predict
 from responders.split import PARTS, split_users
-from responders.synthetic import PRESETS, synthesize, truth_of
+from responders.synthesize import synthesize
+from responders.synthetic import PRESETS, truth_of
 from responders.training import Interrupted, TrainConfig, Trainer
 
 

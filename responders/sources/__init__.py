@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from responders.catalogue import Catalogue
 from responders.errors import InputError, near_matches
-from responders.log import Catalogue, SessionLog
+from responders.log import SessionLog
 from responders.sources import (
     amazon,
     contentwise,

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from responders.catalogue import Catalogue
 from responders.errors import InputError
-from responders.log import Catalogue, SessionLog
+from responders.log import SessionLog
 from responders.sources.build import build
 from responders.sources.parse import Ragged, integer_lists
 from responders.sources.raw import CHUNK_ROWS, Chunk, read_text

@@ -17,8 +17,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from responders.catalogue import EMPTY, Catalogue, Users
 from responders.errors import InputError
-from responders.log import EMPTY, Catalogue, SessionLog, Users
+from responders.log import SessionLog
 from responders.sources.parse import Ragged
 from responders.sources.slates import NO_ITEM, Slates, Spec, check
 from responders.sources.staging import GROUP, ParquetSink, flat, sort_by, to_lists, whole_groups

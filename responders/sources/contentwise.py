@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from responders.catalogue import Catalogue
 from responders.errors import InputError
-from responders.log import Catalogue, SessionLog
+from responders.log import SessionLog
 from responders.sources.build import build
 from responders.sources.parse import Ragged, integer_lists, integers, microseconds
 from responders.sources.raw import CHUNK_ROWS, Chunk, find, need, read_parquet, read_text

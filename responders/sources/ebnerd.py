@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from responders.log import Catalogue, SessionLog
+from responders.catalogue import Catalogue
+from responders.log import SessionLog
 from responders.sources.build import build
 from responders.sources.parse import integer_lists, integers, microseconds
 from responders.sources.raw import CHUNK_ROWS, Chunk, need, read_parquet

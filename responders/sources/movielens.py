@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from responders.log import Catalogue, SessionLog
+from responders.catalogue import Catalogue
+from responders.log import SessionLog
 from responders.sources.build import build
 from responders.sources.parse import Ragged, floats, integers
 from responders.sources.raw import CHUNK_ROWS, Chunk, need, read_text

@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from responders.catalogue import Catalogue, Users
 from responders.errors import InputError
-from responders.log import Catalogue, SessionLog, Users
+from responders.log import SessionLog
 from responders.sources.build import build
 from responders.sources.parse import Ragged, floats, integers, microseconds
 from responders.sources.raw import CHUNK_ROWS, Chunk, existing, need, read_text

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
+from responders.catalogue import Catalogue
 from responders.errors import InputError, near_matches
-from responders.log import Catalogue, SessionLog
+from responders.log import SessionLog
 from responders.sources.build import build
 from responders.sources.parse import Ragged, float_lists, floats, integer_lists, integers
 from responders.sources.raw import CHUNK_ROWS, Chunk, existing, need, read_text

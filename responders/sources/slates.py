@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from responders.catalogue import EMPTY, Catalogue, Users
 from responders.errors import InputError
-from responders.log import EMPTY, Catalogue, Users
 from responders.sources.parse import Ragged
 
 NO_ITEM = np.iinfo(np.int64).min
