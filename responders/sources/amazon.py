@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from responders.catalogue import Catalogue
-from responders.errors import InputError
 from responders.log import SessionLog
 from responders.sources.build import build
+from responders.sources.files import only
 from responders.sources.parse import Ragged, integer_lists
 from responders.sources.raw import CHUNK_ROWS, Chunk, read_text
 from responders.sources.slates import Slates, Spec
@@ -70,10 +70,7 @@ def _file(raw: Path) -> Path:
     if not raw.is_dir():
         return raw
     found = [p for p in sorted(raw.glob("*.txt*")) if p.suffix in (".txt", ".gz")]
-    if len(found) != 1:
-        names = ", ".join(p.name for p in found) or "none"
-        raise InputError(f"{raw} is a folder; give one sequence file of it (found: {names})")
-    return found[0]
+    return only(raw, found, "sequence file")
 
 
 def _slates(chunk: Chunk) -> Slates:

@@ -19,8 +19,9 @@ from responders.catalogue import Catalogue
 from responders.errors import InputError
 from responders.log import SessionLog
 from responders.sources.build import build
+from responders.sources.files import find, need
 from responders.sources.parse import Ragged, integer_lists, integers, microseconds
-from responders.sources.raw import CHUNK_ROWS, Chunk, find, need, read_parquet, read_text
+from responders.sources.raw import CHUNK_ROWS, Chunk, read_parquet, read_text
 from responders.sources.slates import Slates, Spec
 from responders.sources.staging import ParquetSink, flat, sort_by, to_lists, whole_groups
 
@@ -226,9 +227,8 @@ class _Join:
 
     def _clicks(self, item: Ragged, group: np.ndarray, series: np.ndarray) -> np.ndarray:
         """Return [m] int64, 1 where a slate's item is among the series used in its group."""
-        ids, code = np.unique(np.concatenate([item.values, series]), return_inverse=True)
-        shown = item.row * len(ids) + code[: len(item.values)]
-        used = np.unique(group * len(ids) + code[len(item.values) :])
+        shown, used = item.pairs(group, series)
+        used = np.unique(used)
         self.counts["recommendation_series_groups"] += len(used)
         self.counts["groups_outside_the_list"] += int((~np.isin(used, shown)).sum())
         return np.isin(shown, used).astype(np.int64)

@@ -14,8 +14,9 @@ import numpy as np
 from responders.catalogue import Catalogue
 from responders.log import SessionLog
 from responders.sources.build import build
+from responders.sources.files import need
 from responders.sources.parse import integer_lists, integers, microseconds
-from responders.sources.raw import CHUNK_ROWS, Chunk, need, read_parquet
+from responders.sources.raw import CHUNK_ROWS, Chunk, read_parquet
 from responders.sources.slates import Slates, Spec
 
 _COLUMNS = [
@@ -77,9 +78,7 @@ def read(
 def _slates(chunk: Chunk) -> Slates:
     item = integer_lists(chunk, "article_ids_inview")
     clicked = integer_lists(chunk, "article_ids_clicked")
-    ids, code = np.unique(np.concatenate([item.values, clicked.values]), return_inverse=True)
-    shown = item.row * len(ids) + code[: len(item.values)]
-    chosen = clicked.row * len(ids) + code[len(item.values) :]
+    shown, chosen = item.pairs(clicked.row, clicked.values)
     outside = ~np.isin(chosen, shown)
     if outside.any():
         at = int(np.argmax(outside))

@@ -13,8 +13,9 @@ import numpy as np
 from responders.catalogue import Catalogue
 from responders.log import SessionLog
 from responders.sources.build import build
+from responders.sources.files import need
 from responders.sources.parse import Ragged, floats, integers
-from responders.sources.raw import CHUNK_ROWS, Chunk, need, read_text
+from responders.sources.raw import CHUNK_ROWS, Chunk, read_text
 from responders.sources.slates import Slates, Spec
 
 _COLUMNS = ["userId", "movieId", "rating", "timestamp"]

@@ -14,11 +14,11 @@ import numpy as np
 import pyarrow as pa
 
 from responders.catalogue import Catalogue, Users
-from responders.errors import InputError
 from responders.log import SessionLog
 from responders.sources.build import build
-from responders.sources.parse import Ragged, floats, integers, microseconds
-from responders.sources.raw import CHUNK_ROWS, Chunk, existing, need, read_text
+from responders.sources.files import existing, need, only
+from responders.sources.parse import Ragged, distinct_integers, floats, integers, microseconds
+from responders.sources.raw import CHUNK_ROWS, Chunk, read_text
 from responders.sources.slates import NO_ITEM, Slates, Spec
 
 _POSITIONS = 3
@@ -80,10 +80,7 @@ def _file(raw: Path) -> Path:
     if not existing(raw).is_dir():
         return raw
     found = [p for p in sorted(raw.glob("*.csv*")) if "item_context" not in p.name]
-    if len(found) != 1:
-        names = ", ".join(p.name for p in found) or "none"
-        raise InputError(f"{raw} is a folder; give one campaign's csv of it (found: {names})")
-    return found[0]
+    return only(raw, found, "campaign's csv")
 
 
 def _slates(chunk: Chunk, first: int, user: np.ndarray) -> Slates:
@@ -130,15 +127,16 @@ class _Users:
 
     def columns(self) -> list[str]:
         """Return the name of each column of the users' features."""
-        keys = list(self._known)
-        return _one_hot(_USER, [[k[f] for k in keys] for f in range(len(_USER))])[1]
+        return self._one_hot()[1]
 
     def table(self, ids: np.ndarray) -> Users:
         """Return the users numbered `ids`."""
         keys = list(self._known)
-        features, _ = _one_hot(_USER, [[k[f] for k in keys] for f in range(len(_USER))])
         names = np.array(["|".join(keys[i]) for i in ids.tolist()], dtype=object)
-        return Users(names, features[ids])
+        return Users(names, self._one_hot()[0][ids])
+
+    def _one_hot(self) -> tuple[np.ndarray, list[str]]:
+        return _one_hot(_USER, [[key[f] for key in self._known] for f in range(len(_USER))])
 
 
 def _one_hot(names: list[str], values: list[list[str]]) -> tuple[np.ndarray, list[str]]:
@@ -156,12 +154,7 @@ def _catalogue(path: Path) -> tuple[Catalogue, list[str]]:
     whole = Chunk(
         path, pa.concat_tables([c.table for c in chunks]), np.concatenate([c.line for c in chunks])
     )
-    ids = integers(whole, "item_id")
-    again = np.ones(len(ids), bool)
-    again[np.unique(ids, return_index=True)[1]] = False
-    if again.any():
-        row = int(np.argmax(again))
-        raise whole.fault(row, f"item {ids[row]} is listed twice", "item_id")
+    ids = distinct_integers(whole, "item_id")
     codes, columns = _one_hot(_ITEM[1:], [whole.column(c).to_pylist() for c in _ITEM[1:]])
     number = floats(whole, _ITEM[0]).astype(np.float32)
     features = np.concatenate([number[:, None], codes], axis=1)

@@ -34,10 +34,27 @@ class Ragged:
         start = np.cumsum(self.length) - self.length
         return np.arange(len(self.values)) - np.repeat(start, self.length)
 
+    def pairs(self, row: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Code (list, value) as one number: return the codes of all [m] and of the pairs given."""
+        ids, code = np.unique(np.concatenate([self.values, values]), return_inverse=True)
+        m = len(self.values)
+        return self.row * len(ids) + code[:m], row * len(ids) + code[m:]
+
 
 def integers(chunk: Chunk, column: str) -> np.ndarray:
     """Return a column as int64 [n]."""
     return _numbers(chunk, column, chunk.column(column), None, pa.int64(), "an integer")
+
+
+def distinct_integers(chunk: Chunk, column: str) -> np.ndarray:
+    """Return a column of item ids as int64 [n], all different."""
+    ids = integers(chunk, column)
+    again = np.ones(len(ids), bool)
+    again[np.unique(ids, return_index=True)[1]] = False
+    if again.any():
+        row = int(np.argmax(again))
+        raise chunk.fault(row, f"item {ids[row]} is listed twice", column)
+    return ids
 
 
 def floats(chunk: Chunk, column: str) -> np.ndarray:

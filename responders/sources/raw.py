@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from responders.errors import InputError, near_matches
 from responders.progress import progress_bar
+from responders.sources.files import existing_file
 
 CHUNK_ROWS = 1 << 15
 _BLOCK = 1 << 22  # bytes read at a time
@@ -68,38 +69,6 @@ def check_columns(path: Path, wanted: Sequence[str], found: Sequence[str]) -> No
             )
         if list(found).count(name) > 1:
             raise InputError(f"{path} has two columns {name!r}: leave one of them out")
-
-
-def existing(path: Path) -> Path:
-    """Return `path`, or raise `InputError` if there is nothing."""
-    if not path.exists():
-        raise InputError(f"there is no file or folder {path}")
-    return path
-
-
-def find(folder: Path, *names: str) -> Path | None:
-    """Return the first of the files `names` in `folder`, plain or gzipped, or None."""
-    for name in names:
-        for path in (folder / name, folder / f"{name}.gz"):
-            if path.is_file():
-                return path
-    return None
-
-
-def need(folder: Path, *names: str) -> Path:
-    """Return the first of the files `names` in `folder`, plain or gzipped.
-
-    Raises:
-        InputError: there is none; it lists what is there.
-    """
-    path = find(folder, *names)
-    if path is None:
-        there = sorted(p.name for p in folder.iterdir())[:20] if existing(folder).is_dir() else []
-        raise InputError(
-            f"{folder} has no {' or '.join(names)} (plain or .gz): it has "
-            f"{', '.join(there) or 'no file'}"
-        )
-    return path
 
 
 def read_text(
@@ -149,9 +118,7 @@ def read_text(
 @contextmanager
 def _open(path: Path) -> Iterator[IO[bytes]]:
     """Open a file, unpacked if gzipped, with a progress bar of the bytes read on stderr."""
-    if not path.is_file():
-        raise InputError(f"there is no file {path}" + (": it is a folder" * path.is_dir()))
-    size = path.stat().st_size
+    size = existing_file(path).stat().st_size
     bar = progress_bar(total=size, unit="B", unit_scale=True, desc=path.name, leave=False)
     with path.open("rb") as raw, bar:
 
@@ -302,8 +269,7 @@ def read_parquet(
     Raises:
         InputError: the file is missing or damaged, or lacks a column.
     """
-    if not path.is_file():
-        raise InputError(f"there is no file {path}" + (": it is a folder" * path.is_dir()))
+    existing_file(path)
     first = 0
     bar = progress_bar(unit="row", unit_scale=True, desc=path.name, leave=False)
     try:

@@ -17,8 +17,16 @@ from responders.catalogue import Catalogue
 from responders.errors import InputError, near_matches
 from responders.log import SessionLog
 from responders.sources.build import build
-from responders.sources.parse import Ragged, float_lists, floats, integer_lists, integers
-from responders.sources.raw import CHUNK_ROWS, Chunk, existing, need, read_text
+from responders.sources.files import existing, need
+from responders.sources.parse import (
+    Ragged,
+    distinct_integers,
+    float_lists,
+    floats,
+    integer_lists,
+    integers,
+)
+from responders.sources.raw import CHUNK_ROWS, Chunk, read_text
 from responders.sources.slates import NO_ITEM, Slates, Spec
 
 _COLUMNS = [
@@ -106,11 +114,7 @@ def _catalogue(path: Path) -> Catalogue:
             row = int(np.argmax(vector.length != width))
             raise chunk.fault(row, f"{vector.length[row]} numbers, not {width}", "item_vec")
         vectors.append(vector.values.reshape(-1, width))
-        ids.append(integers(chunk, "item_id"))
-        repeated = ~np.isin(np.arange(len(ids[-1])), np.unique(ids[-1], return_index=True)[1])
-        if repeated.any():
-            row = int(np.argmax(repeated))
-            raise chunk.fault(row, f"item {ids[-1][row]} is listed twice", "item_id")
+        ids.append(distinct_integers(chunk, "item_id"))
         price.append(floats(chunk, "price"))
         layer.append(integers(chunk, "location").astype(np.int8))
         special.append(integers(chunk, "special_item") == 2)

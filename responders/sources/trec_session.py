@@ -17,8 +17,9 @@ from responders.catalogue import Catalogue
 from responders.errors import InputError
 from responders.log import SessionLog
 from responders.sources.build import build
+from responders.sources.files import find
 from responders.sources.parse import Ragged, integer_lists, integers
-from responders.sources.raw import CHUNK_ROWS, Chunk, find, read_text
+from responders.sources.raw import CHUNK_ROWS, Chunk, read_text
 from responders.sources.slates import NO_ITEM, Slates, Spec
 
 _NAMES = ["session_id", "query_id", "documents", "verticals", "clicks"]

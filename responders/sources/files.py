@@ -1,0 +1,54 @@
+"""Finding the raw files in what the user gives: a file, or a folder with files of known names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from responders.errors import InputError
+
+
+def existing(path: Path) -> Path:
+    """Return `path`, or raise `InputError` if there is nothing."""
+    if not path.exists():
+        raise InputError(f"there is no file or folder {path}")
+    return path
+
+
+def existing_file(path: Path) -> Path:
+    """Return `path`, or raise `InputError` if it is no file."""
+    if not path.is_file():
+        raise InputError(f"there is no file {path}" + (": it is a folder" * path.is_dir()))
+    return path
+
+
+def find(folder: Path, *names: str) -> Path | None:
+    """Return the first of the files `names` in `folder`, plain or gzipped, or None."""
+    for name in names:
+        for path in (folder / name, folder / f"{name}.gz"):
+            if path.is_file():
+                return path
+    return None
+
+
+def need(folder: Path, *names: str) -> Path:
+    """Return the first of the files `names` in `folder`, plain or gzipped.
+
+    Raises:
+        InputError: there is none; it lists what is there.
+    """
+    path = find(folder, *names)
+    if path is None:
+        there = sorted(p.name for p in folder.iterdir())[:20] if existing(folder).is_dir() else []
+        raise InputError(
+            f"{folder} has no {' or '.join(names)} (plain or .gz): it has "
+            f"{', '.join(there) or 'no file'}"
+        )
+    return path
+
+
+def only(folder: Path, found: list[Path], what: str) -> Path:
+    """Return the one file of `found`; else raise `InputError` asking for one `what` of `folder`."""
+    if len(found) != 1:
+        names = ", ".join(p.name for p in found) or "none"
+        raise InputError(f"{folder} is a folder; give one {what} of it (found: {names})")
+    return found[0]
