@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,9 +72,3 @@ def plan_batches(
     if rng is not None:
         groups = [groups[i] for i in rng.permutation(len(groups))]
     return groups
-
-
-def batches(log: SessionLog, sessions: np.ndarray, size: int) -> Iterator[SessionBatch]:
-    """Yield `sessions` in padded batches of at most `size`, shortest sessions first."""
-    for group in plan_batches(log, sessions, size):
-        yield make_batch(log, group)
