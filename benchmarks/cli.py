@@ -13,6 +13,7 @@ import typer
 
 from benchmarks.report import show_table
 from responders import InputError, SessionLog
+from responders.metrics import METRICS
 
 app = typer.Typer(
     name="recsim",
@@ -232,22 +233,29 @@ def evaluate(
         float,
         typer.Option(min=0, max=0.99, help="Share of a session's slates that is only history."),
     ] = 0.8,
+    draws: Annotated[
+        int,
+        typer.Option(min=0, help="Answers per slate for unconditional figures; 0 = leave out."),
+    ] = 32,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write flat JSON.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Test a responder on a log: AUC, F1, accuracy, log-loss, perplexity, calibration error.
 
     Each with a 95 % bootstrap interval over users, and by position. Counts the last 20 % of each
-    session's slates, the rest is history (`--context 0` counts all). On a synthetic log the Bayes
-    optimum stands beside it.
+    session's slates, the rest is history (`--context 0` counts all); of a responder trained on a
+    split by time, the slates after the last moment. Figures are conditional on the clicks above in
+    the same slate; for a responder that reads them, `unconditional_…` ones average them out. On a
+    synthetic log the Bayes optimum stands beside it.
 
     Example: `recsim evaluate runs/session_gru logs/known --json metrics.json`
     """
+    from responders.batch import Part
     from responders.checkpoint import load_checkpoint
     from responders.fit import pick_device
     from responders.metrics import evaluate as measure
     from responders.metrics import predict
-    from responders.split import split_users
+    from responders.split import make_split
     from responders.storage import write_json
     from responders.synthetic import truth_of
 
@@ -268,17 +276,22 @@ def evaluate(
                 "were trained on; --split all counts every session",
                 err=True,
             )
-        sessions = split_users(logged, users.card["split"]["seed"])["test"]
+        by = users.card["split"]["by"]
+        part = make_split(logged, by, users.card["split"]["seed"])["test"]
+        if by == "user":
+            part = Part.of(logged, part.sessions, context)
     else:
-        sessions = np.arange(logged.n_sessions)
+        part = Part.of(logged, np.arange(logged.n_sessions), context)
     where = pick_device(device)
-    answer = partial(predict, log=logged, sessions=sessions, context=context, progress=True)
-    metrics = measure(
-        answer(users.responder.to(where), device=where), users.card["threshold"], seed=0
-    )
+    answer = partial(predict, log=logged, part=part, progress=True)
+    answering, threshold = users.responder.to(where), users.card["threshold"]
+    metrics = measure(answer(answering, device=where), threshold)
+    if draws and answering.reads_clicks_above:
+        apart = measure(answer(answering, device=where, draws=draws), threshold)
+        metrics |= {f"unconditional_{k}": v for k, v in apart.items() if k in METRICS}
     truth = truth_of(logged)
     if truth is not None:
-        best = measure(answer(truth), users.card["threshold"], resamples=0)
+        best = measure(answer(truth), threshold, resamples=0)
         metrics |= {f"bayes_{name}": best[name] for name in ("log_loss", "auc")}
         metrics["bayes_estimated"] = truth.settings.hidden > 0
     name = users.card["responder"]["name"]
@@ -306,9 +319,9 @@ def _show_metrics(metrics: dict[str, Any], title: str, by_position: list[dict] |
     def number(value: float | None) -> str:
         return "undefined" if value is None else f"{value:.4f}"
 
-    names = ("auc", "f1", "accuracy", "log_loss", "perplexity", "ece")
     rows = []
-    for name in names:
+    apart = [f"unconditional_{name}" for name in METRICS]
+    for name in [*METRICS, *(name for name in apart if name in metrics)]:
         low, high = metrics.get(f"{name}_low"), metrics.get(f"{name}_high")
         interval = "" if low is None or high is None else f"{low:.4f} to {high:.4f}"
         bayes = metrics.get(f"bayes_{name}")

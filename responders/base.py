@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from responders.batch import SessionBatch
 from responders.catalogue import Catalogue
@@ -30,9 +31,17 @@ def take_rows(state: State, rows: Tensor) -> State:
 
 
 def put_rows(state: State, mask: Tensor, fresh: State) -> State:
-    """Return `state` with the users of `mask` [B] bool replaced by those of `fresh`, also [B]."""
+    """Return `state` with the users of `mask` [B] bool replaced by those of `fresh`, also [B].
+
+    A memory that grows with the session ([B, L, ...], the latest last) is padded in front to the
+    longer of the two.
+    """
 
     def choose(old: Tensor, new: Tensor) -> Tensor:
+        if old.shape != new.shape:
+            longest = max(old.shape[1], new.shape[1])
+            pads = ((0, 0) * (t.ndim - 2) + (longest - t.shape[1], 0) for t in (old, new))
+            old, new = (F.pad(t, pad) for t, pad in zip((old, new), pads, strict=True))
         return torch.where(mask.view(-1, *[1] * (old.ndim - 1)), new, old)
 
     return {name: choose(value, fresh[name]) for name, value in state.items()}
@@ -67,11 +76,14 @@ class Response:
         probability: [B, S] float32, the probability from which each click was drawn (given the
             clicks above where the responder reads them); 0 at empty positions.
         state: the state after the slate was seen and answered, as `observe` gives it.
+        disagreement: [B, S] float32, deviation of the members' probabilities where an ensemble
+            answers; else None.
     """
 
     click: Tensor
     probability: Tensor
     state: State
+    disagreement: Tensor | None = None
 
 
 class Responder(nn.Module):
@@ -83,12 +95,14 @@ class Responder(nn.Module):
     be evaluated in parallel. Empty positions change nothing.
     """
 
-    reads_history: ClassVar[bool] = True
+    reads_history: bool = True
     """Whether earlier slates of the session change the answer."""
-    reads_clicks_above: ClassVar[bool] = False
+    reads_clicks_above: bool = False
     """Whether clicks at earlier positions of the same slate change the answer."""
-    trained_by_gradient: ClassVar[bool] = True
+    trained_by_gradient: bool = True
     """False where `initialise` fits everything in closed form."""
+    learning_rate: ClassVar[float] = 3e-3
+    """What Adam starts from unless told otherwise."""
 
     def __init__(self, shape: LogShape) -> None:
         super().__init__()
@@ -142,6 +156,14 @@ class Responder(nn.Module):
         """
         return unroll(self, batch)
 
+    def training_loss(self, batch: SessionBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss to minimise, summed over shown positions, and measures to log.
+
+        It is the binary cross-entropy in nats unless a subclass adds to it; the measures are means
+        over the batch.
+        """
+        return click_loss(self(batch), batch), {}
+
     def initialise(self, log: SessionLog, sessions: np.ndarray) -> None:
         """Set what the training `sessions` of `log` give in closed form, before any gradient."""
 
@@ -165,6 +187,14 @@ class Responder(nn.Module):
                 f"slate has item {int(slate.min())} to {int(slate.max())}; the catalogue has items "
                 f"0 to {self.shape.n_items - 1} (-1 = empty position)"
             )
+
+
+def click_loss(logits: Tensor, batch: SessionBatch) -> Tensor:
+    """Return the binary cross-entropy (nats) of log-odds [B, R, S], summed over shown positions."""
+    shown = batch.shown
+    return F.binary_cross_entropy_with_logits(
+        logits[shown].float(), batch.click[shown], reduction="sum"
+    )
 
 
 def draw_uniform(

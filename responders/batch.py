@@ -13,6 +13,34 @@ from responders.log import SessionLog
 
 
 @dataclass(frozen=True)
+class Part:
+    """K sessions of a log: which of their slates may be seen and which are counted.
+
+    Args:
+        sessions: [K] int64 session indices.
+        first: [K] int64, the slates before it are history and not counted.
+        end: [K] int64, the slates from it on do not exist for whoever reads this part.
+    """
+
+    sessions: np.ndarray
+    first: np.ndarray
+    end: np.ndarray
+
+    @staticmethod
+    def of(log: SessionLog, sessions: np.ndarray, context: float = 0.0) -> Part:
+        """Return whole `sessions`; the first ⌊context · R⌋ of their R slates are history."""
+        length = log.session_length[sessions]
+        return Part(sessions, np.floor(context * length + 1e-9).astype(np.int64), length)
+
+    def __len__(self) -> int:
+        return len(self.sessions)
+
+    def take(self, rows: np.ndarray) -> Part:
+        """Return the sessions at `rows` (indices) of this part."""
+        return Part(self.sessions[rows], self.first[rows], self.end[rows])
+
+
+@dataclass(frozen=True)
 class SessionBatch:
     """B sessions of up to R slates of S positions.
 
@@ -39,9 +67,9 @@ class SessionBatch:
         return SessionBatch(*(t.to(device, non_blocking=True) for t in tensors))
 
 
-def make_batch(log: SessionLog, sessions: np.ndarray) -> SessionBatch:
-    """Return the `sessions` (indices) of `log` as one padded batch."""
-    start, length = log.session_start[sessions], log.session_length[sessions]
+def make_batch(log: SessionLog, part: Part) -> SessionBatch:
+    """Return the sessions of `part` as one padded batch."""
+    start, length = log.session_start[part.sessions], part.end
     step = np.arange(length.max())
     inside = step < length[:, None]
     rows = np.where(inside, start[:, None] + step, start[:, None])
@@ -50,25 +78,22 @@ def make_batch(log: SessionLog, sessions: np.ndarray) -> SessionBatch:
     return SessionBatch(
         slate=torch.from_numpy(slate.astype(np.int64)),
         click=torch.from_numpy(click.astype(np.float32)),
-        user=torch.from_numpy(log.users.features[log.user[sessions]]),
+        user=torch.from_numpy(log.users.features[log.user[part.sessions]]),
         length=torch.from_numpy(length),
     )
 
 
-def plan_batches(
-    log: SessionLog, sessions: np.ndarray, size: int, rng: np.random.Generator | None = None
-) -> list[np.ndarray]:
-    """Group `sessions` into batches of `size` of like length, so that little is padded.
+def plan_batches(part: Part, size: int, rng: np.random.Generator | None = None) -> list[Part]:
+    """Group the sessions of `part` into batches of `size` of like length, to pad little.
 
     With `rng` both the ties of length and the order of the batches are shuffled.
     """
+    noise = np.zeros(len(part))
     if rng is not None:
-        sessions = rng.permutation(sessions)
-        noise = rng.uniform(-0.1, 0.1, len(sessions))  # not always the same neighbours
-    else:
-        noise = np.zeros(len(sessions))
-    order = np.argsort(log.session_length[sessions] * (1 + noise), kind="stable")
-    groups = [sessions[order[i : i + size]] for i in range(0, len(order), size)]
+        part = part.take(rng.permutation(len(part)))
+        noise = rng.uniform(-0.1, 0.1, len(part))  # not always the same neighbours
+    order = np.argsort(part.end * (1 + noise), kind="stable")
+    groups = [part.take(order[i : i + size]) for i in range(0, len(order), size)]
     if rng is not None:
         groups = [groups[i] for i in rng.permutation(len(groups))]
     return groups

@@ -8,22 +8,39 @@ from typing import Any
 import numpy as np
 import torch
 
+from responders.adversarial import AdvNCM
 from responders.base import LogShape, Responder
+from responders.chain import CCM, DBN, DCM, UBM, Cascade
 from responders.classic import PBM, ItemCTR, PositionCTR
 from responders.errors import InputError, near_matches
 from responders.features import item_features
 from responders.linear import MF, LogisticRegression
 from responders.log import SessionLog
-from responders.recurrent import SessionGRU, SlateGRU
+from responders.random_access import RANCM
+from responders.recurrent import HierarchicalGRU, SessionGRU, SlateGRU
+from responders.session_attention import SCOT, SessionTransformer
+from responders.slate_attention import SlateTransformer, TransformerGRU
 
 RESPONDERS: dict[str, type[Responder]] = {
     "item_ctr": ItemCTR,
     "position_ctr": PositionCTR,
     "pbm": PBM,
+    "cascade": Cascade,
+    "dcm": DCM,
+    "ubm": UBM,
+    "dbn": DBN,
+    "ccm": CCM,
     "mf": MF,
     "logistic_regression": LogisticRegression,
     "slate_gru": SlateGRU,
     "session_gru": SessionGRU,
+    "hierarchical_gru": HierarchicalGRU,
+    "slate_transformer": SlateTransformer,
+    "session_transformer": SessionTransformer,
+    "transformer_gru": TransformerGRU,
+    "scot": SCOT,
+    "adv_ncm": AdvNCM,
+    "rancm": RANCM,
 }
 """Everything that `recsim train` can train and a checkpoint can hold."""
 
@@ -36,9 +53,19 @@ def responder_class(name: str) -> type[Responder]:
 
 
 def default_options(kind: type[Responder]) -> dict[str, Any]:
-    """Return the options of a responder with their defaults: its keyword-only arguments."""
-    parameters = inspect.signature(kind.__init__).parameters.values()
-    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    """Return the options of a responder with their defaults: its keyword-only arguments.
+
+    Where a class passes further ones on (`**options`), those of its base follow.
+    """
+    found: dict[str, Any] = {}
+    for base in kind.__mro__:
+        if "__init__" in vars(base):
+            parameters = inspect.signature(vars(base)["__init__"]).parameters.values()
+            own = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+            found = own | found
+            if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+                break
+    return found
 
 
 def build(

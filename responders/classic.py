@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -19,8 +17,8 @@ from responders.log import SessionLog
 class _Counting(Responder):
     """A responder without state whose log-odds depend on item and position alone."""
 
-    reads_history: ClassVar[bool] = False
-    trained_by_gradient: ClassVar[bool] = False
+    reads_history = False
+    trained_by_gradient = False
 
     def start(self, user: Tensor) -> State:
         """Return an empty state; see `Responder.start`."""

@@ -17,8 +17,8 @@ from responders.counts import count
 from responders.errors import InputError, near_matches
 from responders.leaving import fit_hazard
 from responders.log import SessionLog
-from responders.metrics import CONTEXT, best_threshold, evaluate, predict
-from responders.split import split_users
+from responders.metrics import best_threshold, evaluate, predict
+from responders.split import CONTEXT, FRACTIONS, make_split, seen_in
 from responders.storage import read_json, write_json
 from responders.training import STATE, TrainConfig, Trainer
 
@@ -38,8 +38,10 @@ def parse_options(name: str, settings: dict[str, Any]) -> tuple[dict[str, Any], 
     Raises:
         InputError: an unknown name, or a value of another type than the default's.
     """
-    options = default_options(responder_class(name))
-    training = asdict(TrainConfig())
+    kind = responder_class(name)
+    options = default_options(kind)
+    defaults = TrainConfig(learning_rate=kind.learning_rate)
+    training = asdict(defaults)
     types = get_type_hints(TrainConfig)
     chosen: dict[str, Any] = {}
     config: dict[str, Any] = {}
@@ -51,7 +53,7 @@ def parse_options(name: str, settings: dict[str, Any]) -> tuple[dict[str, Any], 
         else:
             known = [*options, *(f.name for f in fields(TrainConfig))]
             raise InputError(f"setting {key!r} is unknown to {name}; {near_matches(key, known)}")
-    return chosen, replace(TrainConfig(), **config)
+    return chosen, replace(defaults, **config)
 
 
 def typed(key: str, value: Any, kind: type) -> Any:
@@ -80,20 +82,19 @@ def pick_device(device: str) -> torch.device:
 
 
 def make_contexts(
-    log: SessionLog, counted: np.ndarray, users: np.ndarray | None = None
+    log: SessionLog, users: np.ndarray, counted: tuple[SessionLog, np.ndarray] | None = None
 ) -> SessionLog:
     """Return the users with whom a simulation starts: the first slates of up to 1,000 sessions.
 
     Args:
         log: the log.
-        counted: sessions whose impressions and clicks the catalogue's attributes `shown` and
-            `clicked` count.
-        users: sessions to take, by default `counted`.
+        users: [K] sessions to take.
+        counted: a log and its sessions whose impressions and clicks the catalogue's attributes
+            `shown` and `clicked` count; by default `log` and `users`.
     """
-    users = counted if users is None else users
     step = max(len(users) // _CONTEXT_USERS, 1)
     contexts = log.select(users[::step][:_CONTEXT_USERS], first_slates=_CONTEXT_SLATES)
-    shown, clicked = (c.sum(1) for c in count(log, counted))
+    shown, clicked = (c.sum(1) for c in count(*(counted or (log, users))))
     attributes = log.catalogue.attributes | {"shown": shown, "clicked": clicked}
     return replace(
         contexts, catalogue=replace(log.catalogue, attributes=attributes), propensity=None
@@ -107,6 +108,7 @@ def fit(
     settings: dict[str, Any] | None = None,
     *,
     seed: int = 0,
+    by: str = "user",
     resume: bool = False,
     device: str = "auto",
     progress: bool = True,
@@ -115,11 +117,13 @@ def fit(
     """Train the responder `name` on `log`, evaluate it on held-out users and save it in `out`.
 
     Args:
-        log: the log; its users are split 80/10/10 by `seed`.
+        log: the log.
         name: a key of `responders.build.RESPONDERS`.
         out: folder of the checkpoint, its card and the TensorBoard run.
         settings: options of the responder and of `TrainConfig`.
-        seed: fixes the split and the training.
+        seed: fixes the split by user and the training.
+        by: user = 80 % of the users train, 10 % validate, 10 % test; time = the first 80 % of the
+            slates train, and so on; see `responders.split`.
         resume: go on with an interrupted training in `out`.
         device: auto, cpu or cuda.
         progress: show progress bars.
@@ -137,12 +141,14 @@ def fit(
         "options": options,
         "training": asdict(config),
         "seed": seed,
+        "split": by,
         "log": log.fingerprint(),
     }
     if _already_finished(out, run, resume):
         return load_checkpoint(out, log.catalogue)
-    split = split_users(log, seed)
-    responder, description = build(name, log, split["train"], options, seed)
+    split = make_split(log, by, seed)
+    past, trained_on = seen_in(log, split["train"])
+    responder, description = build(name, past, trained_on, options, seed)
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / RUN, run)
     training: dict[str, Any] = {"by": "counting"}
@@ -166,15 +172,14 @@ def fit(
 
     threshold = best_threshold(answers("validation"))
     metrics = evaluate(answers("test"), threshold, seed=seed)
-    contexts = make_contexts(
-        log, split["train"], np.sort(np.r_[split["validation"], split["test"]])
-    )
+    held_out = np.union1d(split["validation"].sessions, split["test"].sessions)
+    contexts = make_contexts(log, held_out, (past, trained_on))
     card = {
         "synthetic": log.synthetic,
         "responder": description,
         "parameters": sum(p.numel() for p in responder.parameters()),
         "data": {**log.card, "fingerprint": run["log"], "summary": _counts(log)},
-        "split": {"by": "user", "seed": seed, "fractions": [0.8, 0.1, 0.1], "context": CONTEXT},
+        "split": {"by": by, "seed": seed, "fractions": FRACTIONS, "context": CONTEXT},
         "training": training,
         "threshold": threshold,
         "metrics": {k: v for k, v in metrics.items() if k != "by_position"},
@@ -183,7 +188,7 @@ def fit(
         "command": command,
         "versions": versions(),
     }
-    save_checkpoint(out, responder, card, contexts, fit_hazard(log, split["train"]))
+    save_checkpoint(out, responder, card, contexts, fit_hazard(past, trained_on))
     (out / STATE).unlink(missing_ok=True)
     return load_checkpoint(out, log.catalogue)
 

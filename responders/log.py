@@ -183,13 +183,14 @@ class SessionLog:
             yield rows[first : first + _CHUNK]
 
     def select(
-        self, sessions: Sequence[int] | np.ndarray, first_slates: int | None = None
+        self, sessions: Sequence[int] | np.ndarray, first_slates: int | np.ndarray | None = None
     ) -> SessionLog:
         """Return a log of `sessions` alone (indices or a mask), in that order, same catalogue.
 
         Args:
             sessions: [K] session indices, or an [E] boolean mask.
-            first_slates: keep at most so many slates at the start of each session.
+            first_slates: keep at most so many slates at the start of each session; a number, or
+                one for each of the K sessions.
         """
         sessions = np.asarray(sessions)
         if sessions.dtype == bool:
@@ -197,9 +198,9 @@ class SessionLog:
         length = self.session_length[sessions]
         rows = self.rows(sessions)
         if first_slates is not None:
+            kept = np.minimum(length, first_slates)
             within = np.arange(len(rows)) - np.repeat(np.cumsum(length) - length, length)
-            rows = rows[within < first_slates]
-            length = np.minimum(length, first_slates)
+            rows, length = rows[within < np.repeat(kept, length)], kept
         users, user = np.unique(self.user[sessions], return_inverse=True)
         return SessionLog(
             slate=self.slate[rows],

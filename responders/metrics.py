@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from sklearn.metrics import f1_score, precision_recall_curve, roc_auc_score
 
-from responders.base import Responder
-from responders.batch import make_batch, plan_batches
+from responders.base import Responder, take_rows
+from responders.batch import Part, SessionBatch, make_batch, plan_batches
 from responders.errors import InputError
 from responders.log import SessionLog
 from responders.progress import progress_bar
 
-CONTEXT = 0.8
-"""Share of a test session's slates that only serve as history (arXiv 2409.20055)."""
+METRICS = ("auc", "f1", "accuracy", "log_loss", "perplexity", "ece")
+"""What `evaluate` measures with intervals."""
 
 _BINS = 15
 _TINY = 1e-12
@@ -48,49 +48,53 @@ class Predictions:
         return 1 / (1 + np.exp(-self.logit))
 
 
-def counted(length: np.ndarray, context: float) -> np.ndarray:
-    """Return how many slates at the start of sessions of `length` slates are context: ⌊c·R⌋."""
-    return np.floor(context * length + 1e-9).astype(np.int64)
-
-
 @torch.inference_mode()
 def predict(
     responder: Responder,
     log: SessionLog,
-    sessions: np.ndarray,
+    part: Part,
     *,
-    context: float = CONTEXT,
     batch_size: int = 256,
     device: torch.device | str = "cpu",
     progress: bool = False,
+    draws: int = 0,
 ) -> Predictions:
-    """Evaluate `responder` on `sessions`, teacher-forced: each position given all before it.
+    """Say how likely each counted click of `part` was, given all before it (*conditional*).
+
+    With `draws`, given all before its slate but not the clicks in the slate itself
+    (*unconditional*): the mean probability over so many answers that the responder draws. For a
+    responder that does not read clicks above the two are the same.
 
     Args:
         responder: in whatever mode; it is evaluated in eval mode and left as it was.
         log: the log.
-        sessions: [K] session indices.
-        context: the first ⌊context · R⌋ slates of a session of R are history and not counted.
+        part: the sessions, and which of their slates count.
         batch_size: sessions at a time.
         device: where the responder lies.
         progress: show a progress bar.
+        draws: answers per slate for unconditional predictions; 0 = conditional ones.
     """
     training = responder.training
     responder.eval()
     logits, clicks, places, owners = [], [], [], []
-    groups = plan_batches(log, sessions, batch_size)
+    groups = plan_batches(part, batch_size)
     silent = not progress
+    generator = torch.Generator(device).manual_seed(0)
     for group in progress_bar(groups, desc="evaluate", unit="batch", disable=silent, leave=False):
         batch = make_batch(log, group)
         step = torch.arange(batch.slate.shape[1])
-        first = torch.from_numpy(counted(batch.length.numpy(), context))
-        keep = batch.shown & (step >= first[:, None]).unsqueeze(-1)
-        logit = responder(batch.to(device)).double().cpu()
+        counted = (step >= torch.from_numpy(group.first)[:, None]) & (step < batch.length[:, None])
+        keep = batch.shown & counted.unsqueeze(-1)
+        if draws and responder.reads_clicks_above:
+            logit = _unconditional(responder, batch.to(device), counted, draws, generator)
+        else:
+            logit = responder(batch.to(device))
+        logit = logit.double().cpu()
         b, _, s = torch.nonzero(keep, as_tuple=True)
         logits.append(logit[keep].numpy())
         clicks.append(batch.click[keep].numpy() > 0)
         places.append(s.numpy())
-        owners.append(group[b.numpy()])
+        owners.append(group.sessions[b.numpy()])
     responder.train(training)
     session = np.concatenate(owners)
     return Predictions(
@@ -100,6 +104,27 @@ def predict(
         user=log.user[session].astype(np.int64),
         session=session,
     )
+
+
+def _unconditional(
+    responder: Responder,
+    batch: SessionBatch,
+    counted: torch.Tensor,
+    draws: int,
+    generator: torch.Generator,
+) -> torch.Tensor:
+    """Return log-odds [B, R, S] of the counted [B, R] slates, clicks in the slate averaged out."""
+    state = responder.start(batch.user)
+    logits = torch.zeros(batch.slate.shape, device=batch.slate.device)
+    for r in range(batch.slate.shape[1]):
+        slate, wanted = batch.slate[:, r], counted[:, r].nonzero().squeeze(1).to(batch.slate.device)
+        many = wanted.repeat_interleave(draws)
+        if len(many):
+            answer = responder.respond(take_rows(state, many), slate[many], generator)
+            mean = answer.probability.view(len(wanted), draws, -1).double().mean(1)
+            logits[wanted, r] = torch.logit(mean, eps=1e-7).float()
+        state = responder.observe(state, slate, batch.click[:, r])
+    return logits
 
 
 def log_loss(logit: np.ndarray, click: np.ndarray) -> float:

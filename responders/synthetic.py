@@ -8,7 +8,7 @@ Each effect has one parameter that turns it off. Everything made here is synthet
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -170,8 +170,8 @@ class KnownTruth(Responder):
         settings: as keywords, see `TruthSettings`.
     """
 
-    reads_clicks_above: ClassVar[bool] = True
-    trained_by_gradient: ClassVar[bool] = False
+    reads_clicks_above = True
+    trained_by_gradient = False
 
     def __init__(self, shape: LogShape, **settings: Any) -> None:
         super().__init__(shape)

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -23,14 +23,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.nn import functional as F
 from torch.utils.tensorboard import SummaryWriter
 
 from responders.base import Responder
-from responders.batch import SessionBatch, make_batch, plan_batches
+from responders.batch import Part, SessionBatch, make_batch, plan_batches
 from responders.errors import InputError
 from responders.log import SessionLog
-from responders.metrics import Predictions, log_loss, predict
+from responders.metrics import log_loss, predict
 from responders.progress import progress_bar
 
 STATE = "resume.safetensors"
@@ -81,13 +80,7 @@ class _Progress:
     best_epoch: int = -1
     learning_rate: float = 0.0
     seconds: float = 0.0
-
-
-def loss_of(responder: Responder, batch: SessionBatch) -> Tensor:
-    """Return the binary cross-entropy (nats) summed over the shown positions of `batch`."""
-    shown = batch.shown
-    logits = responder(batch)[shown].float()
-    return F.binary_cross_entropy_with_logits(logits, batch.click[shown], reduction="sum")
+    measures: dict[str, float] = field(default_factory=dict)
 
 
 class Trainer:
@@ -96,7 +89,7 @@ class Trainer:
     Args:
         responder: built and initialised.
         log: the log.
-        split: sessions under `train` and `validation`.
+        split: what trains under `train`, what decides when to stop under `validation`.
         config: how.
         out: folder of the resumable state and the TensorBoard run.
         seed: fixes everything.
@@ -108,7 +101,7 @@ class Trainer:
         self,
         responder: Responder,
         log: SessionLog,
-        split: dict[str, np.ndarray],
+        split: dict[str, Part],
         config: TrainConfig,
         out: Path,
         *,
@@ -158,14 +151,14 @@ class Trainer:
         state, began = self.state, time.monotonic()
         spent = state.seconds
         rng = np.random.default_rng([self.seed, state.epoch])
-        plan = plan_batches(self.log, self.split["train"], self.config.batch_size, rng)
+        plan = plan_batches(self.split["train"], self.config.batch_size, rng)
         self.responder.train()
         for group in self.optimiser.param_groups:
             group["lr"] = state.learning_rate
         with self._bar(len(plan)) as bar:
             bar.update(state.batch)
-            for sessions in plan[state.batch :]:
-                self._step(make_batch(self.log, sessions))
+            for part in plan[state.batch :]:
+                self._step(make_batch(self.log, part))
                 bar.update()
                 bar.set_postfix(loss=f"{state.loss_sum / state.positions:.4f}", refresh=False)
                 state.seconds = spent + time.monotonic() - began
@@ -185,7 +178,7 @@ class Trainer:
             torch.autocast("cuda", torch.bfloat16) if self.device.type == "cuda" else nullcontext()
         )
         with amp:
-            loss = loss_of(self.responder, batch)
+            loss, measures = self.responder.training_loss(batch)
         positions = int(batch.shown.sum())
         total = float(loss.detach())
         if not np.isfinite(total):
@@ -198,18 +191,21 @@ class Trainer:
         torch.nn.utils.clip_grad_norm_(self.responder.parameters(), self.config.clip)
         self.optimiser.step()
         state.loss_sum += total
+        for name, value in measures.items():
+            state.measures[name] = state.measures.get(name, 0.0) + float(value)
         state.positions += positions
         state.step += 1
         state.batch += 1
 
     def _validate(self, board: SummaryWriter) -> None:
         state = self.state
-        result = self.predict("validation", context=0.0)
+        result = predict(self.responder, self.log, self.split["validation"], device=self.device)
         loss = log_loss(result.logit, result.click)
         row = {
-            "train_log_loss": state.loss_sum / state.positions,
+            "train_loss": state.loss_sum / state.positions,
             "validation_log_loss": loss,
             "learning_rate": state.learning_rate,
+            **{name: total / state.batch for name, total in state.measures.items()},
         }
         for name, value in row.items():
             board.add_scalar(name, value, state.epoch)
@@ -219,11 +215,7 @@ class Trainer:
         else:
             state.learning_rate /= 2
         state.epoch, state.batch, state.loss_sum, state.positions = state.epoch + 1, 0, 0.0, 0
-
-    def predict(self, part: str, context: float) -> Predictions:
-        """Return predictions on a part of the split; see `responders.metrics.predict`."""
-        sessions = self.split[part]
-        return predict(self.responder, self.log, sessions, context=context, device=self.device)
+        state.measures = {}
 
     def _bar(self, total: int) -> Any:
         name = f"epoch {self.state.epoch + 1}/{self.config.epochs}"

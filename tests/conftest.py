@@ -1,6 +1,7 @@
 """Small logs and responders that many tests share."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -72,9 +73,10 @@ def random_responder(name: str, items: int = 9, positions: int = 4, features: in
             )
         )
     shape = LogShape(items, positions, features)
+    name, variant = VARIANTS.get(name, (name, {}))
     kind = RESPONDERS[name]
     options = default_options(kind)
-    options |= {k: 8 for k in ("embedding_size", "hidden_size") if k in options}
+    options |= {k: 8 for k in ("embedding_size", "hidden_size") if k in options} | variant
     responder = kind(shape, **options).eval()
     with torch.no_grad():
         for parameter in responder.parameters():
@@ -87,7 +89,17 @@ def random_responder(name: str, items: int = 9, positions: int = 4, features: in
     return responder
 
 
-EVERY_RESPONDER = [*RESPONDERS, "known_truth", "known_truth_hidden"]
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    **{
+        f"slate_gru {readout}": ("slate_gru", {"readout": readout})
+        for readout in ("threshold", "soft", "sample", "differentiable_sample")
+    },
+    "session_transformer window": ("session_transformer", {"window": 2}),
+    "scot window": ("scot", {"window": 3, "layers": 2}),
+}
+"""Settings that change how a responder works, by a name for the tests."""
+
+EVERY_RESPONDER = [*RESPONDERS, *VARIANTS, "known_truth", "known_truth_hidden"]
 
 
 @pytest.fixture(params=EVERY_RESPONDER)

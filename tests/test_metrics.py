@@ -8,7 +8,8 @@ from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 from sklearn.metrics import log_loss as sk_log_loss
 
 from responders import InputError, SessionLog
-from responders.metrics import Predictions, best_threshold, counted, evaluate, predict
+from responders.batch import Part
+from responders.metrics import Predictions, best_threshold, evaluate, predict
 from tests.conftest import random_responder
 
 
@@ -82,21 +83,22 @@ def test_nothing_to_evaluate_is_refused() -> None:
         evaluate(none, 0.5)
 
 
-def test_context_is_the_papers() -> None:
-    np.testing.assert_array_equal(
-        counted(np.array([1, 2, 3, 5, 10, 100]), 0.8), [0, 1, 2, 4, 8, 80]
-    )
+def test_context_is_the_papers(small_log: SessionLog) -> None:
+    """⌊0.8 R⌋ slates are history."""
+    part = Part.of(small_log, np.arange(small_log.n_sessions), 0.8)
+    first = dict(zip(part.end.tolist(), part.first.tolist(), strict=True))
+    assert [first[r] for r in (3, 4, 5, 10, 12)] == [2, 3, 4, 8, 9]
 
 
 def test_only_real_positions_after_the_context_count(small_log: SessionLog) -> None:
     responder = random_responder("pbm", len(small_log.catalogue), small_log.n_positions, 3)
     sessions = np.arange(0, 100)
-    found = predict(responder, small_log, sessions, context=0.8)
+    found = predict(responder, small_log, Part.of(small_log, sessions, 0.8))
     expected = sum(
         int((small_log.slate[small_log.rows([e])][int(0.8 * n + 1e-9) :] >= 0).sum())
         for e, n in zip(sessions, small_log.session_length[sessions], strict=True)
     )
     assert len(found.click) == expected
-    whole = predict(responder, small_log, sessions, context=0.0)
+    whole = predict(responder, small_log, Part.of(small_log, sessions))
     assert len(whole.click) == (small_log.slate[small_log.rows(sessions)] >= 0).sum()
     assert whole.click.sum() == small_log.response[small_log.rows(sessions)].sum()

@@ -8,7 +8,7 @@ import torch
 
 from responders import InputError, SessionLog
 from responders.base import unroll
-from responders.batch import make_batch
+from responders.batch import Part, make_batch
 from responders.metrics import evaluate, predict
 from responders.slate_rules import SlateRules
 from responders.synthesize import POLICIES, synthesize
@@ -20,7 +20,8 @@ OFF = {"taste": 0.0, "competition": 0.0, "click_effect": 0.0, "fatigue": 0.0}
 def test_the_log_is_drawn_from_the_stated_probabilities(small_log: SessionLog) -> None:
     truth = truth_of(small_log)
     assert truth is not None
-    found = evaluate(predict(truth, small_log, np.arange(600), context=0), 0.5, resamples=0)
+    everyone = Part.of(small_log, np.arange(600))
+    found = evaluate(predict(truth, small_log, everyone), 0.5, resamples=0)
     n = found["n_positions"]
     assert found["predicted_rate"] == pytest.approx(found["click_rate"], abs=4 * (0.1 / n) ** 0.5)
     assert found["ece"] < 0.02
@@ -30,10 +31,11 @@ def test_no_other_responder_beats_the_truth(small_log: SessionLog) -> None:
     """Bayes optimum: a wrong world's log-loss is higher on the same log."""
     truth = truth_of(small_log)
     assert truth is not None
-    best = evaluate(predict(truth, small_log, np.arange(600), context=0), 0.5, resamples=0)
+    everyone = Part.of(small_log, np.arange(600))
+    best = evaluate(predict(truth, small_log, everyone), 0.5, resamples=0)
     for effect in ("taste", "fatigue", "competition", "position_bias"):
         wrong = make_truth(truth.settings.changed(**{effect: 0.0}))
-        found = evaluate(predict(wrong, small_log, np.arange(600), context=0), 0.5, resamples=0)
+        found = evaluate(predict(wrong, small_log, everyone), 0.5, resamples=0)
         assert found["log_loss"] > best["log_loss"], effect
 
 
@@ -131,12 +133,12 @@ def test_hidden_taste_gives_an_estimated_ceiling_that_learns_from_clicks(tmp_pat
     log = synthesize(tmp_path / "log", world, 500, progress=False)
     truth = truth_of(log)
     assert truth is not None
-    found = evaluate(predict(truth, log, np.arange(500), context=0), 0.5, resamples=0)
+    found = evaluate(predict(truth, log, Part.of(log, np.arange(500))), 0.5, resamples=0)
     assert found["ece"] < 0.03
     blind = make_truth(world.changed(hidden=0.0))  # takes what is visible for the whole taste
-    worse = evaluate(predict(blind, log, np.arange(500), context=0), 0.5, resamples=0)
+    worse = evaluate(predict(blind, log, Part.of(log, np.arange(500))), 0.5, resamples=0)
     assert found["log_loss"] < worse["log_loss"]
-    batch = make_batch(log, np.arange(20))
+    batch = make_batch(log, Part.of(log, np.arange(20)))
     with torch.no_grad():
         torch.testing.assert_close(truth(batch), unroll(truth, batch))
 

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from responders import Catalogue, InputError, SessionLog
+from responders.batch import Part
 from responders.build import build
 from responders.checkpoint import load_checkpoint
 from responders.classic import PBM
@@ -24,22 +25,22 @@ from responders.training import Interrupted, TrainConfig, Trainer
 
 
 def loss(responder: Any, log: SessionLog, sessions: np.ndarray) -> float:
-    found = predict(responder, log, sessions, context=0)
+    found = predict(responder, log, Part.of(log, sessions))
     return log_loss(found.logit, found.click)
 
 
 def test_the_split_is_by_user_exact_and_stable(small_log: SessionLog) -> None:
     split = split_users(small_log, seed=3)
-    users = [set(small_log.user[split[part]]) for part in PARTS]
+    users = [set(small_log.user[split[part].sessions]) for part in PARTS]
     assert [len(u) for u in users] == [480, 60, 60]
     assert not users[0] & users[1]
     assert not users[0] & users[2]
     shuffled = small_log.select(np.random.default_rng(0).permutation(small_log.n_sessions))
-    again = split_users(shuffled, seed=3)["test"]
+    again = split_users(shuffled, seed=3)["test"].sessions
     assert set(shuffled.users.ids[shuffled.user[again]]) == set(
-        small_log.users.ids[small_log.user[split["test"]]]
+        small_log.users.ids[small_log.user[split["test"].sessions]]
     )
-    assert set(split_users(small_log, seed=4)["test"]) != set(split["test"])
+    assert set(split_users(small_log, seed=4)["test"].sessions) != set(split["test"].sessions)
 
 
 def test_a_log_too_small_to_split_is_refused(small_log: SessionLog) -> None:
@@ -65,9 +66,11 @@ def test_some_one_slate_sessions_are_fine(small_log: SessionLog, tmp_path: Path)
 
 def test_training_beats_the_start_and_the_counts(small_log: SessionLog, trained: Path) -> None:
     split = split_users(small_log)
-    untrained, _ = build("session_gru", small_log, split["train"], {"hidden_size": 16})
+    untrained, _ = build("session_gru", small_log, split["train"].sessions, {"hidden_size": 16})
     learned = load_checkpoint(trained).responder
-    assert loss(learned, small_log, split["test"]) < loss(untrained, small_log, split["test"])
+    assert loss(learned, small_log, split["test"].sessions) < loss(
+        untrained, small_log, split["test"].sessions
+    )
 
 
 def test_pbm_recovers_the_true_examination(tmp_path: Path) -> None:
@@ -87,7 +90,7 @@ def test_pbm_recovers_the_true_examination(tmp_path: Path) -> None:
 def test_svd_reads_the_training_users_alone(small_log: SessionLog) -> None:
     from responders.features import item_features
 
-    train = split_users(small_log)["train"]
+    train = split_users(small_log)["train"].sessions
     found = item_features(small_log, train, "svd", 4)
     blind = np.array(small_log.response)
     others = np.setdiff1d(np.arange(small_log.n_sessions), train)
@@ -139,7 +142,7 @@ def test_an_interrupted_run_resumes_to_the_same_weights(
     config = TrainConfig(epochs=3, batch_size=128)
 
     def trainer(kind: type[Trainer], name: str) -> Trainer:
-        responder, _ = build("session_gru", small_log, split["train"], {"hidden_size": 8})
+        responder, _ = build("session_gru", small_log, split["train"].sessions, {"hidden_size": 8})
         return kind(responder, small_log, split, config, tmp_path / name, progress=False)
 
     whole = trainer(Trainer, "whole").run().state_dict()
@@ -176,7 +179,7 @@ def test_training_does_not_touch_the_global_random_state(
 
 def test_a_loss_that_explodes_is_named(small_log: SessionLog, tmp_path: Path) -> None:
     split = split_users(small_log)
-    responder, _ = build("mf", small_log, split["train"], {})
+    responder, _ = build("mf", small_log, split["train"].sessions, {})
     with torch.no_grad():
         responder.bias.fill_(float("nan"))
     trainer = Trainer(responder, small_log, split, TrainConfig(), tmp_path / "o", progress=False)

@@ -1,0 +1,108 @@
+"""Several responders as one: the mean of what they say, and how far they disagree."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from responders.base import Responder, Response, State, draw_uniform
+from responders.batch import SessionBatch
+from responders.catalogue import Catalogue
+from responders.errors import InputError
+
+
+class Ensemble(Responder):
+    """The mean of the probabilities of several responders of one catalogue.
+
+    Each member sees the same slates and clicks and keeps its own state. `disagreement` says how
+    uncertain the simulation is where the log says little: the members' deviation.
+
+    Args:
+        members: at least one responder, all for the same items, positions and user features.
+    """
+
+    def __init__(self, members: Sequence[Responder]) -> None:
+        if not members:
+            raise InputError("an ensemble needs at least one responder")
+        for i, member in enumerate(members):
+            if member.shape != members[0].shape:
+                raise InputError(
+                    f"member {i} answers {member.shape}, member 0 {members[0].shape}: all members "
+                    "of an ensemble must be trained on one catalogue"
+                )
+        super().__init__(members[0].shape)
+        self.members: Sequence[Responder] = nn.ModuleList(members)  # type: ignore[assignment]
+        self.reads_history = any(m.reads_history for m in members)
+        self.reads_clicks_above = any(m.reads_clicks_above for m in members)
+        self.trained_by_gradient = False
+
+    def extend(self, catalogue: Catalogue) -> None:
+        """Make room for cold items in every member."""
+        for member in self.members:
+            member.extend(catalogue)
+        self.shape = self.members[0].shape
+
+    def state_of(self, state: State, i: int) -> State:
+        """Return the state of member `i`."""
+        head = f"{i}."
+        return {k.removeprefix(head): v for k, v in state.items() if k.startswith(head)}
+
+    def _joined(self, states: Sequence[State]) -> State:
+        return {f"{i}.{k}": v for i, state in enumerate(states) for k, v in state.items()}
+
+    def start(self, user: Tensor) -> State:
+        """Return the state of new users; see `Responder.start`."""
+        return self._joined([member.start(user) for member in self.members])
+
+    def observe(self, state: State, slate: Tensor, click: Tensor) -> State:
+        """Return the state after the slate; see `Responder.observe`."""
+        return self._joined(
+            [m.observe(self.state_of(state, i), slate, click) for i, m in enumerate(self.members)]
+        )
+
+    def probabilities(self, state: State, slate: Tensor, click: Tensor | None = None) -> Tensor:
+        """Return each member's probabilities, [M, B, S]; clicks as in `Responder.logits`."""
+        return torch.stack(
+            [
+                m.logits(self.state_of(state, i), slate, click).sigmoid()
+                for i, m in enumerate(self.members)
+            ]
+        )
+
+    def logits(self, state: State, slate: Tensor, click: Tensor | None = None) -> Tensor:
+        """Return the log-odds [B, S] of the mean probability; see `Responder.logits`."""
+        return torch.logit(self.probabilities(state, slate, click).mean(0), eps=1e-7)
+
+    def forward(self, batch: SessionBatch) -> Tensor:
+        """Return log-odds [B, R, S]; see `Responder.forward`."""
+        mean = torch.stack([member(batch).sigmoid() for member in self.members]).mean(0)
+        return torch.logit(mean, eps=1e-7)
+
+    def respond(
+        self,
+        state: State,
+        slate: Tensor,
+        generator: torch.Generator | None = None,
+        *,
+        uniform: Tensor | None = None,
+    ) -> Response:
+        """Draw clicks; `disagreement` is the members' deviation. See `Responder.respond`.
+
+        Where a member reads the clicks above, the members are asked once for every position.
+        """
+        uniform = draw_uniform(slate, generator, uniform)
+        shown = slate >= 0
+        click = torch.zeros_like(shown)
+        steps = range(slate.shape[1]) if self.reads_clicks_above else [slice(None)]
+        for s in steps:
+            p = self.probabilities(state, slate, click.float())
+            mean = torch.logit(p.mean(0), eps=1e-7).sigmoid()
+            click[:, s] = ((uniform < mean) & shown)[:, s]
+        return Response(
+            click,
+            torch.where(shown, mean, 0.0),
+            self.observe(state, slate, click),
+            torch.where(shown, p.std(0, correction=0), 0.0),
+        )

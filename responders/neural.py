@@ -1,0 +1,211 @@
+"""What all neural responders share: item vectors, the readout, and the next-click head."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from responders.base import LogShape, Responder, State, click_loss
+from responders.batch import SessionBatch
+from responders.counts import position_log_odds
+from responders.errors import InputError
+from responders.features import ItemEncoder
+from responders.kernels import linear_cross_entropy
+from responders.log import SessionLog
+
+
+class Evaluation(NamedTuple):
+    """What a neural responder says of a batch of sessions."""
+
+    logits: Tensor  # [B, R, S] log-odds of a click
+    memory: Tensor | None  # [B, R, M] what it remembers before each slate; for the next-click head
+
+
+class Readout(nn.Module):
+    """Log-odds of a click: w·h + e·Qh + item bias + position bias, h a hidden state of H numbers.
+
+    Args:
+        size: d of the item vectors.
+        n_positions: S.
+        hidden_size: H.
+    """
+
+    def __init__(self, size: int, n_positions: int, hidden_size: int) -> None:
+        super().__init__()
+        self.position_bias = nn.Embedding(n_positions, 1)
+        self.match = nn.Linear(hidden_size, size)
+        self.out = nn.Linear(hidden_size, 1)
+        nn.init.zeros_(self.position_bias.weight)
+
+    def initialise(self, log: SessionLog, sessions: np.ndarray) -> None:
+        """Start from the training click rates by position."""
+        with torch.no_grad():
+            self.position_bias.weight.copy_(position_log_odds(log, sessions).unsqueeze(1))
+            self.out.bias.zero_()
+
+    def forward(self, hidden: Tensor, item: Tensor, item_bias: Tensor, place: Tensor) -> Tensor:
+        """Return log-odds [...].
+
+        Args:
+            hidden: [..., H].
+            item: [..., d] vectors.
+            item_bias: [..., 1].
+            place: [...] int64 position in the slate.
+        """
+        logits = (self.match(hidden) * item).sum(-1) + self.out(hidden).squeeze(-1)
+        return logits + (item_bias + self.position_bias(place)).squeeze(-1)
+
+
+class NeuralResponder(Responder):
+    """Base of the neural responders.
+
+    Subclasses make their modules in `_build`, evaluate whole sessions in `evaluate` and say in
+    `memory` what they remember of a user between slates. With `next_click` > 0 a second head
+    predicts from that memory which items of the whole catalogue are clicked next, a softmax whose
+    cross-entropy, times `next_click`, is added to the training loss.
+
+    Args:
+        shape: sizes of the log.
+        item_features: [N, K] given item vectors for the embeddings that need them.
+        embedding: learned, svd, explicit or content.
+        embedding_size: d.
+        min_shown: items shown less often in training share the unknown item's vector.
+        hidden_size: H, units of the network.
+        next_click: weight of the next-click loss.
+    """
+
+    def __init__(
+        self,
+        shape: LogShape,
+        item_features: Tensor | None = None,
+        *,
+        embedding: str = "learned",
+        embedding_size: int = 32,
+        min_shown: int = 10,
+        hidden_size: int = 64,
+        next_click: float = 0.0,
+    ) -> None:
+        super().__init__(shape)
+        self.items = ItemEncoder(shape.n_items, embedding_size, embedding, item_features, min_shown)
+        self.readout = Readout(embedding_size, shape.n_positions, hidden_size)
+        self.hidden_size, self.next_click = hidden_size, next_click
+        memory_size = self._build()
+        self.pick = nn.Linear(memory_size, embedding_size) if next_click else None
+
+    def _build(self) -> int:
+        """Make the modules of the subclass; return M, the size of its memory."""
+        raise NotImplementedError
+
+    def evaluate(self, batch: SessionBatch) -> Evaluation:
+        """Evaluate whole sessions at once."""
+        raise NotImplementedError
+
+    def memory(self, state: State) -> Tensor:
+        """Return what is remembered of the users, [B, M]."""
+        raise NotImplementedError
+
+    def forward(self, batch: SessionBatch) -> Tensor:
+        """Return log-odds [B, R, S]; see `Responder.forward`."""
+        return self.evaluate(batch).logits
+
+    def initialise(self, log: SessionLog, sessions: np.ndarray) -> None:
+        """Start from the training click rates by position; send rare items to the unknown row."""
+        for module in self.children():
+            initialise = getattr(module, "initialise", None)
+            if callable(initialise):
+                initialise(log, sessions)
+
+    def training_loss(self, batch: SessionBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss of clicks, and of next clicks where asked for."""
+        found = self.evaluate(batch)
+        extra, measures = self.next_click_loss(batch, found.memory)
+        return click_loss(found.logits, batch) + extra, measures
+
+    def next_click_loss(
+        self, batch: SessionBatch, memory: Tensor | None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the weighted next-click loss, summed over clicks, and its mean to log.
+
+        Args:
+            batch: of sessions.
+            memory: [B, R, M] before each slate; None without the head.
+        """
+        if self.pick is None or memory is None:
+            return batch.click.new_zeros(()), {}
+        b, r, s = torch.nonzero(batch.click > 0, as_tuple=True)
+        target = self.items.lookup[batch.slate[b, r, s] + 1]
+        target = torch.where(target == self.items.unknown, -100, target)
+        known = torch.arange(self.shape.n_items, device=target.device)
+        next_loss = linear_cross_entropy(
+            self.pick(memory[b, r]), self.items(known), target, reduction="sum"
+        )
+        mean = next_loss.detach() / (target >= 0).sum().clamp(min=1)
+        return self.next_click * next_loss, {"next_click_loss": mean}
+
+    def next_click_logits(self, state: State) -> Tensor:
+        """Return the next-click scores [B, N] of all items: log-odds up to a constant of the user.
+
+        Raises:
+            InputError: the responder was built with next_click=0.
+        """
+        if self.pick is None:
+            raise InputError("this responder has no next-click head: train it with next_click > 0")
+        rows = self.items.lookup[1:]
+        return self.pick(self.memory(state)) @ self.items(rows).t()
+
+
+def compact(filled: Tensor) -> Tensor:
+    """Return the order [B, L'] int64 that puts the filled places [B, L] first, L' the most filled.
+
+    Gathering by it drops what is empty in every row; `scatter_back` undoes it.
+    """
+    order = torch.argsort(~filled, dim=1, stable=True)
+    return order[:, : max(int(filled.sum(1).max()), 1)]
+
+
+def gather(x: Tensor, order: Tensor) -> Tensor:
+    """Return x [B, L, ...] in the order [B, L']."""
+    index: Any = order.view(*order.shape, *[1] * (x.ndim - 2)).expand(*order.shape, *x.shape[2:])
+    return x.gather(1, index)
+
+
+def before(states: Tensor, first: Tensor, filled: Tensor) -> Tensor:
+    """Return the state before each slate [B, R, H], of states after each filled position.
+
+    Args:
+        states: [B, L, H] in compact order.
+        first: [B, H] the state before the session.
+        filled: [B, R, S] bool.
+    """
+    n_before = filled.sum(2).cumsum(1) - filled.sum(2)
+    states = torch.cat([first.unsqueeze(1), states], 1)
+    return gather(states, n_before)
+
+
+def last_clicked(item: Tensor, click: Tensor, filled: Tensor) -> Tensor:
+    """Return the vector [B, R, d] of the last item shown before each slate, zero if not clicked.
+
+    Args:
+        item: [B, R·S, d] vectors.
+        click: [B, R·S] float.
+        filled: [B, R, S] bool.
+    """
+    b, r, s = filled.shape
+    flat = filled.view(b, r * s)
+    place = torch.arange(r * s, device=item.device).expand(b, r * s)
+    last = torch.where(flat, place, -1).cummax(1).values.view(b, r, s)[..., -1]
+    last = nn.functional.pad(last, (1, 0), value=-1)[:, :-1]
+    index = last.clamp(min=0)
+    vector = (item * click.unsqueeze(-1)).gather(
+        1, index.unsqueeze(-1).expand(-1, -1, item.shape[-1])
+    )
+    return vector * (last >= 0).unsqueeze(-1)
+
+
+def slate_numbers(filled: Tensor) -> Tensor:
+    """Return how many slates with an item came before each slate, [B, R] int64, of [B, R, S]."""
+    some = filled.any(2)
+    return some.cumsum(1) - some.long()

@@ -1,0 +1,399 @@
+"""Attention over the whole session: SessionTransformer and SCOT (arXiv 2409.20055)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from responders.attention import Block
+from responders.base import LogShape, Response, State, draw_uniform
+from responders.batch import SessionBatch
+from responders.features import UserFeatures
+from responders.neural import (
+    Evaluation,
+    NeuralResponder,
+    before,
+    compact,
+    gather,
+    last_clicked,
+    slate_numbers,
+)
+
+
+class _Tokens(NamedTuple):
+    """Positions that have been read: what later ones may look at."""
+
+    cache: dict[str, Tensor]  # key0, value0, key1, … [B, L, H]
+    held: Tensor  # [B, L] bool, whether there is something
+    last: Tensor  # [B, H] the state after the last filled position
+    above: Tensor  # [B] table row of the last item if it was clicked, else the empty row
+
+
+class _SessionAttention(NeuralResponder):
+    """Transformer blocks over the session.
+
+    Args:
+        shape: sizes of the log.
+        item_features: as `NeuralResponder`.
+        layers: transformer blocks.
+        heads: of attention.
+        window: how far back attention reaches: slates of a SessionTransformer, clicks of a SCOT.
+        options: as `NeuralResponder`.
+    """
+
+    def __init__(
+        self,
+        shape: LogShape,
+        item_features: Tensor | None = None,
+        *,
+        layers: int = 2,
+        heads: int = 4,
+        window: int = 100,
+        **options: Any,
+    ) -> None:
+        self.layers, self.heads, self.window = layers, heads, window
+        super().__init__(shape, item_features, **options)
+
+    def _build_attention(self) -> None:
+        self.position = nn.Embedding(self.shape.n_positions, self.items.size)
+        nn.init.normal_(self.position.weight, std=0.1)
+        features = self.shape.n_user_features
+        self.users = UserFeatures(features, self.hidden_size) if features else None
+        blocks = nn.ModuleList(Block(self.hidden_size, self.heads) for _ in range(self.layers))
+        self.blocks: Sequence[Block] = blocks  # type: ignore[assignment]
+        self.norm = nn.LayerNorm(self.hidden_size)
+
+    def _base(self, user: Tensor) -> Tensor:
+        """Return what the features [B, F] say of the users, [B, H]."""
+        if self.users is None:
+            return user.new_zeros(len(user), self.hidden_size)
+        return self.users(user)
+
+    def _place(self, slate: Tensor) -> Tensor:
+        return torch.arange(slate.shape[-1], device=slate.device).expand(slate.shape)
+
+
+class SessionTransformer(_SessionAttention):
+    """Causal self-attention over all items of all slates, `window` slates back.
+
+    A position reads its item and, as the recurrent responders do, the product of the vector and
+    the click of the item above; so later positions see every click. Time enters as the number of
+    slates between two positions (rotary).
+
+    Args: as `_SessionAttention`.
+    """
+
+    reads_clicks_above = True
+
+    def _build(self) -> int:
+        self._build_attention()
+        self.lift = nn.Linear(2 * self.items.size, self.hidden_size)
+        return self.hidden_size + self.items.size
+
+    def start(self, user: Tensor) -> State:
+        """Return the state of new users; see `Responder.start`."""
+        b, base = len(user), self._base(user)
+        names = [f"{kind}{i}" for i in range(self.layers) for kind in ("key", "value")]
+        return {
+            "base": base,
+            "last": torch.zeros_like(base),
+            "above": torch.full((b,), self.items.empty, device=user.device),
+            "number": torch.zeros(b, dtype=torch.int64, device=user.device),
+            "held": torch.zeros(b, 0, dtype=torch.bool, device=user.device),
+            **{name: base.new_zeros(b, 0, self.hidden_size) for name in names},
+        }
+
+    def memory(self, state: State) -> Tensor:
+        """Return the state after the last position and the vector of its item if clicked."""
+        return torch.cat([state["last"], self.items(state["above"])], -1)
+
+    def _enter(self, base: Tensor, item: Tensor, place: Tensor, above: Tensor) -> Tensor:
+        x = self.lift(torch.cat([item + self.position(place), above], -1))
+        return x + base.unsqueeze(1)
+
+    def evaluate(self, batch: SessionBatch) -> Evaluation:
+        """Evaluate whole sessions at once."""
+        b, r, s = batch.slate.shape
+        flat = batch.slate.view(b, r * s)
+        order = compact(flat >= 0)
+        rows, click = gather(self.items.rows(flat), order), gather(batch.click.view(b, -1), order)
+        number = slate_numbers(batch.shown).repeat_interleave(s, 1).gather(1, order)
+        place = order % s
+        item, base = self.items(rows), self._base(batch.user)
+        above = F.pad(item * click.unsqueeze(-1), (0, 0, 1, 0))[:, :-1]
+        x, mask = self._enter(base, item, place, above), None
+        if r > self.window + 1:
+            gap = number.unsqueeze(2) - number.unsqueeze(1)
+            own = torch.ones_like(gap[0], dtype=torch.bool).tril()
+            mask = (own & (gap <= self.window)).unsqueeze(1)
+        for block in self.blocks:
+            x = block(x, number, mask, causal=mask is None)
+        x = self.norm(x)
+        logits = self.readout(x, item, self.items.bias(rows), place)
+        logits = logits.new_zeros(b, r * s).scatter(1, order, logits).view(b, r, s)
+        if self.pick is None:
+            return Evaluation(logits, None)
+        last = before(x, torch.zeros_like(base), batch.shown)
+        whole = self.items(self.items.rows(flat))
+        clicked = last_clicked(whole, batch.click.view(b, -1), batch.shown)
+        return Evaluation(logits, torch.cat([last, clicked], -1))
+
+    def logits(self, state: State, slate: Tensor, click: Tensor | None = None) -> Tensor:
+        """Return log-odds [B, S]; see `Responder.logits`."""
+        if click is not None:
+            return self._read(state, slate, click)[0]
+        return self._read_on(state, slate, None)[0]
+
+    def observe(self, state: State, slate: Tensor, click: Tensor) -> State:
+        """Return the state after the slate; see `Responder.observe`."""
+        return self._remember(state, self._read(state, slate, click)[1])
+
+    def respond(
+        self,
+        state: State,
+        slate: Tensor,
+        generator: torch.Generator | None = None,
+        *,
+        uniform: Tensor | None = None,
+    ) -> Response:
+        """Draw clicks position by position, each given those above; see `Responder.respond`."""
+        uniform = draw_uniform(slate, generator, uniform)
+        logits, tokens, click = self._read_on(state, slate, uniform)
+        probability = torch.where(slate >= 0, logits.sigmoid(), 0.0)
+        return Response(click, probability, self._remember(state, tokens))
+
+    def _run(
+        self, state: State, x: Tensor, filled: Tensor, new: dict[str, Tensor], held: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Run tokens x [B, n, H] of one slate; return their states and the slate's new cache.
+
+        `new` and `held` are the keys, values and filled places of the slate's tokens before them.
+        """
+        n, number = x.shape[1], state["number"].unsqueeze(1).expand(x.shape[:2])
+        own = torch.ones(n, n, dtype=torch.bool, device=x.device).tril()
+        own = (own & filled.unsqueeze(1)) | torch.eye(n, dtype=torch.bool, device=x.device)
+        past = torch.cat([state["held"], held], 1).unsqueeze(1).expand(-1, n, -1)
+        mask = torch.cat([past, own], 2).unsqueeze(1)
+        grown = {}
+        for i, block in enumerate(self.blocks):
+            attention, normed = block.attention, block.norm(x)
+            pair = attention.keys_values(normed, number)
+            both = []
+            for name, value in zip((f"key{i}", f"value{i}"), pair, strict=True):
+                grown[name] = torch.cat([new[name], value.transpose(1, 2).flatten(2)], 1)
+                whole = torch.cat([state[name], grown[name]], 1)
+                both.append(whole.unflatten(-1, (self.heads, -1)).transpose(1, 2))
+            x = block.finish(x, attention.queries(normed, number), both[0], both[1], mask)
+        return self.norm(x), grown
+
+    def _nothing(self, state: State) -> dict[str, Tensor]:
+        return {k: v[:, :0] for k, v in state.items() if k.startswith(("key", "value"))}
+
+    def _read(self, state: State, slate: Tensor, click: Tensor) -> tuple[Tensor, _Tokens]:
+        """Read a whole slate with its clicks given: log-odds [B, S] and what is left of it."""
+        order = compact(slate >= 0)
+        rows, clicked = gather(self.items.rows(slate), order), gather(click.float(), order)
+        filled = rows != self.items.empty
+        item = self.items(rows)
+        above = self.items(state["above"]).unsqueeze(1)
+        above = torch.cat([above, (item * clicked.unsqueeze(-1))[:, :-1]], 1)
+        x = self._enter(state["base"], item, order, above)
+        x, cache = self._run(state, x, filled, self._nothing(state), filled[:, :0])
+        logits = self.readout(x, item, self.items.bias(rows), order)
+        n = filled.sum(1)
+        end = (n - 1).clamp(min=0).unsqueeze(1)
+        last, row = gather(x, end).squeeze(1), rows.gather(1, end).squeeze(1)
+        here = torch.where(clicked.gather(1, end).squeeze(1) > 0, row, self.items.empty)
+        some = n > 0
+
+        def back(values: Tensor) -> Tensor:
+            index = order.unsqueeze(-1).expand(values.shape)
+            return values.new_zeros(*slate.shape, values.shape[-1]).scatter(1, index, values)
+
+        return logits.new_zeros(slate.shape).scatter(1, order, logits), _Tokens(
+            {name: back(values) for name, values in cache.items()},
+            slate >= 0,
+            torch.where(some.unsqueeze(1), last, state["last"]),
+            torch.where(some, here, state["above"]),
+        )
+
+    def _read_on(
+        self, state: State, slate: Tensor, uniform: Tensor | None
+    ) -> tuple[Tensor, _Tokens, Tensor]:
+        """Read a slate position by position, drawing clicks by `uniform` or feeding probabilities.
+
+        Returns:
+            log-odds [B, S], what is left of the slate, clicks [B, S] bool.
+        """
+        rows, places = self.items.rows(slate), self._place(slate)
+        items, bias = self.items(rows), self.items.bias(rows)
+        above, row_above, last = self.items(state["above"]), state["above"], state["last"]
+        cache, held = self._nothing(state), slate[:, :0] >= 0
+        logits, clicks = [], []
+        for s in range(slate.shape[1]):
+            one, filled = slice(s, s + 1), (slate[:, s] >= 0).unsqueeze(1)
+            x = self._enter(state["base"], items[:, one], places[:, one], above.unsqueeze(1))
+            x, cache = self._run(state, x, filled, cache, held)
+            odds = self.readout(x, items[:, one], bias[:, one], places[:, one]).squeeze(1)
+            held = torch.cat([held, filled], 1)
+            here = filled.squeeze(1)
+            if uniform is None:
+                fed, clicked = odds.sigmoid(), torch.zeros_like(here)
+            else:
+                clicked = (uniform[:, s] < odds.sigmoid()) & here
+                fed = clicked.to(odds.dtype)
+            above = torch.where(filled, items[:, s] * fed.unsqueeze(1), above)
+            row_here = torch.where(clicked, rows[:, s], self.items.empty)
+            row_above = torch.where(here, row_here, row_above)
+            last = torch.where(filled, x.squeeze(1), last)
+            logits.append(odds)
+            clicks.append(clicked)
+        tokens = _Tokens(cache, held, last, row_above)
+        return torch.stack(logits, 1), tokens, torch.stack(clicks, 1)
+
+    def _remember(self, state: State, tokens: _Tokens) -> State:
+        """Return the state after a slate; of the cache the last `window` slates are kept."""
+        some, size = tokens.held.any(1), self.window * self.shape.n_positions
+        pad = self.shape.n_positions - tokens.held.shape[1]  # a slate takes S places
+
+        def shift(old: Tensor, new: Tensor) -> Tensor:
+            """Append the slate for users who saw something, nothing for the others."""
+            wide = (0, 0) * (new.ndim - 2)
+            new = new * tokens.held.view(*new.shape[:2], *[1] * (new.ndim - 2))
+            moved = torch.cat([old, F.pad(new, (*wide, 0, pad))], 1)
+            kept = F.pad(old, (*wide, new.shape[1] + pad, 0))
+            seen = some.view(-1, *[1] * (old.ndim - 1))
+            return torch.where(seen, moved, kept)[:, -size:]
+
+        return {
+            "base": state["base"],
+            "last": tokens.last,
+            "above": tokens.above,
+            "number": state["number"] + some,
+            "held": shift(state["held"], tokens.held),
+            **{name: shift(state[name], value) for name, value in tokens.cache.items()},
+        }
+
+
+class SCOT(_SessionAttention):
+    """Session-wise clicked-only transformer: shown items look at the items clicked before.
+
+    Queries are the items of the slate; keys and values the last `window` items clicked in earlier
+    slates and a token of the user, so that no history works. Clicks are packed: memory and time
+    grow with clicks and not with the items shown. The state holds the clicked items and when they
+    were clicked, nothing else.
+
+    Args: as `_SessionAttention`.
+    """
+
+    def __init__(
+        self,
+        shape: LogShape,
+        item_features: Tensor | None = None,
+        *,
+        layers: int = 1,
+        **options: Any,
+    ) -> None:
+        super().__init__(shape, item_features, layers=layers, **options)
+
+    def _build(self) -> int:
+        self._build_attention()
+        self.lift = nn.Linear(self.items.size, self.hidden_size)
+        self.lift_click = nn.Linear(self.items.size, self.hidden_size)
+        self.user_token = nn.Parameter(torch.zeros(self.hidden_size))
+        self.wish = nn.Parameter(torch.zeros(self.hidden_size))  # asks for the next click
+        return self.hidden_size
+
+    def start(self, user: Tensor) -> State:
+        """Return the state of new users; see `Responder.start`."""
+        b = len(user)
+        return {
+            "base": self._base(user),
+            "row": torch.full((b, self.window), self.items.empty, device=user.device),
+            "when": torch.zeros(b, self.window, dtype=torch.int64, device=user.device),
+            "number": torch.zeros(b, dtype=torch.int64, device=user.device),
+        }
+
+    def _look(
+        self, x: Tensor, number: Tensor, base: Tensor, rows: Tensor, when: Tensor, mask: Tensor
+    ) -> Tensor:
+        """Return the states [B, L, H] of queries x [B, L, H] asked in slates `number` [B, L].
+
+        Args:
+            base: [B, H] of the users.
+            rows: [B, C] table rows of the clicked items.
+            when: [B, C] the slates of those clicks.
+            mask: [B, L, C] bool, which clicks each query may see.
+        """
+        user = (self.user_token + base).unsqueeze(1)
+        seen = torch.cat([user, self.lift_click(self.items(rows))], 1)
+        when, mask = F.pad(when, (1, 0)), F.pad(mask, (1, 0), value=True).unsqueeze(1)
+        x = x + base.unsqueeze(1)
+        for block in self.blocks:
+            key, value = block.attention.keys_values(block.norm(seen), when)
+            query = block.attention.queries(block.norm(x), number)
+            x = block.finish(x, query, key, value, mask)
+        return self.norm(x)
+
+    def _look_back(self, state: State, x: Tensor) -> Tensor:
+        """Return the states of queries x [B, L, H] of users in `state`."""
+        n = x.shape[1]
+        mask = (state["row"] != self.items.empty).unsqueeze(1).expand(-1, n, -1)
+        number = state["number"].unsqueeze(1).expand(-1, n)
+        return self._look(x, number, state["base"], state["row"], state["when"], mask)
+
+    def memory(self, state: State) -> Tensor:
+        """Return what the question for the next click finds, [B, H]."""
+        return self._look_back(state, self.wish.expand(len(state["row"]), 1, -1)).squeeze(1)
+
+    def logits(self, state: State, slate: Tensor, click: Tensor | None = None) -> Tensor:
+        """Return log-odds [B, S]; see `Responder.logits`."""
+        rows, place = self.items.rows(slate), self._place(slate)
+        item = self.items(rows)
+        hidden = self._look_back(state, self.lift(item + self.position(place)))
+        return self.readout(hidden, item, self.items.bias(rows), place)
+
+    def observe(self, state: State, slate: Tensor, click: Tensor) -> State:
+        """Return the state after the slate; see `Responder.observe`."""
+        clicked = (click > 0) & (slate >= 0)
+        rows = torch.where(clicked, self.items.rows(slate), self.items.empty)
+        rows = torch.cat([state["row"], rows], 1)
+        number = state["number"].unsqueeze(1).expand(clicked.shape)
+        when = torch.cat([state["when"], number], 1)
+        filled = rows != self.items.empty
+        order = torch.argsort(filled.to(torch.uint8), dim=1, stable=True)[:, -self.window :]
+        return {
+            "base": state["base"],
+            "row": rows.gather(1, order),
+            "when": when.gather(1, order),
+            "number": state["number"] + (slate >= 0).any(1),
+        }
+
+    def evaluate(self, batch: SessionBatch) -> Evaluation:
+        """Evaluate whole sessions at once."""
+        b, r, s = batch.slate.shape
+        rows = self.items.rows(batch.slate)
+        item, place, base = self.items(rows), self._place(batch.slate), self._base(batch.user)
+        clicked = batch.click.view(b, r * s) > 0
+        order = compact(clicked)
+        numbers = slate_numbers(batch.shown)
+        at = numbers.repeat_interleave(s, 1)
+        click_rows = rows.view(b, -1).gather(1, order)
+        n_before = batch.click.sum(2).cumsum(1) - batch.click.sum(2)
+        rank = torch.arange(order.shape[1], device=order.device)
+        past = n_before.unsqueeze(2) - rank  # 1 = the last click before the slate
+        mask = (past >= 1) & (past <= self.window)  # [B, R, C]
+        when = at.gather(1, order)
+
+        def look(x: Tensor, times: int) -> Tensor:
+            number, seen = (t.repeat_interleave(times, 1) for t in (numbers, mask))
+            return self._look(x, number, base, click_rows, when, seen)
+
+        hidden = look(self.lift(item + self.position(place)).view(b, r * s, -1), s)
+        logits = self.readout(hidden.view(b, r, s, -1), item, self.items.bias(rows), place)
+        memory = look(self.wish.expand(b, r, -1), 1) if self.pick is not None else None
+        return Evaluation(logits, memory)
