@@ -11,9 +11,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from benchmarks.report import show_table
 from responders import InputError, SessionLog
-from responders.metrics import METRICS
 
 app = typer.Typer(
     name="recsim",
@@ -29,6 +27,13 @@ app = typer.Typer(
 )
 data = typer.Typer(no_args_is_help=True, help="Convert, synthesize and look at session logs.")
 app.add_typer(data, name="data")
+
+# Spelt out here, so that --help does not wait for PyTorch; a test compares it with the registry.
+RESPONDER_NAMES = (
+    "item_ctr, position_ctr, pbm, cascade, dcm, ubm, dbn, ccm, mf, logistic_regression, slate_gru, "
+    "session_gru, hierarchical_gru, slate_transformer, session_transformer, transformer_gru, scot, "
+    "adv_ncm, rancm"
+)
 
 LogPath = Annotated[Path, typer.Argument(metavar="LOG", help="Folder of a session log.")]
 Seed = Annotated[int, typer.Option(min=0, help="Fixes everything random.")]
@@ -70,11 +75,12 @@ def convert(
 
     Example: `recsim data convert rl4rs rl4rs-dataset/ logs/rl4rs`
     """
+    from benchmarks.report import print_log
     from responders.sources import convert as convert_source
 
     index = None if catalogue is None else SessionLog.load(catalogue).catalogue
     log = convert_source(source, raw, out, catalogue=index, overwrite=overwrite)
-    _show_log(log, out)
+    print_log(log, out)
 
 
 @data.command()
@@ -94,6 +100,7 @@ def synthesize(
 
     Example: `recsim data synthesize logs/known --preset contentwise --sessions 20000`
     """
+    from benchmarks.report import print_log
     from responders.errors import near_matches
     from responders.fit import typed
     from responders.synthesize import synthesize as write_log
@@ -110,61 +117,15 @@ def synthesize(
     log = write_log(
         out, world, sessions, seed=seed, policy=policy, name=preset, overwrite=overwrite
     )
-    _show_log(log, out)
+    print_log(log, out)
 
 
 @data.command("show")
 def show_log(log: LogPath) -> None:
     """Print counts, click rates by position and step, users, time span and licence."""
-    _show_log(SessionLog.load(log), log)
+    from benchmarks.report import print_log
 
-
-def _show_log(log: SessionLog, path: Path) -> None:
-    facts = log.summary()
-    kind = "SYNTHETIC users" if log.synthetic else "real users"
-    length = facts["slates_per_session"]
-    rows = [
-        ("name", f"{log.card.get('name')} ({kind})"),
-        ("source", str(log.card.get("source"))),
-        ("licence", str(log.card.get("licence"))),
-        ("sessions", f"{facts['sessions']:,} of {facts['users']:,} users"),
-        (
-            "slates",
-            f"{facts['slates']:,}; a session has {length['min']} to {length['max']}, "
-            f"mean {length['mean']:.1f}, median {length['median']:g}",
-        ),
-        ("positions", f"{log.n_positions}; {facts['impressions']:,} items shown"),
-        ("items", f"{facts['items']:,}, {facts['items_shown']:,} of them shown"),
-        ("features", f"{facts['item_features']} per item, {facts['user_features']} per user"),
-        (
-            "clicks",
-            f"{facts['clicks']:,} = {facts['click_rate']:.2%} of items shown; "
-            f"{facts['slates_without_click']:.1%} of slates have none",
-        ),
-        ("time", f"{facts['first_time']:,} to {facts['last_time']:,} s"),
-    ]
-    rows += [
-        (name.replace("_", " "), f"{value:,}" if isinstance(value, int) else str(value))
-        for name, value in log.card.get("counts", {}).items()
-    ]
-    from responders.synthetic import truth_of
-
-    truth = truth_of(log)
-    if truth is not None:
-        bias = ", ".join(f"{x:.3f}" for x in truth.examination.tolist())
-        rows.append(("true examination", bias))
-    show_table(str(path), ["", "value"], rows)
-    by = [facts["click_rate_by_position"], facts["click_rate_by_step"]]
-    width = max(map(len, by))
-    show_table(
-        "click rate",
-        ["", *(str(i + 1) for i in range(min(width, 20)))],
-        [
-            [name, *(f"{x:.3f}" for x in rates[:20])]
-            for name, rates in zip(("by position", "by slate of session"), by, strict=True)
-        ],
-        "the tenth slate stands for all later ones",
-    )
+    print_log(SessionLog.load(log), log)
 
 
 @app.command()
@@ -174,7 +135,7 @@ def train(
         str,
         typer.Option(
             metavar="NAME",
-            help="item_ctr, position_ctr, pbm, mf, logistic_regression, slate_gru or session_gru.",
+            help=f"{RESPONDER_NAMES}.",
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for checkpoint, card and TensorBoard run.")],
@@ -194,6 +155,7 @@ def train(
 
     Example: `recsim train logs/known --responder session_gru --out runs/session_gru`
     """
+    from benchmarks.report import print_metrics
     from responders.fit import fit
     from responders.training import Interrupted
 
@@ -218,7 +180,7 @@ def train(
             err=True,
         )
         raise typer.Exit(130) from None
-    _show_metrics(users.card["metrics"], f"{responder} on held-out users ({out})", None)
+    print_metrics(users.card["metrics"], f"{responder} on held-out users ({out})", None)
     typer.echo(f"wrote {out}")
 
 
@@ -250,11 +212,12 @@ def evaluate(
 
     Example: `recsim evaluate runs/session_gru logs/known --json metrics.json`
     """
+    from benchmarks.report import kind_of, print_metrics
     from responders.batch import Part
     from responders.checkpoint import load_checkpoint
     from responders.fit import pick_device
+    from responders.metrics import METRICS, predict
     from responders.metrics import evaluate as measure
-    from responders.metrics import predict
     from responders.split import make_split
     from responders.storage import write_json
     from responders.synthetic import truth_of
@@ -295,7 +258,7 @@ def evaluate(
         metrics |= {f"bayes_{name}": best[name] for name in ("log_loss", "auc")}
         metrics["bayes_estimated"] = truth.settings.hidden > 0
     name = users.card["responder"]["name"]
-    _show_metrics(metrics, f"{name} on {log}, {split} ({_kind(logged)})", metrics["by_position"])
+    print_metrics(metrics, f"{name} on {log}, {split} ({kind_of(logged)})", metrics["by_position"])
     if json is not None:
         flat = {k: v for k, v in metrics.items() if k != "by_position"}
         for row in metrics["by_position"]:
@@ -305,47 +268,60 @@ def evaluate(
         typer.echo(f"wrote {json}")
 
 
-def _kind(log: SessionLog) -> str:
-    return "synthetic users" if log.synthetic else "real users"
-
-
 def _check_user_features(wanted: int, log: SessionLog, path: Path) -> None:
     have = log.users.features.shape[1]
     if have != wanted:
         raise InputError(f"{path} has {have} user features; the responder was trained on {wanted}")
 
 
-def _show_metrics(metrics: dict[str, Any], title: str, by_position: list[dict] | None) -> None:
-    def number(value: float | None) -> str:
-        return "undefined" if value is None else f"{value:.4f}"
+@app.command()
+def compare(
+    log: LogPath,
+    responders: Annotated[
+        str, typer.Option(help=f"{RESPONDER_NAMES}; a comma list or all.")
+    ] = "all",
+    embeddings: Annotated[
+        str, typer.Option(help="learned, svd, explicit, content; a comma list.")
+    ] = "learned",
+    split: Annotated[str, typer.Option(help="user, time; a comma list.")] = "user,time",
+    seeds: Annotated[int, typer.Option(min=1, help="Repetitions; each splits users anew.")] = 3,
+    out: Annotated[Path, typer.Option(help="Folder for runs, tables and plot.")] = Path(
+        "runs/compare"
+    ),
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 1,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    settings: Settings = None,
+) -> None:
+    """Train and test responders on one log: a table and a plot of quality against cost.
 
-    rows = []
-    apart = [f"unconditional_{name}" for name in METRICS]
-    for name in [*METRICS, *(name for name in apart if name in metrics)]:
-        low, high = metrics.get(f"{name}_low"), metrics.get(f"{name}_high")
-        interval = "" if low is None or high is None else f"{low:.4f} to {high:.4f}"
-        bayes = metrics.get(f"bayes_{name}")
-        rows.append([name, number(metrics[name]), interval, "" if bayes is None else number(bayes)])
-    best = "Bayes optimum (estimate)" if metrics.get("bayes_estimated") else "Bayes optimum"
-    columns = ["metric", "measured", "95 % interval", best]
-    if "bayes_auc" not in metrics:
-        columns, rows = columns[:3], [row[:3] for row in rows]
-    caption = f"{metrics['n_positions']:,} positions of {metrics['n_sessions']:,} sessions"
-    show_table(title, columns, rows, caption)
-    if by_position:
-        keys = ("n", "click_rate", "predicted_rate", "auc", "log_loss", "ece")
-        show_table(
-            "by position",
-            ["position", *keys],
-            [
-                [
-                    str(row["position"] + 1),
-                    f"{row['n']:,}",
-                    *(number(row[key]) for key in keys[1:]),
-                ]
-                for row in by_position[:20]
-            ],
-        )
+    By the protocol of arXiv 2409.20055 (users split 80/10/10; the last 20 % of a test session's
+    slates count) and by a split at two moments of time. A finished run is kept: the same command
+    goes on where it stopped. `--set` changes a setting of every responder that has it. The
+    published figures stand beside ours where the log is ContentWise or RL4RS.
+
+    Example: `recsim compare logs/known --responders position_ctr,slate_gru,scot --seeds 3`
+    """
+    from benchmarks import compare as comparison
+    from benchmarks import compare_report as report
+
+    names = comparison.responder_names(responders)
+    chosen = _settings(settings)
+    comparison.check_settings(names, chosen)
+    logged = SessionLog.load(log)
+    kinds, splits = ([x.strip() for x in text.split(",")] for text in (embeddings, split))
+    runs = comparison.plan(names, kinds, splits, seeds, logged)
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        results = list(comparison.compare(log, runs, out, chosen, jobs=jobs, device=device))
+    except KeyboardInterrupt:
+        typer.echo("interrupted; finished runs are kept. Go on with the same command.", err=True)
+        raise typer.Exit(130) from None
+    order = {run: i for i, run in enumerate(runs)}
+    results.sort(key=lambda pair: order[pair[0]])
+    table = report.summarise(logged, results, out)
+    report.show(table, logged)
+    for path in report.write(table, logged, out, report.facts_of(runs, _command(), logged)):
+        typer.echo(f"wrote {path}")
 
 
 @app.command()

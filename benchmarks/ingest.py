@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -27,6 +26,7 @@ import pyarrow.compute as pc
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.memory import memory, peak_memory
 from responders.sources import convert
 
 _BLOCK = 4096  # rows generated at a time
@@ -139,35 +139,26 @@ WRITERS: dict[str, Callable[[Path, int], Path]] = {
 }
 
 
-def _status(field: str) -> int:
-    """Return a field of this process's status in kB, 0 where the system has none."""
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) for line in lines if line.startswith(f"{field}:")), 0)
-
-
 def convert_here(source: str, raw: Path, out: Path) -> dict[str, Any]:
     """Convert in this process and return seconds, counts and peaks of memory.
 
     `peak_mb` is all resident memory, with the pages of mapped files that the system keeps while
     nothing else wants the room; `private_mb` is the part that is the process's own.
     """
-    private, stop = [_status("RssAnon")], threading.Event()
+    private, stop = [memory("RssAnon")], threading.Event()
 
     def watch() -> None:
         while not stop.wait(0.01):
-            private.append(max(private.pop(), _status("RssAnon")))
+            private.append(max(private.pop(), memory("RssAnon")))
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
-    started, before = time.perf_counter(), _status("VmRSS")
+    started, before = time.perf_counter(), memory("VmRSS")
     log = convert(source, raw, out)
     seconds = time.perf_counter() - started
     stop.set()
     watcher.join()
-    peak = _status("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak = peak_memory()
     counts = log.card["counts"]
     return {
         "seconds": seconds,

@@ -129,10 +129,11 @@ def _unconditional(
 
 def log_loss(logit: np.ndarray, click: np.ndarray) -> float:
     """Return the mean negative log-likelihood of clicks, in nats."""
-    return float(_loss(logit, click).mean())
+    return float(losses(logit, click).mean())
 
 
-def _loss(logit: np.ndarray, click: np.ndarray) -> np.ndarray:
+def losses(logit: np.ndarray, click: np.ndarray) -> np.ndarray:
+    """Return the negative log-likelihood of each click, in nats."""
     return np.logaddexp(0, np.where(click, -logit, logit))
 
 
@@ -255,7 +256,7 @@ def _weighted(
     click, position = predictions.click, predictions.position
     _, score = np.unique(predictions.logit, return_inverse=True)
     n_scores, n_positions = score.max() + 1, position.max() + 1
-    loss = _loss(predictions.logit, click)
+    loss = losses(predictions.logit, click)
     p = predictions.probability
     called = p >= threshold
     bin_ = _equal_bins(p, _BINS)

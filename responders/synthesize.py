@@ -18,6 +18,8 @@ from responders.slate_rules import SlateRules
 from responders.storage import LogWriter
 from responders.synthetic import KnownTruth, TruthSettings, make_truth
 
+_DAYS = 30  # over which sessions begin
+
 POLICIES = ("mixed", "popular", "uniform", "personal")
 """Logging policies: by noisy popularity, noisy true taste, their mixture, or at random."""
 
@@ -87,6 +89,7 @@ def synthesize(
     hidden = torch.randn(sessions, settings.dimensions, generator=generator)
     hidden *= np.sqrt(settings.hidden / settings.dimensions)
     length = np.zeros(sessions, np.int64)
+    begins = np.random.default_rng([seed, 3]).integers(0, _DAYS * 86_400, sessions)
     with (
         LogWriter(out, overwrite) as writer,
         progress_bar(
@@ -98,7 +101,8 @@ def synthesize(
             state = truth.start_at((visible[part] + hidden[part])[:, None])
             slates = _play(truth, logging, state, generator)
             length[part] = slates["length"]
-            writer.append(slates["slate"], slates["click"], slates["time"])
+            time = slates["time"] + np.repeat(begins[part], slates["length"])
+            writer.append(slates["slate"], slates["click"], time)
             bar.update(len(slates["length"]))
         card = {
             "name": f"synthetic {name}",

@@ -1,0 +1,26 @@
+"""Memory of this process."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+
+def memory(field: str = "VmRSS") -> int:
+    """Return a field of this process's status in kB, 0 where the system has none (not Linux)."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith(f"{field}:")), 0)
+
+
+def peak_memory() -> int:
+    """Return the most resident memory this process ever had, in kB; 0 on Windows."""
+    if sys.platform == "win32":
+        return 0
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Linux hands a parent's peak on to its child there, so the status is better where it exists.
+    return memory("VmHWM") or (peak // 1024 if sys.platform == "darwin" else peak)
