@@ -147,7 +147,7 @@ class Cascade(ChainModel):
     def _next(
         self, s: int, passed: Tensor, attraction: Tensor, rows: Tensor, click: Tensor
     ) -> Tensor:
-        return passed * (1 - click)
+        return (1 - click) * _after_skip(passed, attraction)
 
 
 class DCM(ChainModel):

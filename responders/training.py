@@ -11,18 +11,19 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.tensorboard import SummaryWriter
 
 from responders.base import Responder
@@ -46,6 +47,8 @@ class TrainConfig:
         learning_rate: of Adam; halved after each epoch that did not improve validation log-loss.
         patience: epochs without improvement after which training stops.
         clip: the gradient's norm is cut to this.
+        average: the weights that are validated and kept are an exponential average over training
+            steps that keeps this share of itself in each; 0 = the weights themselves.
         save_minutes: between saves of the resumable state; it is also saved after each epoch and
             when interrupted.
     """
@@ -53,14 +56,17 @@ class TrainConfig:
     epochs: int = 50
     batch_size: int = 128
     learning_rate: float = 3e-3
-    patience: int = 5
+    patience: int = 3
     clip: float = 1.0
+    average: float = 0.999
     save_minutes: float = 5.0
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "learning_rate", "patience", "clip"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} must be positive, not {getattr(self, name)}")
+        if not 0 <= self.average < 1:
+            raise InputError(f"average must be in [0, 1), not {self.average}")
 
 
 class Interrupted(KeyboardInterrupt):
@@ -112,8 +118,10 @@ class Trainer:
         self.responder = responder.to(device)
         self.log, self.split, self.config, self.out = log, split, config, Path(out)
         self.seed, self.device, self.progress = seed, torch.device(device), progress
+        self.averaged = AveragedModel(self.responder, multi_avg_fn=self._average)
+        self.averaged.update_parameters(self.responder)
         self.state = _Progress(learning_rate=config.learning_rate)
-        self.best = self._weights()
+        self.best = _weights(self.averaged.module)
         self.history: list[dict[str, float]] = []
         trainable = [p for p in responder.parameters() if p.requires_grad]
         self.optimiser = torch.optim.Adam(trainable, lr=config.learning_rate)
@@ -190,6 +198,7 @@ class Trainer:
         (loss / positions).backward()
         torch.nn.utils.clip_grad_norm_(self.responder.parameters(), self.config.clip)
         self.optimiser.step()
+        self.averaged.update_parameters(self.responder)
         state.loss_sum += total
         for name, value in measures.items():
             state.measures[name] = state.measures.get(name, 0.0) + float(value)
@@ -199,7 +208,9 @@ class Trainer:
 
     def _validate(self, board: SummaryWriter) -> None:
         state = self.state
-        result = predict(self.responder, self.log, self.split["validation"], device=self.device)
+        result = predict(
+            self.averaged.module, self.log, self.split["validation"], device=self.device
+        )
         loss = log_loss(result.logit, result.click)
         row = {
             "train_loss": state.loss_sum / state.positions,
@@ -211,7 +222,8 @@ class Trainer:
             board.add_scalar(name, value, state.epoch)
         self.history.append({"epoch": state.epoch, **row})
         if loss < state.best - 1e-6:
-            state.best, state.best_epoch, self.best = loss, state.epoch, self._weights()
+            state.best, state.best_epoch = loss, state.epoch
+            self.best = _weights(self.averaged.module)
         else:
             state.learning_rate /= 2
         state.epoch, state.batch, state.loss_sum, state.positions = state.epoch + 1, 0, 0.0, 0
@@ -225,8 +237,15 @@ class Trainer:
             total=total, desc=name, unit="batch", disable=not self.progress, leave=False
         )
 
-    def _weights(self) -> dict[str, Tensor]:
-        return {k: v.detach().clone() for k, v in self.responder.state_dict().items()}
+    def _average(
+        self, averaged: Sequence[Tensor], current: Sequence[Tensor], steps: Tensor | int
+    ) -> None:
+        """Move `averaged` towards `current`; in the first steps faster, or the start would stay."""
+        keep = min(self.config.average, (1 + float(steps)) / (10 + float(steps)))
+        with torch.no_grad():
+            torch._foreach_lerp_(
+                list(averaged), list(current), 1 - keep if self.config.average else 1.0
+            )
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
@@ -248,7 +267,8 @@ class Trainer:
 
     def save(self) -> None:
         """Write the resumable state to one file, by a temporary name."""
-        tensors = {f"model.{k}": v for k, v in self._weights().items()}
+        tensors = {f"model.{k}": v for k, v in _weights(self.responder).items()}
+        tensors |= {f"averaged.{k}": v for k, v in _weights(self.averaged).items()}
         tensors |= {f"best.{k}": v for k, v in self.best.items()}
         for index, slots in self.optimiser.state_dict()["state"].items():
             tensors |= {f"adam.{index}.{k}": torch.as_tensor(v) for k, v in slots.items()}
@@ -276,11 +296,12 @@ class Trainer:
             raise InputError(
                 f"{path} cannot be read ({error}): it is damaged, train anew"
             ) from error
-        parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "adam": {}}
+        parts: dict[str, dict[str, Tensor]] = {"model": {}, "averaged": {}, "best": {}, "adam": {}}
         for name, tensor in tensors.items():
             part, rest = name.split(".", 1)
             parts[part][rest] = tensor
         self.responder.load_state_dict(parts["model"])
+        self.averaged.load_state_dict(parts["averaged"])
         self.best = {k: v.to(self.device) for k, v in parts["best"].items()}
         adam = self.optimiser.state_dict()
         adam["state"] = {}
@@ -289,3 +310,7 @@ class Trainer:
             adam["state"].setdefault(int(index), {})[slot] = tensor
         self.optimiser.load_state_dict(adam)
         self.state, self.history = _Progress(**facts["progress"]), facts["history"]
+
+
+def _weights(module: nn.Module) -> dict[str, Tensor]:
+    return {k: v.detach().clone() for k, v in module.state_dict().items()}
