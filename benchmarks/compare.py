@@ -232,20 +232,22 @@ def run_one(
         "reads_clicks_above": responder.reads_clicks_above,
         "reads_history": responder.reads_history,
         "threshold": threshold,
-        **_points(given, threshold),
-        **{f"unconditional_{k}": v for k, v in _points(apart, threshold).items()},
+        **points(given, threshold),
+        **{f"unconditional_{k}": v for k, v in points(apart, threshold).items()},
     }
-    _save(out, given, apart)
+    save_predictions(out, given, apart)
     write_json(out / RESULT, result)
     return result
 
 
-def _points(predictions: Predictions, threshold: float) -> dict[str, float | None]:
+def points(predictions: Predictions, threshold: float) -> dict[str, float | None]:
+    """Return the metrics of predictions, without intervals."""
     found = evaluate(predictions, threshold, resamples=0)
     return {name: found[name] for name in METRICS}
 
 
-def _save(out: Path, given: Predictions, apart: Predictions) -> None:
+def save_predictions(out: Path, given: Predictions, apart: Predictions) -> None:
+    """Write conditional and unconditional predictions of the same positions to `out`."""
     building = out / "predictions.tmp.npz"
     np.savez(
         building,
@@ -281,11 +283,11 @@ def bayes(log: SessionLog, split: str, seed: int, out: Path) -> dict[str, Any] |
         given = predict(truth, log, parts["test"])
         apart = predict(truth, log, parts["test"], draws=_DRAWS)
         threshold = best_threshold(predict(truth, log, parts["validation"]))
-        _save(path, given, apart)
+        save_predictions(path, given, apart)
         result = {
             "estimated": truth.settings.hidden > 0,
-            **_points(given, threshold),
-            **{f"unconditional_{k}": v for k, v in _points(apart, threshold).items()},
+            **points(given, threshold),
+            **{f"unconditional_{k}": v for k, v in points(apart, threshold).items()},
         }
         write_json(path / RESULT, result)
     return read_json(path / RESULT, "run")

@@ -30,22 +30,31 @@ class ChainModel(Responder):
     examined and in `_next` what is passed down, [B, *]. That is linear in the click, so that
     feeding probabilities in place of clicks gives the exact unconditional probabilities.
 
+    An item's numbers are drawn to those of the unknown item, which stands for the mean, as if it
+    had been seen `prior` times more with that outcome (a Beta prior, as `PBM` has).
+
     Args:
         shape: sizes of the log.
-        min_shown: items shown less often in training share the unknown item's attraction.
-        prior: pseudo-impressions at the overall rate with which attractions start.
+        prior: how many impressions the mean counts for.
     """
 
     reads_history = False
     reads_clicks_above = True
     learning_rate: ClassVar[float] = 0.03
 
-    def __init__(self, shape: LogShape, *, min_shown: int = 10, prior: float = 10.0) -> None:
+    def __init__(self, shape: LogShape, *, prior: float = 10.0) -> None:
         super().__init__(shape)
         self.prior = prior
-        self.items = ItemEncoder(shape.n_items, 1, min_shown=min_shown)
+        self.items = ItemEncoder(shape.n_items, 1)
         self.items.weight = None  # only the bias table, the log-odds of attraction, is used
+        self.pull: Tensor
+        self.register_buffer("pull", torch.zeros(self.items.bias.num_embeddings))
         self._build()
+
+    @property
+    def _tables(self) -> list[nn.Embedding]:
+        """What is learned of each item, as log-odds."""
+        return [self.items.bias]
 
     def _build(self) -> None:
         """Make the parameters of the subclass, if it has any."""
@@ -72,6 +81,18 @@ class ChainModel(Responder):
         rate = (clicked + self.prior * overall) / (seen + self.prior)
         with torch.no_grad():
             self.items.bias.weight[: len(rate) + 1, 0] = logit(np.append(rate, overall))
+            self.pull[: len(seen)] = torch.from_numpy(self.prior / np.maximum(seen, 1)).float()
+
+    def training_loss(self, batch: SessionBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the click loss and the prior's share: `prior` over all impressions of an item."""
+        loss, measures = super().training_loss(batch)
+        rows = self.items.rows(batch.slate[batch.shown])
+        for table in self._tables:
+            mean = table.weight[self.items.unknown, 0].sigmoid().detach().expand(rows.shape)
+            drawn = table(rows).squeeze(-1)
+            each = F.binary_cross_entropy_with_logits(drawn, mean, reduction="none")
+            loss = loss + (self.pull[rows] * each).sum()
+        return loss, measures
 
     def _walk(
         self, slate: Tensor, click: Tensor | None, uniform: Tensor | None
@@ -176,6 +197,10 @@ class DBN(ChainModel):
         self.go_on = nn.Parameter(torch.tensor(2.0))
         self.satisfied = nn.Embedding(self.items.bias.num_embeddings, 1)
         nn.init.zeros_(self.satisfied.weight)
+
+    @property
+    def _tables(self) -> list[nn.Embedding]:
+        return [self.items.bias, self.satisfied]
 
     def _next(
         self, s: int, passed: Tensor, attraction: Tensor, rows: Tensor, click: Tensor

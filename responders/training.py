@@ -208,9 +208,8 @@ class Trainer:
 
     def _validate(self, board: SummaryWriter) -> None:
         state = self.state
-        result = predict(
-            self.averaged.module, self.log, self.split["validation"], device=self.device
-        )
+        averaged = cast(Responder, self.averaged.module)
+        result = predict(averaged, self.log, self.split["validation"], device=self.device)
         loss = log_loss(result.logit, result.click)
         row = {
             "train_loss": state.loss_sum / state.positions,
