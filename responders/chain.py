@@ -45,10 +45,8 @@ class ChainModel(Responder):
     def __init__(self, shape: LogShape, *, prior: float = 10.0) -> None:
         super().__init__(shape)
         self.prior = prior
-        self.items = ItemEncoder(shape.n_items, 1)
+        self.items = ItemEncoder(shape.n_items, 1, prior=prior)
         self.items.weight = None  # only the bias table, the log-odds of attraction, is used
-        self.pull: Tensor
-        self.register_buffer("pull", torch.zeros(self.items.bias.num_embeddings))
         self._build()
 
     @property
@@ -81,17 +79,16 @@ class ChainModel(Responder):
         rate = (clicked + self.prior * overall) / (seen + self.prior)
         with torch.no_grad():
             self.items.bias.weight[: len(rate) + 1, 0] = logit(np.append(rate, overall))
-            self.pull[: len(seen)] = torch.from_numpy(self.prior / np.maximum(seen, 1)).float()
 
     def training_loss(self, batch: SessionBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the click loss and the prior's share: `prior` over all impressions of an item."""
         loss, measures = super().training_loss(batch)
-        rows = self.items.rows(batch.slate[batch.shown])
+        rows = self.items.lookup[batch.slate[batch.shown] + 1]
         for table in self._tables:
             mean = table.weight[self.items.unknown, 0].sigmoid().detach().expand(rows.shape)
             drawn = table(rows).squeeze(-1)
             each = F.binary_cross_entropy_with_logits(drawn, mean, reduction="none")
-            loss = loss + (self.pull[rows] * each).sum()
+            loss = loss + (self.items.pull[rows] * each).sum()
         return loss, measures
 
     def _walk(

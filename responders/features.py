@@ -72,7 +72,8 @@ class ItemEncoder(nn.Module):
     """Items as vectors of `size` numbers and a bias.
 
     Every catalogue index has a *row* of the tables. Row N is the unknown item: it stands for items
-    that training hardly showed and for items added later. Row N + 1 is the empty position: zeros.
+    that training never showed and for items added later, and its vector for those that training
+    hardly showed. Row N + 1 is the empty position: zeros.
 
     Args:
         n_items: N.
@@ -80,6 +81,7 @@ class ItemEncoder(nn.Module):
         embedding: how items become vectors, see `Embedding`.
         fixed: [N, K] float32 given vectors, from `item_features`; None with `learned`.
         min_shown: items shown less often in training have no vector of their own.
+        prior: how many impressions the mean counts for when a bias is learned.
     """
 
     def __init__(
@@ -89,18 +91,23 @@ class ItemEncoder(nn.Module):
         embedding: str = "learned",
         fixed: Tensor | None = None,
         min_shown: int = 1,
+        prior: float = 0.0,
     ) -> None:
         super().__init__()
         self.lookup: Tensor
+        self.vector_row: Tensor
+        self.pull: Tensor
         self.fixed: Tensor
         self.centre: Tensor
         self.scale: Tensor
         self.unknown, self.empty, self.size = n_items, n_items + 1, size
-        self.min_shown = min_shown
+        self.min_shown, self.prior = min_shown, prior
         self.of_catalogue = embedding in ("explicit", "content")
         n_rows = n_items + 2
         rows = torch.cat([torch.tensor([self.empty]), torch.arange(n_items)])
         self.register_buffer("lookup", rows)  # [N + 1]: the row of index i stands at i + 1
+        self.register_buffer("vector_row", torch.arange(n_rows))  # whose vector a row has
+        self.register_buffer("pull", torch.zeros(n_rows))  # prior / impressions in training
         self.bias = _table(n_rows, 1, 0.0, self.empty)
         self.weight = None
         if embedding in ("learned", "content"):
@@ -130,20 +137,31 @@ class ItemEncoder(nn.Module):
         """Return the vectors [..., d] of table rows."""
         if self.project is None:
             assert self.weight is not None
-            return self.weight(rows)
+            return self.weight(self.vector_row[rows])
         given = self.project(self.fixed[rows])
         return given if self.weight is None else given + self.weight(rows)
 
     def initialise(self, log: SessionLog, sessions: np.ndarray) -> None:
-        """Send the items that the training sessions hardly showed to the unknown row.
+        """Learn from the training sessions which items are too rare to have numbers of their own.
 
         Items with given vectors keep theirs: it says more than the unknown item's.
         """
-        if self.project is not None:
-            return
-        shown = count(log, sessions)[0].sum(1)
-        rare = torch.from_numpy(np.append(False, shown < self.min_shown))  # first: empty position
-        self.lookup[rare] = self.unknown
+        shown = torch.from_numpy(count(log, sessions)[0].sum(1))
+        self.pull[: len(shown)] = (self.prior / shown.clamp(min=1)).float()
+        if self.project is None:
+            self.vector_row[: len(shown)][shown < self.min_shown] = self.unknown
+            self.lookup[1:][shown == 0] = self.unknown
+
+    def prior_loss(self, rows: Tensor, mean: float) -> Tensor:
+        """Return the prior's share (nats, summed) in the loss of shown items in `rows`.
+
+        It draws a bias to 0 as if its item had been seen `prior` times more at the rate `mean`
+        (a Beta prior); those impressions are spread over the real ones.
+        """
+        odds = self.bias(rows).squeeze(-1)
+        rate = torch.full_like(odds, mean)
+        each = F.binary_cross_entropy_with_logits(odds + torch.logit(rate), rate, reduction="none")
+        return (self.pull[rows] * each).sum()
 
     def extend(self, catalogue: Catalogue) -> None:
         """Give the items that `catalogue` has beyond the known ones a row.
@@ -159,6 +177,8 @@ class ItemEncoder(nn.Module):
             features = torch.from_numpy(catalogue.features[known:].copy()).to(self.fixed)
             self.fixed = torch.cat([self.fixed, (features - self.centre) / self.scale])
             self.bias = _longer(self.bias, self.bias.weight[self.unknown].expand(new, -1))
+            self.pull = torch.cat([self.pull, self.pull.new_zeros(new)])
+            self.vector_row = torch.cat([self.vector_row, rows])
             if self.weight is not None:
                 self.weight = _longer(self.weight, self.weight.weight.new_zeros(new, self.size))
         self.lookup = torch.cat([self.lookup, rows])

@@ -24,9 +24,12 @@ class _Pairwise(Responder):
         embedding: str = "learned",
         embedding_size: int = 32,
         min_shown: int = 10,
+        prior: float = 10.0,
     ) -> None:
         super().__init__(shape)
-        self.items = ItemEncoder(shape.n_items, embedding_size, embedding, item_features, min_shown)
+        self.items = ItemEncoder(
+            shape.n_items, embedding_size, embedding, item_features, min_shown, prior
+        )
         self.users = UserEncoder(shape.n_user_features, embedding_size)
         self.bias = nn.Parameter(torch.zeros(()))
         self._build()
@@ -45,6 +48,12 @@ class _Pairwise(Responder):
         with torch.no_grad():
             seen, clicked = count(log, sessions)
             self.bias.copy_(logit(clicked.sum() / seen.sum()))
+
+    def training_loss(self, batch: SessionBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the click loss and the items' prior."""
+        loss, measures = super().training_loss(batch)
+        rows = self.items.lookup[batch.slate[batch.shown] + 1]
+        return loss + self.items.prior_loss(rows, float(self.bias.detach().sigmoid())), measures
 
     def start(self, user: Tensor) -> State:
         """Return the state of new users; see `Responder.start`."""
@@ -77,6 +86,7 @@ class MF(_Pairwise):
         embedding: learned, svd, explicit or content.
         embedding_size: d.
         min_shown: items shown less often in training share the unknown item's vector.
+        prior: how many impressions the mean counts for when an item's bias is learned.
     """
 
     def score(self, item: Tensor, user: Tensor) -> Tensor:

@@ -73,6 +73,7 @@ class NeuralResponder(Responder):
         embedding: learned, svd, explicit or content.
         embedding_size: d.
         min_shown: items shown less often in training share the unknown item's vector.
+        prior: how many impressions the mean counts for when an item's bias is learned.
         hidden_size: H, units of the network.
         next_click: weight of the next-click loss.
     """
@@ -85,11 +86,14 @@ class NeuralResponder(Responder):
         embedding: str = "learned",
         embedding_size: int = 32,
         min_shown: int = 10,
+        prior: float = 10.0,
         hidden_size: int = 64,
         next_click: float = 0.0,
     ) -> None:
         super().__init__(shape)
-        self.items = ItemEncoder(shape.n_items, embedding_size, embedding, item_features, min_shown)
+        self.items = ItemEncoder(
+            shape.n_items, embedding_size, embedding, item_features, min_shown, prior
+        )
         self.readout = Readout(embedding_size, shape.n_positions, hidden_size)
         self.hidden_size, self.next_click = hidden_size, next_click
         memory_size = self._build()
@@ -121,8 +125,19 @@ class NeuralResponder(Responder):
     def training_loss(self, batch: SessionBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss of clicks, and of next clicks where asked for."""
         found = self.evaluate(batch)
-        extra, measures = self.next_click_loss(batch, found.memory)
+        extra, measures = self.extra_loss(batch, found.memory)
         return click_loss(found.logits, batch) + extra, measures
+
+    def extra_loss(
+        self, batch: SessionBatch, memory: Tensor | None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return what is added to the click loss: the items' prior and the next-click loss."""
+        loss, measures = self.next_click_loss(batch, memory)
+        shown = batch.shown
+        mean = float(batch.click[shown].mean().clamp(1e-4, 1 - 1e-4))
+        return loss + self.items.prior_loss(
+            self.items.lookup[batch.slate[shown] + 1], mean
+        ), measures
 
     def next_click_loss(
         self, batch: SessionBatch, memory: Tensor | None
@@ -136,7 +151,7 @@ class NeuralResponder(Responder):
         if self.pick is None or memory is None:
             return batch.click.new_zeros(()), {}
         b, r, s = torch.nonzero(batch.click > 0, as_tuple=True)
-        target = self.items.lookup[batch.slate[b, r, s] + 1]
+        target = self.items.vector_row[self.items.lookup[batch.slate[b, r, s] + 1]]
         target = torch.where(target == self.items.unknown, -100, target)
         known = torch.arange(self.shape.n_items, device=target.device)
         next_loss = linear_cross_entropy(

@@ -111,8 +111,8 @@ class RANCM(NeuralResponder):
         kept = batch.shown.any(2)
         glances = self._begin(users[kept], rows[kept])
         found = self.log_likelihood(glances, batch.click[kept] > 0)
-        next_loss, measures = self.next_click_loss(batch, users)
-        return next_loss - found.sum(), measures
+        extra, measures = self.extra_loss(batch, users)
+        return extra - found.sum(), measures
 
     def log_likelihood(self, glances: _Glances, click: Tensor) -> Tensor:
         """Return the estimate [B] of the log-likelihood of clicked sets [B, S] bool."""
