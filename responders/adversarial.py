@@ -92,7 +92,9 @@ class AdvNCM(SlateGRU):
         users = self.users(batch.user, items, batch.click).flatten(0, 1)[kept]
         items = items.flatten(0, 1)[kept].detach()
 
-        relaxed = self.scan(*self._begin(users), slate, feed="relaxed").click * shown
+        offset = self.session.parallel(batch).flatten(0, 1)[kept]
+        walk = self.scan(*self._begin(users), slate, feed="relaxed", offset=offset)
+        relaxed = walk.click * shown
         drawn = (relaxed > 0.5).to(relaxed.dtype) + relaxed - relaxed.detach()
         users = users.detach()
         weights = {k: v.detach() for k, v in self.discriminator.named_parameters()}

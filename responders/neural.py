@@ -15,6 +15,7 @@ from responders.errors import InputError
 from responders.features import ItemEncoder
 from responders.kernels import linear_cross_entropy
 from responders.log import SessionLog
+from responders.session_context import SessionContext
 
 
 class Evaluation(NamedTuple):
@@ -62,10 +63,11 @@ class Readout(nn.Module):
 class NeuralResponder(Responder):
     """Base of the neural responders.
 
-    Subclasses make their modules in `_build`, evaluate whole sessions in `evaluate` and say in
-    `memory` what they remember of a user between slates. With `next_click` > 0 a second head
-    predicts from that memory which items of the whole catalogue are clicked next, a softmax whose
-    cross-entropy, times `next_click`, is added to the training loss.
+    Subclasses make their modules in `_build`, evaluate whole sessions in `evaluate`, keep their
+    state in `_start` and `_observe`, and say in `memory` what they remember of a user between
+    slates. All add `self.session`, a `SessionContext`, to their log-odds. With `next_click` > 0 a
+    second head predicts from that memory which items of the whole catalogue are clicked next, a
+    softmax whose cross-entropy, times `next_click`, is added to the training loss.
 
     Args:
         shape: sizes of the log.
@@ -95,6 +97,7 @@ class NeuralResponder(Responder):
             shape.n_items, embedding_size, embedding, item_features, min_shown, prior
         )
         self.readout = Readout(embedding_size, shape.n_positions, hidden_size)
+        self.session = SessionContext()
         self.hidden_size, self.next_click = hidden_size, next_click
         memory_size = self._build()
         self.pick = nn.Linear(memory_size, embedding_size) if next_click else None
@@ -106,6 +109,22 @@ class NeuralResponder(Responder):
     def evaluate(self, batch: SessionBatch) -> Evaluation:
         """Evaluate whole sessions at once."""
         raise NotImplementedError
+
+    def _start(self, user: Tensor) -> State:
+        """Return the subclass's state of new users with features [B, F]."""
+        raise NotImplementedError
+
+    def _observe(self, state: State, slate: Tensor, click: Tensor) -> State:
+        """Return the subclass's state after a slate."""
+        raise NotImplementedError
+
+    def start(self, user: Tensor) -> State:
+        """Return the state of new users; see `Responder.start`."""
+        return self._start(user) | self.session.start(user)
+
+    def observe(self, state: State, slate: Tensor, click: Tensor) -> State:
+        """Return the state after the slate; see `Responder.observe`."""
+        return self._observe(state, slate, click) | self.session.observe(state, slate, click)
 
     def memory(self, state: State) -> Tensor:
         """Return what is remembered of the users, [B, M]."""

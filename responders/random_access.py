@@ -40,8 +40,9 @@ class RANCM(NeuralResponder):
 
     *Answers.* A click's probability given the clicks above is a sum over all ways to go on, so it
     is stated by a mixture: `walks` walks with fixed quasi-random numbers each give every item the
-    probability to be picked somewhere along it (the sum over glances of its softmax weight, whose
-    mean over walks is an unbiased estimate of the model's own). The clicks above weigh the walks,
+    probability to be picked somewhere along it (the sum over glances of its softmax weight, cut at
+    1; its mean over walks is an unbiased estimate of the model's own where nothing is cut, as with
+    click rates below one half). The clicks above weigh the walks,
     and `respond` draws from exactly what `logits` states. Within a walk clicks are independent.
 
     Args:
@@ -79,21 +80,19 @@ class RANCM(NeuralResponder):
         nn.init.zeros_(self.halt.bias)  # an item's odds against Halt start as its odds of a click
         return self.items.size
 
-    def start(self, user: Tensor) -> State:
-        """Return the state of new users; see `Responder.start`."""
+    def _start(self, user: Tensor) -> State:
         return self.users.start(user)
 
     def memory(self, state: State) -> Tensor:
         """Return the users' vectors [B, d]."""
         return self.users.vector(state)
 
-    def observe(self, state: State, slate: Tensor, click: Tensor) -> State:
-        """Return the state after the slate; see `Responder.observe`."""
+    def _observe(self, state: State, slate: Tensor, click: Tensor) -> State:
         return self.users.observe(state, self.items(self.items.rows(slate)), click)
 
-    def _begin(self, users: Tensor, rows: Tensor) -> _Glances:
+    def _begin(self, users: Tensor, rows: Tensor, offset: Tensor) -> _Glances:
         place = torch.arange(rows.shape[1], device=rows.device)
-        bias = (self.items.bias(rows) + self.readout.position_bias(place)).squeeze(-1)
+        bias = (self.items.bias(rows) + self.readout.position_bias(place)).squeeze(-1) + offset
         bias = bias.masked_fill(rows == self.items.empty, -torch.inf)
         item = self.items(rows)
         return _Glances(self.enter(users).tanh(), item + self.position(place), bias)
@@ -109,7 +108,8 @@ class RANCM(NeuralResponder):
         rows = self.items.rows(batch.slate)
         users = self.users(batch.user, self.items(rows), batch.click)
         kept = batch.shown.any(2)
-        glances = self._begin(users[kept], rows[kept])
+        offset = self.session.parallel(batch)
+        glances = self._begin(users[kept], rows[kept], offset[kept])
         found = self.log_likelihood(glances, batch.click[kept] > 0)
         extra, measures = self.extra_loss(batch, users)
         return extra - found.sum(), measures
@@ -139,11 +139,10 @@ class RANCM(NeuralResponder):
         orders_of_set = torch.lgamma(n + 1.0)
         return each.logsumexp(0) - torch.log(torch.tensor(float(self.orders))) + orders_of_set
 
-    def _walks(self, users: Tensor, rows: Tensor) -> Tensor:
+    def _walks(self, users: Tensor, rows: Tensor, offset: Tensor) -> Tensor:
         """Return the probability [B, W, S] of each position along each of the W walks."""
-        w, s = self.numbers.shape
-        s = rows.shape[1]
-        one = self._begin(users, rows)
+        w, s = len(self.numbers), rows.shape[1]
+        one = self._begin(users, rows, offset)
         glances = _Glances(*(t.repeat_interleave(w, 0) for t in one))
         numbers = self.numbers.repeat(len(rows), 1)
         hidden, left = glances.hidden, torch.isfinite(glances.bias)
@@ -196,7 +195,7 @@ class RANCM(NeuralResponder):
 
     def logits(self, state: State, slate: Tensor, click: Tensor | None = None) -> Tensor:
         """Return log-odds [B, S]; see `Responder.logits`. Without clicks they are unconditional."""
-        p = self._walks(self.memory(state), self.items.rows(slate))
+        p = self._walks(self.memory(state), self.items.rows(slate), self.session(state))
         return self._mix(p, slate >= 0, click, None)[0]
 
     def respond(
@@ -209,7 +208,7 @@ class RANCM(NeuralResponder):
     ) -> Response:
         """Draw clicks position by position, each given those above; see `Responder.respond`."""
         uniform = draw_uniform(slate, generator, uniform)
-        p = self._walks(self.memory(state), self.items.rows(slate))
+        p = self._walks(self.memory(state), self.items.rows(slate), self.session(state))
         logits, click = self._mix(p, slate >= 0, None, uniform)
         probability = torch.where(slate >= 0, logits.sigmoid(), 0.0)
         return Response(click, probability, self.observe(state, slate, click))
@@ -219,7 +218,8 @@ class RANCM(NeuralResponder):
         b, r, s = batch.slate.shape
         rows = self.items.rows(batch.slate)
         users = self.users(batch.user, self.items(rows), batch.click)
-        p = self._walks(users.reshape(b * r, -1), rows.view(b * r, s))
+        offset = self.session.parallel(batch).view(-1, 1)
+        p = self._walks(users.reshape(b * r, -1), rows.view(b * r, s), offset)
         shown, click = batch.shown.view(b * r, s), batch.click.view(b * r, s)
         return Evaluation(self._mix(p, shown, click, None)[0].view(b, r, s), users)
 

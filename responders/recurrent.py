@@ -69,8 +69,7 @@ class SlateGRU(ClickGRU):
         self.enter = torch.nn.Linear(self.items.size, self.hidden_size)
         return self.items.size
 
-    def start(self, user: Tensor) -> State:
-        """Return the state of new users; see `Responder.start`."""
+    def _start(self, user: Tensor) -> State:
         return self.users.start(user)
 
     def memory(self, state: State) -> Tensor:
@@ -85,10 +84,9 @@ class SlateGRU(ClickGRU):
         return hidden, hidden.new_full((len(hidden),), self.items.empty, dtype=torch.int64)
 
     def _leave(self, state: State, slate: Tensor, walk: Walk) -> State:
-        return self.observe(state, slate, walk.click)
+        return self._observe(state, slate, walk.click)
 
-    def observe(self, state: State, slate: Tensor, click: Tensor) -> State:
-        """Return the state after the slate; see `Responder.observe`."""
+    def _observe(self, state: State, slate: Tensor, click: Tensor) -> State:
         return self.users.observe(state, self.items(self.items.rows(slate)), click)
 
     def evaluate(self, batch: SessionBatch) -> Evaluation:
@@ -96,24 +94,27 @@ class SlateGRU(ClickGRU):
         b, r, s = batch.slate.shape
         rows = self.items.rows(batch.slate)
         users = self.users(batch.user, self.items(rows), batch.click)
-        flat = users.reshape(b * r, -1)
+        flat, offset = users.reshape(b * r, -1), self.session.parallel(batch)
         if (self.training and self.trains_on_own_clicks) or not self.reads_clicks_above:
-            logits = self.generate(flat, batch.slate.view(b * r, s)).logits
+            logits = self.generate(flat, batch.slate.view(b * r, s), offset.view(-1, 1)).logits
         else:
             hidden = self.enter(flat).tanh()
             place = torch.arange(s, device=rows.device).expand(b * r, s)
             logits, _ = self.walk(hidden, rows.view(b * r, s), place, batch.click.view(b * r, s))
+            logits = logits + offset.view(-1, 1)
         return Evaluation(logits.view(b, r, s), users)
 
-    def generate(self, users: Tensor, slate: Tensor) -> Walk:
+    def generate(self, users: Tensor, slate: Tensor, offset: Tensor | None = None) -> Walk:
         """Walk slates [B, S] for users with vectors [B, d], feeding on clicks of its own.
 
-        The clicks are those of the readout: draws, relaxed draws, or none at all.
+        `offset` [B, 1] is added to all log-odds. The clicks are those of the readout: draws, relaxed
+        draws, or none at all.
         """
         uniform = None
         if self.fed_in_training == "click":
             uniform = torch.rand(slate.shape, device=slate.device)
-        return self.scan(*self._begin(users), slate, uniform=uniform, feed=self.fed_in_training)
+        feed = self.fed_in_training
+        return self.scan(*self._begin(users), slate, uniform=uniform, feed=feed, offset=offset)
 
 
 class _Carrying(ClickGRU):
@@ -128,8 +129,7 @@ class _Carrying(ClickGRU):
         self.enter = UserFeatures(features, self.hidden_size) if features else None
         return self.hidden_size + self.items.size
 
-    def start(self, user: Tensor) -> State:
-        """Return the state of new users; see `Responder.start`."""
+    def _start(self, user: Tensor) -> State:
         size = self.hidden_size
         hidden = user.new_zeros(len(user), size) if self.enter is None else self.enter(user).tanh()
         above = torch.full((len(user),), self.items.empty, device=user.device)
@@ -159,11 +159,12 @@ class SessionGRU(_Carrying):
         place = torch.arange(s, device=rows.device).repeat(r).expand(b, r * s)
         hidden, click = self.start(batch.user)["hidden"], batch.click.reshape(b, r * s)
         logits, states = self.walk(hidden, rows, place, click)
+        logits = logits.view(b, r, s) + self.session.parallel(batch)
         if self.pick is None:
-            return Evaluation(logits.view(b, r, s), None)
+            return Evaluation(logits, None)
         clicked = last_clicked(self.items(rows), click, batch.shown)
         memory = torch.cat([before(states, hidden, batch.shown), clicked], -1)
-        return Evaluation(logits.view(b, r, s), memory)
+        return Evaluation(logits, memory)
 
 
 class HierarchicalGRU(_Carrying):
@@ -177,12 +178,13 @@ class HierarchicalGRU(_Carrying):
     def evaluate(self, batch: SessionBatch) -> Evaluation:
         """Evaluate whole sessions at once; the slates one after the other."""
         rows = self.items.rows(batch.slate)
-        state, logits, memories = self.start(batch.user), [], []
+        state, logits, memories = self._start(batch.user), [], []
         for r in range(rows.shape[1]):
             memories.append(self.memory(state))
             walked, state = self._slate(state, rows[:, r], batch.click[:, r])
             logits.append(walked)
-        return Evaluation(torch.stack(logits, 1), torch.stack(memories, 1))
+        whole = torch.stack(logits, 1) + self.session.parallel(batch)
+        return Evaluation(whole, torch.stack(memories, 1))
 
     def _slate(self, state: State, rows: Tensor, click: Tensor) -> tuple[Tensor, State]:
         hidden, above = state["hidden"], state["above"]

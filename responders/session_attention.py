@@ -94,8 +94,7 @@ class SessionTransformer(_SessionAttention):
         self.lift = nn.Linear(2 * self.items.size, self.hidden_size)
         return self.hidden_size + self.items.size
 
-    def start(self, user: Tensor) -> State:
-        """Return the state of new users; see `Responder.start`."""
+    def _start(self, user: Tensor) -> State:
         b, base = len(user), self._base(user)
         names = [f"{kind}{i}" for i in range(self.layers) for kind in ("key", "value")]
         return {
@@ -135,6 +134,7 @@ class SessionTransformer(_SessionAttention):
         x = self.norm(x)
         logits = self.readout(x, item, self.items.bias(rows), place)
         logits = logits.new_zeros(b, r * s).scatter(1, order, logits).view(b, r, s)
+        logits = logits + self.session.parallel(batch)
         if self.pick is None:
             return Evaluation(logits, None)
         last = before(x, torch.zeros_like(base), batch.shown)
@@ -148,8 +148,7 @@ class SessionTransformer(_SessionAttention):
             return self._read(state, slate, click)[0]
         return self._read_on(state, slate, None)[0]
 
-    def observe(self, state: State, slate: Tensor, click: Tensor) -> State:
-        """Return the state after the slate; see `Responder.observe`."""
+    def _observe(self, state: State, slate: Tensor, click: Tensor) -> State:
         return self._remember(state, self._read(state, slate, click)[1])
 
     def respond(
@@ -164,7 +163,8 @@ class SessionTransformer(_SessionAttention):
         uniform = draw_uniform(slate, generator, uniform)
         logits, tokens, click = self._read_on(state, slate, uniform)
         probability = torch.where(slate >= 0, logits.sigmoid(), 0.0)
-        return Response(click, probability, self._remember(state, tokens))
+        after = self._remember(state, tokens) | self.session.observe(state, slate, click)
+        return Response(click, probability, after)
 
     def _run(
         self, state: State, x: Tensor, filled: Tensor, new: dict[str, Tensor], held: Tensor
@@ -203,7 +203,7 @@ class SessionTransformer(_SessionAttention):
         above = torch.cat([above, (item * clicked.unsqueeze(-1))[:, :-1]], 1)
         x = self._enter(state["base"], item, order, above)
         x, cache = self._run(state, x, filled, self._nothing(state), filled[:, :0])
-        logits = self.readout(x, item, self.items.bias(rows), order)
+        logits = self.readout(x, item, self.items.bias(rows), order) + self.session(state)
         n = filled.sum(1)
         end = (n - 1).clamp(min=0).unsqueeze(1)
         last, row = gather(x, end).squeeze(1), rows.gather(1, end).squeeze(1)
@@ -233,12 +233,13 @@ class SessionTransformer(_SessionAttention):
         items, bias = self.items(rows), self.items.bias(rows)
         above, row_above, last = self.items(state["above"]), state["above"], state["last"]
         cache, held = self._nothing(state), slate[:, :0] >= 0
-        logits, clicks = [], []
+        logits, clicks, offset = [], [], self.session(state)
         for s in range(slate.shape[1]):
             one, filled = slice(s, s + 1), (slate[:, s] >= 0).unsqueeze(1)
             x = self._enter(state["base"], items[:, one], places[:, one], above.unsqueeze(1))
             x, cache = self._run(state, x, filled, cache, held)
-            odds = self.readout(x, items[:, one], bias[:, one], places[:, one]).squeeze(1)
+            odds = self.readout(x, items[:, one], bias[:, one], places[:, one])
+            odds = (odds + offset).squeeze(1)
             held = torch.cat([held, filled], 1)
             here = filled.squeeze(1)
             if uniform is None:
@@ -308,8 +309,7 @@ class SCOT(_SessionAttention):
         self.wish = nn.Parameter(torch.zeros(self.hidden_size))  # asks for the next click
         return self.hidden_size
 
-    def start(self, user: Tensor) -> State:
-        """Return the state of new users; see `Responder.start`."""
+    def _start(self, user: Tensor) -> State:
         b = len(user)
         return {
             "base": self._base(user),
@@ -355,10 +355,9 @@ class SCOT(_SessionAttention):
         rows, place = self.items.rows(slate), self._place(slate)
         item = self.items(rows)
         hidden = self._look_back(state, self.lift(item + self.position(place)))
-        return self.readout(hidden, item, self.items.bias(rows), place)
+        return self.readout(hidden, item, self.items.bias(rows), place) + self.session(state)
 
-    def observe(self, state: State, slate: Tensor, click: Tensor) -> State:
-        """Return the state after the slate; see `Responder.observe`."""
+    def _observe(self, state: State, slate: Tensor, click: Tensor) -> State:
         clicked = (click > 0) & (slate >= 0)
         rows = torch.where(clicked, self.items.rows(slate), self.items.empty)
         rows = torch.cat([state["row"], rows], 1)
@@ -395,5 +394,6 @@ class SCOT(_SessionAttention):
 
         hidden = look(self.lift(item + self.position(place)).view(b, r * s, -1), s)
         logits = self.readout(hidden.view(b, r, s, -1), item, self.items.bias(rows), place)
+        logits = logits + self.session.parallel(batch)
         memory = look(self.wish.expand(b, r, -1), 1) if self.pick is not None else None
         return Evaluation(logits, memory)

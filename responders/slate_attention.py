@@ -73,16 +73,14 @@ class SlateTransformer(_SlateAttention):
         self.enter = nn.Linear(2 * self.items.size, self.hidden_size)
         return self.items.size
 
-    def start(self, user: Tensor) -> State:
-        """Return the state of new users; see `Responder.start`."""
+    def _start(self, user: Tensor) -> State:
         return self.users.start(user)
 
     def memory(self, state: State) -> Tensor:
         """Return the users' vectors [B, d]."""
         return self.users.vector(state)
 
-    def observe(self, state: State, slate: Tensor, click: Tensor) -> State:
-        """Return the state after the slate; see `Responder.observe`."""
+    def _observe(self, state: State, slate: Tensor, click: Tensor) -> State:
         return self.users.observe(state, self.items(self.items.rows(slate)), click)
 
     def _answer(self, users: Tensor, rows: Tensor) -> Tensor:
@@ -95,7 +93,7 @@ class SlateTransformer(_SlateAttention):
 
     def logits(self, state: State, slate: Tensor, click: Tensor | None = None) -> Tensor:
         """Return log-odds [B, S]; see `Responder.logits`."""
-        return self._answer(self.memory(state), self.items.rows(slate))
+        return self._answer(self.memory(state), self.items.rows(slate)) + self.session(state)
 
     def evaluate(self, batch: SessionBatch) -> Evaluation:
         """Evaluate whole sessions at once."""
@@ -103,7 +101,7 @@ class SlateTransformer(_SlateAttention):
         rows = self.items.rows(batch.slate)
         users = self.users(batch.user, self.items(rows), batch.click)
         logits = self._answer(users.reshape(b * r, -1), rows.view(b * r, s))
-        return Evaluation(logits.view(b, r, s), users)
+        return Evaluation(logits.view(b, r, s) + self.session.parallel(batch), users)
 
 
 class TransformerGRU(_SlateAttention):
@@ -124,8 +122,7 @@ class TransformerGRU(_SlateAttention):
         self.mix = nn.Linear(2 * size, size)
         return size
 
-    def start(self, user: Tensor) -> State:
-        """Return the state of new users; see `Responder.start`."""
+    def _start(self, user: Tensor) -> State:
         size = self.hidden_size
         hidden = user.new_zeros(len(user), size) if self.enter is None else self.enter(user).tanh()
         return {"hidden": hidden}
@@ -156,10 +153,9 @@ class TransformerGRU(_SlateAttention):
     def logits(self, state: State, slate: Tensor, click: Tensor | None = None) -> Tensor:
         """Return log-odds [B, S]; see `Responder.logits`."""
         rows = self.items.rows(slate)
-        return self._read(state["hidden"], rows, *self._slates(rows))
+        return self._read(state["hidden"], rows, *self._slates(rows)) + self.session(state)
 
-    def observe(self, state: State, slate: Tensor, click: Tensor) -> State:
-        """Return the state after the slate; see `Responder.observe`."""
+    def _observe(self, state: State, slate: Tensor, click: Tensor) -> State:
         rows = self.items.rows(slate)
         filled = rows != self.items.empty
         digest = self._digest(self._slates(rows)[1], filled, click)
@@ -178,4 +174,4 @@ class TransformerGRU(_SlateAttention):
         states, _ = self.gru(gather(digest, compact(seen)), first.unsqueeze(0).contiguous())
         memory = before(states, first, seen.unsqueeze(2))
         logits = self._read(memory.reshape(b * r, -1), rows, item, attended)
-        return Evaluation(logits.view(b, r, s), memory)
+        return Evaluation(logits.view(b, r, s) + self.session.parallel(batch), memory)

@@ -72,10 +72,9 @@ class ClickGRU(NeuralResponder):
 
     def logits(self, state: State, slate: Tensor, click: Tensor | None = None) -> Tensor:
         """Return log-odds [B, S]; see `Responder.logits`."""
-        return self.scan(*self._enter(state), slate, click).logits
+        return self.scan(*self._enter(state), slate, click, offset=self.session(state)).logits
 
-    def observe(self, state: State, slate: Tensor, click: Tensor) -> State:
-        """Return the state after the slate; see `Responder.observe`."""
+    def _observe(self, state: State, slate: Tensor, click: Tensor) -> State:
         return self._leave(state, slate, self.scan(*self._enter(state), slate, click))
 
     def respond(
@@ -88,9 +87,11 @@ class ClickGRU(NeuralResponder):
     ) -> Response:
         """Draw clicks position by position, each given those above; see `Responder.respond`."""
         uniform = draw_uniform(slate, generator, uniform)
-        walk = self.scan(*self._enter(state), slate, uniform=uniform)
+        offset = self.session(state)
+        walk = self.scan(*self._enter(state), slate, uniform=uniform, offset=offset)
         probability = torch.where(slate >= 0, walk.logits.sigmoid(), 0.0)
-        return Response(walk.click, probability, self._leave(state, slate, walk))
+        after = self._leave(state, slate, walk) | self.session.observe(state, slate, walk.click)
+        return Response(walk.click, probability, after)
 
     def walk(
         self,
@@ -133,6 +134,7 @@ class ClickGRU(NeuralResponder):
         click: Tensor | None = None,
         uniform: Tensor | None = None,
         feed: Feed | None = None,
+        offset: Tensor | None = None,
     ) -> Walk:
         """Walk one slate position by position.
 
@@ -144,6 +146,7 @@ class ClickGRU(NeuralResponder):
             uniform: [B, S] in [0, 1): a position is clicked where uniform < probability.
             feed: what is fed on, by default the responder's own; where clicks are to be fed but
                 none are given or drawn, probabilities are.
+            offset: [B, 1] to add to the log-odds of every position.
         """
         rows = self.items.rows(slate)
         tables = cached(self, self._tables) if self._tabled else None
@@ -162,6 +165,8 @@ class ClickGRU(NeuralResponder):
         gaps = slate.is_cuda or bool((slate < 0).any())
         logits, clicks = [], []
         fed, before, total = None, hidden, torch.zeros_like(hidden)
+        if offset is not None:
+            bias = bias + offset.squeeze(1)
         for s in range(slate.shape[1]):
             row = rows[:, s]
             x = enter[s] + place[s] + (click_input(above) if fed is None else fed)

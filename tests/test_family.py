@@ -295,7 +295,7 @@ def rancm() -> tuple[RANCM, object, dict[tuple[int, ...], float]]:
     assert isinstance(responder, RANCM)
     with torch.no_grad():
         rows = responder.items.rows(torch.tensor([[1, -1, 3, 4]]))
-        glances = responder._begin(torch.randn(1, 8), rows)
+        glances = responder._begin(torch.randn(1, 8), rows, torch.zeros(1, 1))
         exact = {}
         for clicks in product([0, 1], repeat=3):
             places = [p for p, c in zip((0, 2, 3), clicks, strict=True) if c]
@@ -335,8 +335,9 @@ def test_answers_have_the_models_own_click_rates() -> None:
     wide.load_state_dict(own)
     slate = torch.tensor([[1, 2, 3, 4]])
     with torch.no_grad():
+        wide.halt.bias.fill_(2.0)  # click rates well below one half, so that nothing is cut
         state = wide.start(torch.zeros(1, 2))
-        glances = wide._begin(wide.memory(state), wide.items.rows(slate))
+        glances = wide._begin(wide.memory(state), wide.items.rows(slate), torch.zeros(1, 1))
         expected = torch.zeros(4)
         for k in range(5):
             for order in permutations(range(4), k):
