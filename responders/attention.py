@@ -32,14 +32,15 @@ class Attention(nn.Module):
     Args:
         size: H, of queries, keys, values and result.
         heads: of attention; divides H into even parts.
+        query_size: of the vectors that ask, by default H.
     """
 
-    def __init__(self, size: int, heads: int) -> None:
+    def __init__(self, size: int, heads: int, query_size: int | None = None) -> None:
         super().__init__()
         if size % (2 * heads):
             raise InputError(f"hidden_size {size} must be a multiple of 2 x {heads} heads")
         self.heads = heads
-        self.query = nn.Linear(size, size)
+        self.query = nn.Linear(query_size or size, size)
         self.key_value = nn.Linear(size, 2 * size)
         self.out = nn.Linear(size, size)
 
@@ -77,6 +78,23 @@ class Attention(nn.Module):
         return self.out(found.transpose(1, 2).flatten(2))
 
 
+class Feed(nn.Sequential):
+    """Two linear layers on a normalised input.
+
+    Args:
+        size: H, of input and result.
+        widen: units between them per unit of H.
+    """
+
+    def __init__(self, size: int, widen: int = 2) -> None:
+        super().__init__(
+            nn.LayerNorm(size),
+            nn.Linear(size, widen * size),
+            nn.GELU(),
+            nn.Linear(widen * size, size),
+        )
+
+
 class Block(nn.Module):
     """Pre-norm transformer block: attention, then two linear layers, each added to its input.
 
@@ -90,12 +108,7 @@ class Block(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(size)
         self.attention = Attention(size, heads)
-        self.feed = nn.Sequential(
-            nn.LayerNorm(size),
-            nn.Linear(size, widen * size),
-            nn.GELU(),
-            nn.Linear(widen * size, size),
-        )
+        self.feed = Feed(size, widen)
 
     def forward(
         self,

@@ -28,15 +28,24 @@ class Evaluation(NamedTuple):
 class Readout(nn.Module):
     """Log-odds of a click: w·h + e·Qh + item bias + position bias, h a hidden state of H numbers.
 
+    The position bias of a responder that reads the clicks above depends on the last one too, as in
+    the user browsing model (`UBM`): a table that a recurrent state would take long to learn.
+
     Args:
         size: d of the item vectors.
         n_positions: S.
         hidden_size: H.
+        reads_clicks_above: whether `last` is given.
     """
 
-    def __init__(self, size: int, n_positions: int, hidden_size: int) -> None:
+    def __init__(
+        self, size: int, n_positions: int, hidden_size: int, reads_clicks_above: bool
+    ) -> None:
         super().__init__()
         self.position_bias = nn.Embedding(n_positions, 1)
+        self.after = None
+        if reads_clicks_above:
+            self.after = nn.Parameter(torch.zeros(n_positions, n_positions + 1))
         self.match = nn.Linear(hidden_size, size)
         self.out = nn.Linear(hidden_size, 1)
         nn.init.zeros_(self.position_bias.weight)
@@ -47,7 +56,14 @@ class Readout(nn.Module):
             self.position_bias.weight.copy_(position_log_odds(log, sessions).unsqueeze(1))
             self.out.bias.zero_()
 
-    def forward(self, hidden: Tensor, item: Tensor, item_bias: Tensor, place: Tensor) -> Tensor:
+    def forward(
+        self,
+        hidden: Tensor,
+        item: Tensor,
+        item_bias: Tensor,
+        place: Tensor,
+        last: Tensor | None = None,
+    ) -> Tensor:
         """Return log-odds [...].
 
         Args:
@@ -55,8 +71,11 @@ class Readout(nn.Module):
             item: [..., d] vectors.
             item_bias: [..., 1].
             place: [...] int64 position in the slate.
+            last: [...] int64 position of the last click above in the slate, S = none.
         """
         logits = (self.match(hidden) * item).sum(-1) + self.out(hidden).squeeze(-1)
+        if last is not None and self.after is not None:
+            logits = logits + self.after[place, last]
         return logits + (item_bias + self.position_bias(place)).squeeze(-1)
 
 
@@ -96,7 +115,9 @@ class NeuralResponder(Responder):
         self.items = ItemEncoder(
             shape.n_items, embedding_size, embedding, item_features, min_shown, prior
         )
-        self.readout = Readout(embedding_size, shape.n_positions, hidden_size)
+        self.readout = Readout(
+            embedding_size, shape.n_positions, hidden_size, self.reads_clicks_above
+        )
         self.session = SessionContext()
         self.hidden_size, self.next_click = hidden_size, next_click
         memory_size = self._build()
@@ -198,6 +219,14 @@ def compact(filled: Tensor) -> Tensor:
     """
     order = torch.argsort(~filled, dim=1, stable=True)
     return order[:, : max(int(filled.sum(1).max()), 1)]
+
+
+def last_click(click: Tensor, none: int) -> Tensor:
+    """Return the position of the last click above each, or `none`: [..., S] of [..., S]."""
+    place = torch.arange(click.shape[-1], device=click.device)
+    last = torch.where(click > 0, place, -1).cummax(-1).values
+    last = nn.functional.pad(last, (1, 0), value=-1)[..., :-1]
+    return torch.where(last < 0, none, last)
 
 
 def gather(x: Tensor, order: Tensor) -> Tensor:

@@ -71,6 +71,7 @@ class RANCM(NeuralResponder):
         self.register_buffer("numbers", draws.clamp(_TINY, 1 - _TINY))
 
     def _build(self) -> int:
+        self.readout.after = None  # the walks read the clicks, not the readout
         self.users = UserEncoder(self.shape.n_user_features, self.items.size)
         self.enter = nn.Linear(self.items.size, self.hidden_size)
         self.cell = nn.GRUCell(self.items.size, self.hidden_size)

@@ -15,7 +15,7 @@ from responders.base import LogShape, State
 from responders.batch import SessionBatch
 from responders.errors import InputError, near_matches
 from responders.features import UserEncoder, UserFeatures
-from responders.neural import Evaluation, before, last_clicked
+from responders.neural import Evaluation, before, last_click, last_clicked
 from responders.walk import ClickGRU, Feed, Walk
 
 ReadoutKind = Literal["teacher", "threshold", "soft", "sample", "differentiable_sample"]
@@ -100,15 +100,18 @@ class SlateGRU(ClickGRU):
         else:
             hidden = self.enter(flat).tanh()
             place = torch.arange(s, device=rows.device).expand(b * r, s)
-            logits, _ = self.walk(hidden, rows.view(b * r, s), place, batch.click.view(b * r, s))
+            click = batch.click.view(b * r, s)
+            logits, _ = self.walk(
+                hidden, rows.view(b * r, s), place, click, last_click(click, self.shape.n_positions)
+            )
             logits = logits + offset.view(-1, 1)
         return Evaluation(logits.view(b, r, s), users)
 
     def generate(self, users: Tensor, slate: Tensor, offset: Tensor | None = None) -> Walk:
         """Walk slates [B, S] for users with vectors [B, d], feeding on clicks of its own.
 
-        `offset` [B, 1] is added to all log-odds. The clicks are those of the readout: draws, relaxed
-        draws, or none at all.
+        `offset` [B, 1] is added to all log-odds. The clicks are those of the readout: draws,
+        relaxed draws, or none at all.
         """
         uniform = None
         if self.fed_in_training == "click":
@@ -158,7 +161,8 @@ class SessionGRU(_Carrying):
         rows = self.items.rows(batch.slate).view(b, r * s)
         place = torch.arange(s, device=rows.device).repeat(r).expand(b, r * s)
         hidden, click = self.start(batch.user)["hidden"], batch.click.reshape(b, r * s)
-        logits, states = self.walk(hidden, rows, place, click)
+        last = last_click(batch.click, self.shape.n_positions).view(b, r * s)
+        logits, states = self.walk(hidden, rows, place, click, last)
         logits = logits.view(b, r, s) + self.session.parallel(batch)
         if self.pick is None:
             return Evaluation(logits, None)
@@ -189,7 +193,9 @@ class HierarchicalGRU(_Carrying):
     def _slate(self, state: State, rows: Tensor, click: Tensor) -> tuple[Tensor, State]:
         hidden, above = state["hidden"], state["above"]
         place = torch.arange(rows.shape[1], device=rows.device).expand(rows.shape)
-        logits, states = self.walk(hidden, rows, place, click, self.items(above))
+        logits, states = self.walk(
+            hidden, rows, place, click, last_click(click, self.shape.n_positions), self.items(above)
+        )
         filled = rows != self.items.empty
         n = filled.sum(1, keepdim=True)
         inside = torch.arange(states.shape[1], device=rows.device) < n

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
-from responders.attention import Block
+from responders.attention import Attention, Block, Feed
 from responders.base import LogShape, Response, State, draw_uniform
 from responders.batch import SessionBatch
 from responders.features import UserFeatures
@@ -19,9 +20,12 @@ from responders.neural import (
     before,
     compact,
     gather,
+    last_click,
     last_clicked,
     slate_numbers,
 )
+
+_SLATES = 16  # of a long session that SCOT answers at a time
 
 
 class _Tokens(NamedTuple):
@@ -34,12 +38,11 @@ class _Tokens(NamedTuple):
 
 
 class _SessionAttention(NeuralResponder):
-    """Transformer blocks over the session.
+    """Attention over the session.
 
     Args:
         shape: sizes of the log.
         item_features: as `NeuralResponder`.
-        layers: transformer blocks.
         heads: of attention.
         window: how far back attention reaches: slates of a SessionTransformer, clicks of a SCOT.
         options: as `NeuralResponder`.
@@ -50,22 +53,18 @@ class _SessionAttention(NeuralResponder):
         shape: LogShape,
         item_features: Tensor | None = None,
         *,
-        layers: int = 2,
         heads: int = 4,
         window: int = 100,
         **options: Any,
     ) -> None:
-        self.layers, self.heads, self.window = layers, heads, window
+        self.heads, self.window = heads, window
         super().__init__(shape, item_features, **options)
 
-    def _build_attention(self) -> None:
+    def _build_position(self) -> None:
         self.position = nn.Embedding(self.shape.n_positions, self.items.size)
         nn.init.normal_(self.position.weight, std=0.1)
         features = self.shape.n_user_features
         self.users = UserFeatures(features, self.hidden_size) if features else None
-        blocks = nn.ModuleList(Block(self.hidden_size, self.heads) for _ in range(self.layers))
-        self.blocks: Sequence[Block] = blocks  # type: ignore[assignment]
-        self.norm = nn.LayerNorm(self.hidden_size)
 
     def _base(self, user: Tensor) -> Tensor:
         """Return what the features [B, F] say of the users, [B, H]."""
@@ -84,13 +83,34 @@ class SessionTransformer(_SessionAttention):
     the click of the item above; so later positions see every click. Time enters as the number of
     slates between two positions (rotary).
 
-    Args: as `_SessionAttention`.
+    Args:
+        shape: sizes of the log.
+        item_features: as `NeuralResponder`.
+        layers: transformer blocks.
+        heads: of attention.
+        window: how many slates back attention reaches.
+        options: as `NeuralResponder`.
     """
 
     reads_clicks_above = True
+    learning_rate: ClassVar[float] = 1e-3
+
+    def __init__(
+        self,
+        shape: LogShape,
+        item_features: Tensor | None = None,
+        *,
+        layers: int = 2,
+        **options: Any,
+    ) -> None:
+        self.layers = layers
+        super().__init__(shape, item_features, **options)
 
     def _build(self) -> int:
-        self._build_attention()
+        self._build_position()
+        blocks = nn.ModuleList(Block(self.hidden_size, self.heads) for _ in range(self.layers))
+        self.blocks: Sequence[Block] = blocks  # type: ignore[assignment]
+        self.norm = nn.LayerNorm(self.hidden_size)
         self.lift = nn.Linear(2 * self.items.size, self.hidden_size)
         return self.hidden_size + self.items.size
 
@@ -132,15 +152,16 @@ class SessionTransformer(_SessionAttention):
         for block in self.blocks:
             x = block(x, number, mask, causal=mask is None)
         x = self.norm(x)
-        logits = self.readout(x, item, self.items.bias(rows), place)
+        last = last_click(batch.click, self.shape.n_positions).view(b, r * s).gather(1, order)
+        logits = self.readout(x, item, self.items.bias(rows), place, last)
         logits = logits.new_zeros(b, r * s).scatter(1, order, logits).view(b, r, s)
         logits = logits + self.session.parallel(batch)
         if self.pick is None:
             return Evaluation(logits, None)
-        last = before(x, torch.zeros_like(base), batch.shown)
+        ends = before(x, torch.zeros_like(base), batch.shown)
         whole = self.items(self.items.rows(flat))
         clicked = last_clicked(whole, batch.click.view(b, -1), batch.shown)
-        return Evaluation(logits, torch.cat([last, clicked], -1))
+        return Evaluation(logits, torch.cat([ends, clicked], -1))
 
     def logits(self, state: State, slate: Tensor, click: Tensor | None = None) -> Tensor:
         """Return log-odds [B, S]; see `Responder.logits`."""
@@ -203,7 +224,9 @@ class SessionTransformer(_SessionAttention):
         above = torch.cat([above, (item * clicked.unsqueeze(-1))[:, :-1]], 1)
         x = self._enter(state["base"], item, order, above)
         x, cache = self._run(state, x, filled, self._nothing(state), filled[:, :0])
-        logits = self.readout(x, item, self.items.bias(rows), order) + self.session(state)
+        above_here = last_click(click, self.shape.n_positions).gather(1, order)
+        logits = self.readout(x, item, self.items.bias(rows), order, above_here)
+        logits = logits + self.session(state)
         n = filled.sum(1)
         end = (n - 1).clamp(min=0).unsqueeze(1)
         last, row = gather(x, end).squeeze(1), rows.gather(1, end).squeeze(1)
@@ -233,13 +256,17 @@ class SessionTransformer(_SessionAttention):
         items, bias = self.items(rows), self.items.bias(rows)
         above, row_above, last = self.items(state["above"]), state["above"], state["last"]
         cache, held = self._nothing(state), slate[:, :0] >= 0
-        logits, clicks, offset = [], [], self.session(state)
+        logits, clicks, offset, after = [], [], self.session(state), self.readout.after
+        assert after is not None
+        n = after.shape[0]
+        # [B, S + 1] which click was the last above; probabilities where those are fed
+        latest = F.one_hot(torch.full_like(slate[:, 0], n)).to(items.dtype)
         for s in range(slate.shape[1]):
             one, filled = slice(s, s + 1), (slate[:, s] >= 0).unsqueeze(1)
             x = self._enter(state["base"], items[:, one], places[:, one], above.unsqueeze(1))
             x, cache = self._run(state, x, filled, cache, held)
             odds = self.readout(x, items[:, one], bias[:, one], places[:, one])
-            odds = (odds + offset).squeeze(1)
+            odds = (odds + offset).squeeze(1) + latest @ after[s]
             held = torch.cat([held, filled], 1)
             here = filled.squeeze(1)
             if uniform is None:
@@ -247,6 +274,9 @@ class SessionTransformer(_SessionAttention):
             else:
                 clicked = (uniform[:, s] < odds.sigmoid()) & here
                 fed = clicked.to(odds.dtype)
+            weight = (fed * here).unsqueeze(1)
+            here_last = F.one_hot(torch.tensor(s, device=x.device), n + 1)
+            latest = weight * here_last + (1 - weight) * latest
             above = torch.where(filled, items[:, s] * fed.unsqueeze(1), above)
             row_here = torch.where(clicked, rows[:, s], self.items.empty)
             row_above = torch.where(here, row_here, row_above)
@@ -284,30 +314,29 @@ class SCOT(_SessionAttention):
     """Session-wise clicked-only transformer: shown items look at the items clicked before.
 
     Queries are the items of the slate; keys and values the last `window` items clicked in earlier
-    slates and a token of the user, so that no history works. Clicks are packed: memory and time
-    grow with clicks and not with the items shown. The state holds the clicked items and when they
-    were clicked, nothing else.
+    slates and a token of the user, so that no history works. Clicks are packed, and what is done to
+    a token beyond attention (the feed-forward layers) is done to the clicks: memory and time grow
+    with clicks, and per shown item there is little. The state holds the clicked items and when
+    they were clicked, nothing else.
 
-    Args: as `_SessionAttention`.
+    Args:
+        shape: sizes of the log.
+        item_features: as `NeuralResponder`.
+        heads: of attention.
+        window: how many clicks back attention reaches.
+        options: as `NeuralResponder`.
     """
 
-    def __init__(
-        self,
-        shape: LogShape,
-        item_features: Tensor | None = None,
-        *,
-        layers: int = 1,
-        **options: Any,
-    ) -> None:
-        super().__init__(shape, item_features, layers=layers, **options)
-
     def _build(self) -> int:
-        self._build_attention()
-        self.lift = nn.Linear(self.items.size, self.hidden_size)
-        self.lift_click = nn.Linear(self.items.size, self.hidden_size)
-        self.user_token = nn.Parameter(torch.zeros(self.hidden_size))
-        self.wish = nn.Parameter(torch.zeros(self.hidden_size))  # asks for the next click
-        return self.hidden_size
+        self._build_position()
+        size = self.hidden_size
+        self.attention = Attention(size, self.heads, self.items.size)
+        self.lift = nn.Linear(self.items.size, size)
+        self.feed = Feed(size)
+        self.norm = nn.LayerNorm(size)
+        self.user_token = nn.Parameter(torch.zeros(size))
+        self.wish = nn.Parameter(torch.zeros(self.items.size))  # asks for the next click
+        return size
 
     def _start(self, user: Tensor) -> State:
         b = len(user)
@@ -318,33 +347,36 @@ class SCOT(_SessionAttention):
             "number": torch.zeros(b, dtype=torch.int64, device=user.device),
         }
 
-    def _look(
-        self, x: Tensor, number: Tensor, base: Tensor, rows: Tensor, when: Tensor, mask: Tensor
-    ) -> Tensor:
-        """Return the states [B, L, H] of queries x [B, L, H] asked in slates `number` [B, L].
+    def _clicks(self, base: Tensor, rows: Tensor, when: Tensor) -> tuple[Tensor, Tensor]:
+        """Return keys and values [B, heads, 1 + C, D] of the user's token and the clicks.
 
         Args:
             base: [B, H] of the users.
             rows: [B, C] table rows of the clicked items.
             when: [B, C] the slates of those clicks.
-            mask: [B, L, C] bool, which clicks each query may see.
         """
         user = (self.user_token + base).unsqueeze(1)
-        seen = torch.cat([user, self.lift_click(self.items(rows))], 1)
-        when, mask = F.pad(when, (1, 0)), F.pad(mask, (1, 0), value=True).unsqueeze(1)
-        x = x + base.unsqueeze(1)
-        for block in self.blocks:
-            key, value = block.attention.keys_values(block.norm(seen), when)
-            query = block.attention.queries(block.norm(x), number)
-            x = block.finish(x, query, key, value, mask)
-        return self.norm(x)
+        seen = torch.cat([user, self.lift(self.items(rows))], 1)
+        seen = self.norm(seen + self.feed(seen))
+        return self.attention.keys_values(seen, F.pad(when, (1, 0)))
+
+    def _look(
+        self, x: Tensor, number: Tensor, base: Tensor, key: Tensor, value: Tensor, mask: Tensor
+    ) -> Tensor:
+        """Return what queries x [B, L, d], asked in slates `number` [B, L], find: [B, L, H].
+
+        `mask` [B, L, C] bool says which clicks each query may see; the user's token it always may.
+        """
+        mask = F.pad(mask, (1, 0), value=True).unsqueeze(1)
+        query = self.attention.queries(x, number)
+        return self.attention(query, key, value, mask) + base.unsqueeze(1)
 
     def _look_back(self, state: State, x: Tensor) -> Tensor:
-        """Return the states of queries x [B, L, H] of users in `state`."""
-        n = x.shape[1]
+        """Return what queries x [B, L, d] of users in `state` find."""
+        n, base = x.shape[1], state["base"]
         mask = (state["row"] != self.items.empty).unsqueeze(1).expand(-1, n, -1)
         number = state["number"].unsqueeze(1).expand(-1, n)
-        return self._look(x, number, state["base"], state["row"], state["when"], mask)
+        return self._look(x, number, base, *self._clicks(base, state["row"], state["when"]), mask)
 
     def memory(self, state: State) -> Tensor:
         """Return what the question for the next click finds, [B, H]."""
@@ -354,7 +386,7 @@ class SCOT(_SessionAttention):
         """Return log-odds [B, S]; see `Responder.logits`."""
         rows, place = self.items.rows(slate), self._place(slate)
         item = self.items(rows)
-        hidden = self._look_back(state, self.lift(item + self.position(place)))
+        hidden = self._look_back(state, item + self.position.weight[: slate.shape[1]])
         return self.readout(hidden, item, self.items.bias(rows), place) + self.session(state)
 
     def _observe(self, state: State, slate: Tensor, click: Tensor) -> State:
@@ -373,27 +405,60 @@ class SCOT(_SessionAttention):
         }
 
     def evaluate(self, batch: SessionBatch) -> Evaluation:
-        """Evaluate whole sessions at once."""
+        """Evaluate whole sessions at once.
+
+        Long sessions are answered some slates at a time: each looks at the clicks up to it only,
+        and its intermediate results are computed again for the gradient, not kept.
+        """
         b, r, s = batch.slate.shape
         rows = self.items.rows(batch.slate)
-        item, place, base = self.items(rows), self._place(batch.slate), self._base(batch.user)
-        clicked = batch.click.view(b, r * s) > 0
-        order = compact(clicked)
-        numbers = slate_numbers(batch.shown)
-        at = numbers.repeat_interleave(s, 1)
+        base, numbers = self._base(batch.user), slate_numbers(batch.shown)
+        order = compact(batch.click.view(b, r * s) > 0)
         click_rows = rows.view(b, -1).gather(1, order)
-        n_before = batch.click.sum(2).cumsum(1) - batch.click.sum(2)
-        rank = torch.arange(order.shape[1], device=order.device)
-        past = n_before.unsqueeze(2) - rank  # 1 = the last click before the slate
-        mask = (past >= 1) & (past <= self.window)  # [B, R, C]
-        when = at.gather(1, order)
-
-        def look(x: Tensor, times: int) -> Tensor:
-            number, seen = (t.repeat_interleave(times, 1) for t in (numbers, mask))
-            return self._look(x, number, base, click_rows, when, seen)
-
-        hidden = look(self.lift(item + self.position(place)).view(b, r * s, -1), s)
-        logits = self.readout(hidden.view(b, r, s, -1), item, self.items.bias(rows), place)
-        logits = logits + self.session.parallel(batch)
-        memory = look(self.wish.expand(b, r, -1), 1) if self.pick is not None else None
+        when = numbers.repeat_interleave(s, 1).gather(1, order)
+        key, value = self._clicks(base, click_rows, when)
+        n_clicks = batch.click.sum(2).long()
+        n_before = n_clicks.cumsum(1) - n_clicks
+        item = self.items(rows)
+        parts = []
+        for first in range(0, r, _SLATES):
+            here = slice(first, min(first + _SLATES, r))
+            last = 1 + int(n_before[:, here].max())
+            keys = key[:, :, :last], value[:, :, :last]
+            given = (rows[:, here], item[:, here], numbers[:, here], n_before[:, here], base, *keys)
+            if r > _SLATES and torch.is_grad_enabled():
+                parts.append(
+                    checkpoint(self._answer, *given, use_reentrant=False, preserve_rng_state=False)
+                )
+            else:
+                parts.append(self._answer(*given))
+        logits = torch.cat(parts, 1) + self.session.parallel(batch)
+        memory = None
+        if self.pick is not None:
+            mask = self._visible(n_before, key.shape[2] - 1)
+            memory = self._look(self.wish.expand(b, r, -1), numbers, base, key, value, mask)
         return Evaluation(logits, memory)
+
+    def _visible(self, n_before: Tensor, n_clicks: int) -> Tensor:
+        """Return which clicks each slate sees, [B, R, C] bool: the last `window` before it."""
+        past = n_before.unsqueeze(2) - torch.arange(n_clicks, device=n_before.device)
+        return (past >= 1) & (past <= self.window)
+
+    def _answer(
+        self,
+        rows: Tensor,
+        item: Tensor,
+        numbers: Tensor,
+        n_before: Tensor,
+        base: Tensor,
+        key: Tensor,
+        value: Tensor,
+    ) -> Tensor:
+        """Return log-odds [B, R, S] of slates with `n_before` [B, R] clicks before each."""
+        b, r, s = rows.shape
+        mask, number = (
+            t.repeat_interleave(s, 1) for t in (self._visible(n_before, key.shape[2] - 1), numbers)
+        )
+        x = (item + self.position.weight[:s]).view(b, r * s, -1)
+        hidden = self._look(x, number, base, key, value, mask).view(b, r, s, -1)
+        return self.readout(hidden, item, self.items.bias(rows), self._place(rows))

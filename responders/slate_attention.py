@@ -7,7 +7,7 @@ slate are independent.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,8 @@ class _SlateAttention(NeuralResponder):
         heads: of attention.
         options: as `NeuralResponder`.
     """
+
+    learning_rate: ClassVar[float] = 1e-3
 
     def __init__(
         self,

@@ -43,7 +43,7 @@ class TrainConfig:
 
     Args:
         epochs: at most.
-        batch_size: sessions in a batch.
+        batch_size: sessions in a batch; 0 = a fiftieth of the training sessions, 16 to 128.
         learning_rate: of Adam; halved after each epoch that did not improve validation log-loss.
         patience: epochs without improvement after which training stops.
         clip: the gradient's norm is cut to this.
@@ -54,7 +54,7 @@ class TrainConfig:
     """
 
     epochs: int = 50
-    batch_size: int = 128
+    batch_size: int = 0
     learning_rate: float = 3e-3
     patience: int = 3
     clip: float = 1.0
@@ -62,7 +62,9 @@ class TrainConfig:
     save_minutes: float = 5.0
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "learning_rate", "patience", "clip"):
+        if self.batch_size < 0:
+            raise InputError(f"batch_size must not be negative, not {self.batch_size}")
+        for name in ("epochs", "learning_rate", "patience", "clip"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} must be positive, not {getattr(self, name)}")
         if not 0 <= self.average < 1:
@@ -120,6 +122,7 @@ class Trainer:
         self.seed, self.device, self.progress = seed, torch.device(device), progress
         self.averaged = AveragedModel(self.responder, multi_avg_fn=self._average)
         self.averaged.update_parameters(self.responder)
+        self.batch_size = config.batch_size or int(np.clip(len(split["train"]) // 50, 16, 128))
         self.state = _Progress(learning_rate=config.learning_rate)
         self.best = _weights(self.averaged.module)
         self.history: list[dict[str, float]] = []
@@ -159,7 +162,7 @@ class Trainer:
         state, began = self.state, time.monotonic()
         spent = state.seconds
         rng = np.random.default_rng([self.seed, state.epoch])
-        plan = plan_batches(self.split["train"], self.config.batch_size, rng)
+        plan = plan_batches(self.split["train"], self.batch_size, rng)
         self.responder.train()
         for group in self.optimiser.param_groups:
             group["lr"] = state.learning_rate

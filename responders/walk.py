@@ -99,6 +99,7 @@ class ClickGRU(NeuralResponder):
         rows: Tensor,
         place: Tensor,
         click: Tensor,
+        last: Tensor,
         above: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Walk L positions in a row at once, clicks given; empty ones are skipped.
@@ -108,6 +109,7 @@ class ClickGRU(NeuralResponder):
             rows: [B, L] int64 table rows of the items.
             place: [B, L] int64 position of each item in its slate.
             click: [B, L] float.
+            last: [B, L] int64, `last_click` of each slate.
             above: [B, d] the vector of the item before the first if it was clicked, else zeros.
 
         Returns:
@@ -115,7 +117,7 @@ class ClickGRU(NeuralResponder):
             `compact` orders them.
         """
         order = compact(rows != self.items.empty)
-        rows, place, clicked = (gather(t, order) for t in (rows, place, click))
+        rows, place, clicked, last = (gather(t, order) for t in (rows, place, click, last))
         item = self.items(rows)
         passed = F.pad(item * clicked.unsqueeze(-1), (0, 0, 1, 0))[:, :-1]
         if above is not None:
@@ -123,7 +125,7 @@ class ClickGRU(NeuralResponder):
         states, _ = self.gru(
             torch.cat([item + self.position(place), passed], -1), hidden.unsqueeze(0).contiguous()
         )
-        logits = self.readout(states, item, self.items.bias(rows), place)
+        logits = self.readout(states, item, self.items.bias(rows), place, last)
         return torch.zeros_like(click).to(logits.dtype).scatter(1, order, logits), states
 
     def scan(
@@ -165,20 +167,33 @@ class ClickGRU(NeuralResponder):
         gaps = slate.is_cuda or bool((slate < 0).any())
         logits, clicks = [], []
         fed, before, total = None, hidden, torch.zeros_like(hidden)
+        assert self.readout.after is not None
+        after = self.readout.after + self.readout.position_bias.weight  # [S, S + 1]
+        n = after.shape[0]
+        # Where no click is fed, what is fed on in its place says which click was probably the last.
+        sure = feed == "click"
+        last = torch.full_like(rows[:, 0], n) if sure else F.one_hot(torch.full_like(rows[:, 0], n))
         if offset is not None:
             bias = bias + offset.squeeze(1)
         for s in range(slate.shape[1]):
             row = rows[:, s]
             x = enter[s] + place[s] + (click_input(above) if fed is None else fed)
             walked = self._cell(x, hidden)
-            odds = (read[s] * walked).sum(-1) + bias[s] + self.readout.position_bias.weight[s, 0]
+            odds = (read[s] * walked).sum(-1) + bias[s]
+            odds = odds + (after[s][last] if sure else last.to(odds.dtype) @ after[s])
             filled = row != self.items.empty if gaps else None
             clicked = self._clicked(odds, s, click, uniform, feed)
             if filled is not None:
                 walked = torch.where(filled.unsqueeze(1), walked, hidden)
                 clicked = clicked * filled
-            if feed != "click":
-                passed = self._passed(odds, clicked, feed).unsqueeze(1) * click_input(row)
+            if sure:
+                last = torch.where(clicked, s, last)
+            else:
+                weight = self._passed(odds, clicked, feed).unsqueeze(1)
+                weight = weight if filled is None else weight * filled.unsqueeze(1)
+                here = F.one_hot(torch.tensor(s, device=odds.device), n + 1)
+                last = weight * here + (1 - weight) * last
+                passed = weight * click_input(row)
                 if filled is not None and fed is not None:
                     passed = torch.where(filled.unsqueeze(1), passed, fed)
                 fed = passed

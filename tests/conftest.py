@@ -95,7 +95,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         for readout in ("threshold", "soft", "sample", "differentiable_sample")
     },
     "session_transformer window": ("session_transformer", {"window": 2}),
-    "scot window": ("scot", {"window": 3, "layers": 2}),
+    "scot window": ("scot", {"window": 3}),
 }
 """Settings that change how a responder works, by a name for the tests."""
 

@@ -210,8 +210,8 @@ def test_options_are_checked_by_name_and_type(small_log: SessionLog) -> None:
         parse_options("slate_gru", {"hiden_size": "32"})
     with pytest.raises(InputError, match="hidden_size takes a int, not 'many'"):
         parse_options("slate_gru", {"hidden_size": "many"})
-    with pytest.raises(InputError, match="batch_size must be positive"):
-        parse_options("slate_gru", {"batch_size": "0"})
+    with pytest.raises(InputError, match="batch_size must not be negative"):
+        parse_options("slate_gru", {"batch_size": "-1"})
     with pytest.raises(InputError, match="'sesion_gru' is unknown; did you mean session_gru"):
         parse_options("sesion_gru", {})
     with pytest.raises(InputError, match="embedding 'learnt' is unknown; did you mean learned"):
