@@ -45,7 +45,8 @@ class TrainConfig:
         epochs: at most.
         batch_size: sessions in a batch; 0 = a fiftieth of the training sessions, 16 to 128.
         learning_rate: of Adam; halved after each epoch that did not improve validation log-loss.
-        patience: epochs without improvement after which training stops.
+        patience: epochs without improvement after which training stops; 0 = as many as a thousand
+            steps take, 3 to 10.
         clip: the gradient's norm is cut to this.
         average: the weights that are validated and kept are an exponential average over training
             steps that keeps this share of itself in each; 0 = the weights themselves.
@@ -56,15 +57,16 @@ class TrainConfig:
     epochs: int = 50
     batch_size: int = 0
     learning_rate: float = 3e-3
-    patience: int = 3
+    patience: int = 0
     clip: float = 1.0
     average: float = 0.999
     save_minutes: float = 5.0
 
     def __post_init__(self) -> None:
-        if self.batch_size < 0:
-            raise InputError(f"batch_size must not be negative, not {self.batch_size}")
-        for name in ("epochs", "learning_rate", "patience", "clip"):
+        for name in ("batch_size", "patience"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{name} must not be negative, not {getattr(self, name)}")
+        for name in ("epochs", "learning_rate", "clip"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} must be positive, not {getattr(self, name)}")
         if not 0 <= self.average < 1:
@@ -123,6 +125,8 @@ class Trainer:
         self.averaged = AveragedModel(self.responder, multi_avg_fn=self._average)
         self.averaged.update_parameters(self.responder)
         self.batch_size = config.batch_size or int(np.clip(len(split["train"]) // 50, 16, 128))
+        steps = -(-len(split["train"]) // self.batch_size)
+        self.patience = config.patience or int(np.clip(1000 // steps, 3, 10))
         self.state = _Progress(learning_rate=config.learning_rate)
         self.best = _weights(self.averaged.module)
         self.history: list[dict[str, float]] = []
@@ -155,7 +159,7 @@ class Trainer:
         """Whether the last epoch is reached or patience is spent."""
         waited = self.state.epoch - 1 - self.state.best_epoch
         return self.state.epoch >= self.config.epochs or (
-            self.state.best_epoch >= 0 and waited >= self.config.patience
+            self.state.best_epoch >= 0 and waited >= self.patience
         )
 
     def _epoch(self, board: SummaryWriter) -> None:

@@ -1,5 +1,9 @@
 """Small logs and responders that many tests share."""
 
+import io
+import sys
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks import cli
 from responders import SessionLog
 from responders.base import LogShape, Responder
 from responders.batch import SessionBatch
@@ -111,3 +116,28 @@ def responder(request: pytest.FixtureRequest) -> Responder:
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)
+
+
+class Result:
+    """What a command printed and how it ended."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+
+def call_recsim(*words: object) -> Result:
+    """Call the command line in this process."""
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", ["recsim", *map(str, words)])
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+    return Result(code, out.getvalue(), err.getvalue())
+
+
+@pytest.fixture
+def recsim() -> Callable[..., Result]:
+    """The command line, called in this process."""
+    return call_recsim

@@ -13,31 +13,8 @@ import pandas as pd
 import pytest
 from safetensors.torch import load_file
 
-from benchmarks import cli, demo
+from benchmarks import demo
 from responders import SessionLog
-
-
-class Result:
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-
-@pytest.fixture
-def recsim(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    """Call the command line in this process."""
-
-    def call(*words: object) -> Result:
-        monkeypatch.setattr(sys, "argv", ["recsim", *map(str, words)])
-        capsys.readouterr()
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        printed = capsys.readouterr()
-        return Result(code, printed.out, printed.err)
-
-    return call
 
 
 def test_the_chain_from_log_to_leaderboard(recsim: Any, tmp_path: Path) -> None:
