@@ -278,7 +278,11 @@ def _check_user_features(wanted: int, log: SessionLog, path: Path) -> None:
 def compare(
     log: LogPath,
     responders: Annotated[
-        str, typer.Option(help=f"{RESPONDER_NAMES}; a comma list or all.")
+        str,
+        typer.Option(
+            help=f"{RESPONDER_NAMES}; a comma list or all. Settings of one follow a colon: "
+            "slate_gru:readout=soft."
+        ),
     ] = "all",
     embeddings: Annotated[
         str, typer.Option(help="learned, svd, explicit, content; a comma list.")

@@ -97,6 +97,7 @@ def _predict(model: Any, log: SessionLog, part: Part, what: str) -> Predictions:
         position,
         log.user[session].astype(np.int64),
         session,
+        slates.slate[row, position].astype(np.int64),
     )
 
 

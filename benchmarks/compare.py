@@ -20,12 +20,19 @@ import torch
 
 from benchmarks.memory import memory, peak_memory
 from responders import InputError, SessionLog
-from responders.base import Responder
+from responders.base import LogShape, Responder
 from responders.batch import Part, make_batch
 from responders.build import RESPONDERS, default_options, responder_class
 from responders.features import Embedding
 from responders.fit import fit, parse_options, pick_device
-from responders.metrics import METRICS, Predictions, best_threshold, evaluate, predict
+from responders.metrics import (
+    METRICS,
+    Predictions,
+    best_threshold,
+    evaluate,
+    predict,
+    sparse_auc,
+)
 from responders.progress import progress_bar
 from responders.split import SPLITS, make_split
 from responders.storage import read_json, write_json
@@ -46,7 +53,8 @@ class Run:
     """One training and test.
 
     Args:
-        responder: a key of `RESPONDERS`.
+        responder: a key of `RESPONDERS`, with settings of its own after a colon:
+            slate_gru:readout=soft, session_gru:next_click=0.1:hidden_size=32.
         embedding: of its items; "" where it has none.
         split: user or time.
         seed: of the user split and the training.
@@ -58,9 +66,21 @@ class Run:
     seed: int
 
     @property
+    def name(self) -> str:
+        """The responder without its settings."""
+        return self.responder.split(":")[0]
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """The settings of its own."""
+        pairs = (pair.partition("=") for pair in self.responder.split(":")[1:])
+        return {key: value for key, _, value in pairs}
+
+    @property
     def folder(self) -> str:
         """Name of the run's folder."""
-        return "-".join(filter(None, (self.split, self.responder, self.embedding, str(self.seed))))
+        parts = (self.split, self.responder.replace(":", "-"), self.embedding, str(self.seed))
+        return "-".join(filter(None, parts))
 
 
 def plan(
@@ -83,7 +103,7 @@ def plan(
     for seed in range(seeds):
         for split in splits:
             for name in responders:
-                kind = responder_class(name)
+                kind = responder_class(name.split(":")[0])
                 if short and kind.reads_history:
                     continue
                 has = "embedding" in default_options(kind)
@@ -97,7 +117,10 @@ def responder_names(text: str) -> list[str]:
     """Return the responders of a comma list; `all` = all there are."""
     names = list(RESPONDERS) if text == "all" else [n.strip() for n in text.split(",") if n.strip()]
     for name in names:
-        responder_class(name)
+        run = Run(name, "", "user", 0)
+        options, _ = parse_options(run.name, run.settings)
+        options.pop("embedding", None)
+        RESPONDERS[run.name](LogShape(1, 1), **options)  # refuses values that make no sense
     if not names:
         raise InputError(f"no responder given; known: {', '.join(RESPONDERS)}")
     return names
@@ -105,9 +128,9 @@ def responder_names(text: str) -> list[str]:
 
 def settings_of(run: Run, settings: dict[str, str]) -> dict[str, Any]:
     """Return those of `settings` that the run's responder has, and its embedding."""
-    known = {*default_options(RESPONDERS[run.responder]), *vars(TrainConfig())}
+    known = {*default_options(RESPONDERS[run.name]), *vars(TrainConfig())}
     found: dict[str, Any] = {k: v for k, v in settings.items() if k in known}
-    return found | ({"embedding": run.embedding} if run.embedding else {})
+    return found | run.settings | ({"embedding": run.embedding} if run.embedding else {})
 
 
 def check_settings(responders: list[str], settings: dict[str, str]) -> None:
@@ -115,7 +138,7 @@ def check_settings(responders: list[str], settings: dict[str, str]) -> None:
     for key, value in settings.items():
         having = [n for n in responders if key in settings_of(Run(n, "", "user", 0), {key: value})]
         for name in having or responders[:1]:
-            parse_options(name, {key: value})
+            parse_options(name.split(":")[0], {key: value})
 
 
 def compare(
@@ -176,7 +199,7 @@ def compare(
                 bar.update()
                 yield run, result
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(cancel_futures=True)  # what runs already ends by itself or by Ctrl-C
             raise
 
 
@@ -208,7 +231,7 @@ def run_one(
     log = SessionLog.load(log_path)
     where, before = pick_device(device), memory()
     users = fit(
-        log, run.responder, out, settings, seed=run.seed, by=run.split, resume=out.exists(),
+        log, run.name, out, settings, seed=run.seed, by=run.split, resume=out.exists(),
         device=device, progress=progress,
     )  # fmt: skip
     peak = (peak_memory() - before) / 1024
@@ -232,6 +255,7 @@ def run_one(
         "reads_clicks_above": responder.reads_clicks_above,
         "reads_history": responder.reads_history,
         "threshold": threshold,
+        "sparse_auc": sparse_auc(given, users.contexts.catalogue.attributes["shown"]),
         **points(given, threshold),
         **{f"unconditional_{k}": v for k, v in points(apart, threshold).items()},
     }
@@ -257,6 +281,7 @@ def save_predictions(out: Path, given: Predictions, apart: Predictions) -> None:
         position=given.position.astype(np.int16),
         user=given.user,
         session=given.session,
+        item=given.item.astype(np.int32),
     )
     os.replace(building, out / "predictions.npz")
 
@@ -264,7 +289,7 @@ def save_predictions(out: Path, given: Predictions, apart: Predictions) -> None:
 def load_predictions(out: Path, run: Run) -> tuple[Predictions, Predictions]:
     """Return the conditional and the unconditional predictions of a finished run."""
     with np.load(out / run.folder / "predictions.npz") as file:
-        rest = [file[k] for k in ("click", "position", "user", "session")]
+        rest = [file[k] for k in ("click", "position", "user", "session", "item")]
         rest[1] = rest[1].astype(np.int64)
         given, apart = (file[k].astype(np.float64) for k in ("logit", "unconditional"))
     return Predictions(given, *rest), Predictions(apart, *rest)

@@ -23,7 +23,7 @@ PUBLISHED: dict[str, dict[str, tuple[float, float, float]]] = {
         "mf": (0.653, 0.198, 0.260),
         "logistic_regression": (0.685, 0.275, 0.759),
         "slate_gru": (0.744, 0.331, 0.860),
-        "slate_gru (differentiable_sample)": (0.730, 0.283, 0.891),
+        "slate_gru:readout=differentiable_sample": (0.730, 0.283, 0.891),
         "session_gru": (0.740, 0.308, 0.739),
         "hierarchical_gru": (0.725, 0.300, 0.826),
         "slate_transformer": (0.740, 0.328, 0.839),
@@ -35,7 +35,7 @@ PUBLISHED: dict[str, dict[str, tuple[float, float, float]]] = {
         "mf": (0.717, 0.761, 0.659),
         "logistic_regression": (0.912, 0.879, 0.837),
         "slate_gru": (0.923, 0.884, 0.845),
-        "slate_gru (differentiable_sample)": (0.919, 0.884, 0.848),
+        "slate_gru:readout=differentiable_sample": (0.919, 0.884, 0.848),
         "session_gru": (0.861, 0.851, 0.793),
         "hierarchical_gru": (0.860, 0.851, 0.796),
         "slate_transformer": (0.930, 0.890, 0.853),
@@ -106,11 +106,16 @@ def _rows(
         for name in measured:
             values = frame[name].astype(float)
             row[name], row[f"{name}_sd"] = values.mean(), values.std(ddof=1)
-        for name in ("parameters", "train_seconds", "peak_mb", "ms_per_slate", "epochs"):
-            row[name] = frame[name].mean()
-        readout = group[0][1]["settings"].get("readout", "teacher")
-        name = responder if readout == "teacher" else f"{responder} ({readout})"
-        known = published.get(name)
+        for name in (
+            "sparse_auc",
+            "parameters",
+            "train_seconds",
+            "peak_mb",
+            "ms_per_slate",
+            "epochs",
+        ):
+            row[name] = frame[name].astype(float).mean() if name in frame else np.nan
+        known = published.get(responder)
         if known:
             row |= dict(
                 zip(("published_auc", "published_f1", "published_accuracy"), known, strict=True)
@@ -189,6 +194,7 @@ _QUALITY: dict[str, _Cell] = {
     "log-loss": _number("log_loss", 4, True),
     "above best": _interval("log_loss_above_best", 4),
     "gap closed": lambda row: "" if pd.isna(row.get("gap_closed")) else f"{row.gap_closed:.1%}",
+    "AUC, sparse items": _number("sparse_auc", 4),
     "F1": _number("f1", 3),
     "accuracy": _number("accuracy", 3),
     "ECE": _number("ece", 4),

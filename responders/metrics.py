@@ -34,6 +34,7 @@ class Predictions:
         position: [P] int64.
         user: [P] int64, for the bootstrap.
         session: [P] int64.
+        item: [P] int64 catalogue indices.
     """
 
     logit: np.ndarray
@@ -41,6 +42,7 @@ class Predictions:
     position: np.ndarray
     user: np.ndarray
     session: np.ndarray
+    item: np.ndarray
 
     @property
     def probability(self) -> np.ndarray:
@@ -76,7 +78,7 @@ def predict(
     """
     training = responder.training
     responder.eval()
-    logits, clicks, places, owners = [], [], [], []
+    logits, clicks, places, owners, items = [], [], [], [], []
     groups = plan_batches(part, batch_size)
     silent = not progress
     generator = torch.Generator(device).manual_seed(0)
@@ -94,6 +96,7 @@ def predict(
         logits.append(logit[keep].numpy())
         clicks.append(batch.click[keep].numpy() > 0)
         places.append(s.numpy())
+        items.append(batch.slate[keep].numpy())
         owners.append(group.sessions[b.numpy()])
     responder.train(training)
     session = np.concatenate(owners)
@@ -103,6 +106,7 @@ def predict(
         position=np.concatenate(places),
         user=log.user[session].astype(np.int64),
         session=session,
+        item=np.concatenate(items),
     )
 
 
@@ -146,6 +150,21 @@ def best_threshold(predictions: Predictions) -> float:
     )
     f1 = 2 * precision * recall / np.maximum(precision + recall, _TINY)
     return float(threshold[min(int(np.argmax(f1)), len(threshold) - 1)])
+
+
+def sparse_auc(predictions: Predictions, shown: np.ndarray, fewer: int = 20) -> float | None:
+    """Return the AUC over positions with items shown `fewer` times in training; None if undefined.
+
+    Args:
+        predictions: P positions.
+        shown: [N] impressions of each item in training.
+        fewer: items shown less often are sparse.
+    """
+    sparse = shown[predictions.item] < fewer
+    click = predictions.click[sparse]
+    if not 0 < click.sum() < len(click):
+        return None
+    return float(roc_auc_score(click, predictions.logit[sparse]))
 
 
 def calibration(predictions: Predictions, bins: int = _BINS) -> tuple[np.ndarray, ...]:

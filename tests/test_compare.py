@@ -17,10 +17,12 @@ from responders.build import RESPONDERS
 from responders.metrics import evaluate
 from tests.conftest import call_recsim
 
+GRU = "slate_gru:readout=sample"
+
 
 def words(log: Path, out: Path) -> list[str]:
     return [
-        "compare", str(log), "--responders", "position_ctr,slate_gru", "--seeds", "1",
+        "compare", str(log), "--responders", f"position_ctr,{GRU}", "--seeds", "1",
         "--set", "epochs=1", "--set", "hidden_size=8", "--out", str(out), "--jobs", "2",
     ]  # fmt: skip
 
@@ -36,19 +38,19 @@ def compared(small_log_path: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 def test_compare_trains_tests_and_tells(compared: tuple[Path, str]) -> None:
     out, printed = compared
-    for text in ("split by user", "split by time", "Bayes optimum", "slate_gru (learned)"):
+    for text in ("split by user", "split by time", "Bayes optimum", "slate_gru:readout=sample"):
         assert text in printed
     table = pd.read_csv(out / "compare.csv")
     assert set(zip(table.split, table.responder, strict=True)) == {
         (split, name)
         for split in ("user", "time")
-        for name in ("position_ctr", "slate_gru", "Bayes optimum")
+        for name in ("position_ctr", GRU, "Bayes optimum")
     }
     rows = table.set_index(["split", "responder"])
     for split in ("user", "time"):
         here = rows.loc[split]
         assert here.log_loss.idxmin() == "Bayes optimum"
-        gru = here.loc["slate_gru"]
+        gru = here.loc[GRU]
         assert gru.auc_low < gru.auc < gru.auc_high
         for name in ("parameters", "train_seconds", "peak_mb", "ms_per_slate"):
             assert gru[name] > 0, name
@@ -62,7 +64,7 @@ def test_compare_trains_tests_and_tells(compared: tuple[Path, str]) -> None:
 
 def test_compare_goes_on_where_it_stopped(compared: tuple[Path, str], small_log_path: Path) -> None:
     out, _ = compared
-    result = out / "user-slate_gru-learned-0" / comparison.RESULT
+    result = out / "user-slate_gru-readout=sample-learned-0" / comparison.RESULT
     before = result.stat().st_mtime_ns
     lost = out / "time-position_ctr-0" / comparison.RESULT
     lost.unlink()
@@ -84,6 +86,8 @@ def test_compare_refuses_results_of_other_settings(
     ("change", "message"),
     [
         ({"--responders": "slat_gru"}, "did you mean slate_gru"),
+        ({"--responders": "slate_gru:readout=loud"}, "readout 'loud' is unknown"),
+        ({"--responders": "slate_gru:read=soft"}, "setting 'read' is unknown to slate_gru"),
         ({"--embeddings": "neural"}, "embedding 'neural' is unknown"),
         ({"--split": "space"}, "split 'space' is unknown"),
         ({"--set": "hiden_size=8"}, "setting 'hiden_size' is unknown"),
@@ -109,7 +113,7 @@ def test_intervals_are_of_the_mean_over_seeds_and_paired(
 ) -> None:
     """One seed: the interval of the report is about that of `evaluate`; the best has no gap."""
     out, _ = compared
-    runs = [Run("position_ctr", "", "user", 0), Run("slate_gru", "learned", "user", 0)]
+    runs = [Run("position_ctr", "", "user", 0), Run(GRU, "learned", "user", 0)]
     results = [
         (run, json.loads((out / run.folder / comparison.RESULT).read_text())) for run in runs
     ]
@@ -117,7 +121,7 @@ def test_intervals_are_of_the_mean_over_seeds_and_paired(
     given, _ = comparison.load_predictions(out, runs[1])
     found = evaluate(given, 0.5)
     for end in ("_low", "_high"):
-        assert table.loc["slate_gru"][f"auc{end}"] == pytest.approx(found[f"auc{end}"], abs=0.02)
+        assert table.loc[GRU][f"auc{end}"] == pytest.approx(found[f"auc{end}"], abs=0.02)
     learned = table.drop("Bayes optimum")
     best = learned.log_loss.idxmin()
     assert learned.log_loss_above_best[best] == learned.log_loss_above_best_high[best] == 0
@@ -131,7 +135,7 @@ def test_published_figures_stand_beside_real_logs_alone(small_log: SessionLog) -
     assert report.published_for(called("rl4rs-b-sl", False))["scot"] == (0.934, 0.896, 0.865)
     assert not report.published_for(called("contentwise", True))
     assert not report.published_for(called("trec-session", False))
-    names = {name.split(" ")[0] for rows in report.PUBLISHED.values() for name in rows}
+    names = {name.split(":")[0] for rows in report.PUBLISHED.values() for name in rows}
     assert names <= RESPONDERS.keys()
 
 

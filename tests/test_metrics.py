@@ -1,5 +1,7 @@
 """Metrics against scikit-learn and against definitions written out."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,7 +11,7 @@ from sklearn.metrics import log_loss as sk_log_loss
 
 from responders import InputError, SessionLog
 from responders.batch import Part
-from responders.metrics import Predictions, best_threshold, evaluate, predict
+from responders.metrics import Predictions, best_threshold, evaluate, predict, sparse_auc
 from tests.conftest import random_responder
 
 
@@ -18,7 +20,7 @@ def predictions(seed: int, n: int = 400, levels: int = 30) -> Predictions:
     logit = np.round(rng.normal(size=n) * levels / 6) / (levels / 6)  # many ties
     click = rng.random(n) < 1 / (1 + np.exp(-logit))
     user = rng.integers(0, 40, n)
-    return Predictions(logit, click, rng.integers(0, 5, n), user, user)
+    return Predictions(logit, click, rng.integers(0, 5, n), user, user, rng.integers(0, 9, n))
 
 
 @settings(max_examples=20, deadline=None)
@@ -56,7 +58,7 @@ def test_the_auc_interval_covers_as_often_as_it_says() -> None:
 
 def test_calibration_error_is_small_for_the_truth_and_large_for_a_liar() -> None:
     p = predictions(2, 20_000)
-    liar = Predictions(p.logit + 2, p.click, p.position, p.user, p.session)
+    liar = replace(p, logit=p.logit + 2)
     assert evaluate(p, 0.5, resamples=0)["ece"] < 0.02
     assert evaluate(liar, 0.5, resamples=0)["ece"] > 0.2
 
@@ -70,15 +72,23 @@ def test_the_threshold_has_the_best_f1() -> None:
 
 def test_undefined_metrics_are_none() -> None:
     p = predictions(4)
-    silent = Predictions(p.logit, np.zeros_like(p.click), p.position, p.user, p.session)
+    silent = replace(p, click=np.zeros_like(p.click))
     got = evaluate(silent, 0.5)
     assert got["auc"] is None
     assert got["auc_low"] is None
     assert got["log_loss"] > 0
 
 
+def test_the_auc_of_sparse_items_counts_them_alone() -> None:
+    p = predictions(5)
+    shown = np.arange(9) * 10  # items 0 and 1 are sparse
+    few = p.item < 2
+    assert sparse_auc(p, shown) == pytest.approx(roc_auc_score(p.click[few], p.logit[few]))
+    assert sparse_auc(p, shown + 100) is None
+
+
 def test_nothing_to_evaluate_is_refused() -> None:
-    none = Predictions(*(np.zeros(0) for _ in range(5)))
+    none = Predictions(*(np.zeros(0) for _ in range(6)))
     with pytest.raises(InputError, match="no position is left"):
         evaluate(none, 0.5)
 
