@@ -73,11 +73,11 @@ def summarise(
         best = int(np.argmin([row["log_loss"] for row in rows]))
         for row, boot in zip(rows, boots, strict=True):
             for name in ("auc", "log_loss"):
-                row[f"{name}_low"], row[f"{name}_high"] = np.nanpercentile(boot[name], [2.5, 97.5])
+                row[f"{name}_low"], row[f"{name}_high"] = _interval_of(boot[name])
             above = boot["log_loss"] - boots[best]["log_loss"]
             row["log_loss_above_best"] = row["log_loss"] - rows[best]["log_loss"]
-            low_high = np.nanpercentile(above, [2.5, 97.5])
-            row["log_loss_above_best_low"], row["log_loss_above_best_high"] = low_high
+            low, high = _interval_of(above)
+            row["log_loss_above_best_low"], row["log_loss_above_best_high"] = low, high
         rows += _bayes_row(log, split, sorted({run.seed for run, _ in here}), out)
         frames.append(pd.DataFrame(rows).sort_values("log_loss", kind="stable"))
         if rows[-1]["responder"] == BAYES:
@@ -126,6 +126,15 @@ def _rows(
     return rows, boots
 
 
+def _interval_of(resampled: np.ndarray) -> tuple[float, float]:
+    """Return the 95 % percentile interval of resamples, NaN where too few are defined."""
+    defined = resampled[~np.isnan(resampled)]
+    if len(defined) < _RESAMPLES / 2:
+        return np.nan, np.nan
+    low, high = np.percentile(defined, [2.5, 97.5])
+    return float(low), float(high)
+
+
 def _resampled(found: Predictions, weights: list[np.ndarray]) -> dict[str, np.ndarray]:
     """Return AUC and log-loss [resamples] with the users weighted."""
     _, score = np.unique(found.logit, return_inverse=True)
@@ -139,7 +148,8 @@ def _resampled(found: Predictions, weights: list[np.ndarray]) -> dict[str, np.nd
         pairs = ones.sum() * zeros.sum()
         below = np.cumsum(zeros) - zeros / 2
         auc.append((ones * below).sum() / pairs if pairs else np.nan)
-        log_loss.append((weight * loss).sum() / weight.sum())
+        total = weight.sum()  # 0 where a small log's resample holds no user of this test part
+        log_loss.append((weight * loss).sum() / total if total else np.nan)
     return {"auc": np.array(auc), "log_loss": np.array(log_loss)}
 
 

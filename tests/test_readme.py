@@ -22,6 +22,7 @@ SMALLER = {
     "--sessions 20000": "--sessions 200",
     "--users 500": "--users 20",
     "--seeds 3": "--seeds 1",
+    "--responders all": "--responders pbm --split user",
 }
 
 
