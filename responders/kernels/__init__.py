@@ -1,5 +1,5 @@
 """Cross-entropy over large catalogues."""
 
-from responders.kernels.loss import linear_cross_entropy
+from responders.kernels.loss import LinearCrossEntropy, linear_cross_entropy
 
-__all__ = ["linear_cross_entropy"]
+__all__ = ["LinearCrossEntropy", "linear_cross_entropy"]

@@ -1,0 +1,120 @@
+"""Negatives from a counter: the same items for the same seed, wherever they are drawn.
+
+Philox 4x32-10 (Salmon et al., SC 2011) turns (seed, group, k) into four random words, so that no
+index tensor is stored: whoever needs negative k of a group of positions draws it again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from responders.errors import InputError
+
+_ROUNDS = 10
+_KEY = (0x9E3779B9, 0xBB67AE85)
+_ROUND = (0xD2511F53, 0xCD9E8D57)
+_MASK = 0xFFFFFFFF
+
+
+def philox(seed: int, c0: Tensor, c1: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return four words in [0, 2^32) as int64 for the counters (c0, c1, 0, 0).
+
+    Args:
+        seed: 64 bits.
+        c0: int64 in [0, 2^32).
+        c1: int64 in [0, 2^32), of a shape that broadcasts with c0.
+    """
+    c0, c1 = torch.broadcast_tensors(c0, c1)
+    c2, c3 = torch.zeros_like(c0), torch.zeros_like(c0)
+    k0, k1 = seed & _MASK, (seed >> 32) & _MASK
+    for _ in range(_ROUNDS):
+        (high0, low0), (high2, low2) = _multiply(c0, _ROUND[0]), _multiply(c2, _ROUND[1])
+        c0, c1, c2, c3 = high2 ^ c1 ^ k0, low2, high0 ^ c3 ^ k1, low0
+        k0, k1 = (k0 + _KEY[0]) & _MASK, (k1 + _KEY[1]) & _MASK
+    return c0, c1, c2, c3
+
+
+def _multiply(a: Tensor, b: int) -> tuple[Tensor, Tensor]:
+    """Return the high and the low word of a · b for words in int64, without overflow."""
+    low = a * (b & 0xFFFF)
+    mid = a * (b >> 16) + (low >> 16)
+    return mid >> 16, ((mid & 0xFFFF) << 16) | (low & 0xFFFF)
+
+
+def _scale(word: Tensor, n: int) -> Tensor:
+    """Return ⌊word · n / 2^32⌋ in [0, n), for n below 2^31."""
+    return ((word >> 16) * n + (((word & 0xFFFF) * n) >> 16)) >> 16
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """Where negatives come from.
+
+    Args:
+        n_items: V.
+        log_q: [V] float64, the log-probability of each item; None = uniform.
+        accept: [V] float32 and
+        alias: [V] int64, Walker's alias table of q.
+    """
+
+    n_items: int
+    log_q: Tensor | None = None
+    accept: Tensor | None = None
+    alias: Tensor | None = None
+
+    @staticmethod
+    def by_weight(weight: Tensor) -> Proposal:
+        """Return the proposal q ∝ `weight` [V], such as click counts; none may be negative.
+
+        Raises:
+            InputError: a weight is negative, NaN or infinite, or all are zero.
+        """
+        w = weight.detach().double().cpu().numpy()
+        if not np.isfinite(w).all() or (w < 0).any() or w.sum() <= 0:
+            raise InputError("proposal weights must be finite, not negative, and not all zero")
+        q = w / w.sum()
+        accept, alias = np.ones(len(q)), np.arange(len(q))
+        scaled = q * len(q)
+        small, large = list(np.flatnonzero(scaled < 1)), list(np.flatnonzero(scaled >= 1))
+        while small and large:
+            less, more = small.pop(), large[-1]
+            accept[less], alias[less] = scaled[less], more
+            scaled[more] -= 1 - scaled[less]
+            if scaled[more] < 1:
+                small.append(large.pop())
+        with np.errstate(divide="ignore"):
+            log_q = np.log(q)
+        device = weight.device
+        return Proposal(
+            len(q),
+            torch.from_numpy(log_q).to(device),
+            torch.from_numpy(accept).float().to(device),
+            torch.from_numpy(alias).to(device),
+        )
+
+    def draw(self, seed: int, group: Tensor, n_negatives: int) -> Tensor:
+        """Return the negatives of each group, [G, K] int64.
+
+        Args:
+            seed: fixes them.
+            group: [G] int64 numbers of groups of positions.
+            n_negatives: K.
+        """
+        k = torch.arange(n_negatives, device=group.device)
+        first, second, _, _ = philox(seed, k, group.unsqueeze(1))
+        item = _scale(first, self.n_items)
+        if self.accept is None or self.alias is None:
+            return item
+        stays = second.to(torch.float32) * 2.0**-32 < self.accept[item]
+        return torch.where(stays, item, self.alias[item])
+
+    def log_probability(self, item: Tensor) -> Tensor:
+        """Return log q of items, float64 of their shape."""
+        if self.log_q is None:
+            value = -float(np.log(self.n_items))
+            return torch.full(item.shape, value, dtype=torch.float64, device=item.device)
+        return self.log_q[item]
