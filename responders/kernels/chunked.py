@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 from responders.kernels.negatives import Proposal
 
 _TILE = 1 << 21  # numbers in a tile: 8 MB in float32
-_SHARE = 0.3  # of the memory of inputs and gradients that a tile may take where that is more
+_SHARE = 0.15  # of the memory of inputs and gradients that a tile may take where that is more
 
 
 @dataclass(frozen=True)
