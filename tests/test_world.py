@@ -16,7 +16,7 @@ from recsim_env.world import World, blank_duplicates
 from responders import Catalogue, InputError, SessionLog
 from responders.checkpoint import load_checkpoint
 from responders.slate_rules import SlateRules
-from tests.conftest import random_responder
+from tests.conftest import EVERY_RESPONDER, random_responder
 
 
 def small(trained: Path, **options: Any) -> World:
@@ -252,10 +252,22 @@ def test_bad_slates_and_sizes_are_named(trained: Path) -> None:
         world.reset(torch.ones(2, dtype=torch.bool), seed=1)
 
 
-def test_a_world_of_any_responder(trained: Path) -> None:
+@pytest.mark.parametrize("name", EVERY_RESPONDER)
+def test_a_world_of_any_responder(name: str, trained: Path) -> None:
+    """Users come and go at different times, and each is the same as alone; nothing is NaN."""
+    shape = load_checkpoint(trained).responder.shape
     users = load_checkpoint(trained)
-    for name in ("pbm", "mf", "slate_gru", "known_truth"):
-        responder = random_responder(name, 40, 5, 3)
-        world = World(responder, users.contexts, num_users=3)
-        outcome = world.step(torch.arange(5).expand(3, -1).contiguous())
-        assert outcome.probability.shape == (3, 5)
+
+    def world(**options: Any) -> World:
+        responder = random_responder(name, shape.n_items, shape.n_positions, shape.n_user_features)
+        return World(responder, users.contexts, users.hazard, horizon=5, **options)
+
+    together = play(world(num_users=4), 12)
+    alone = play(world(num_users=1, first_user=2), 12)
+    for step, (all_, one) in enumerate(zip(together, alone, strict=True)):
+        probability = all_["probability"]
+        assert ((probability >= 0) & (probability <= 1)).all()
+        assert not (all_["click"] & (all_["slate"] < 0)).any()
+        torch.testing.assert_close(
+            one["probability"][0], probability[2], atol=1e-5, rtol=1e-5, msg=f"step {step}"
+        )
