@@ -1,6 +1,7 @@
 """Small logs and responders that many tests share."""
 
 import io
+import os
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
@@ -10,6 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
+if not torch.cuda.is_available():  # before any kernel is defined: Triton's interpreter, on the CPU
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 from benchmarks import cli
 from responders import SessionLog

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from responders import InputError
 from responders.kernels import LinearCrossEntropy, chunked, linear_cross_entropy
-from responders.kernels.loss import BLOCK, Share
+from responders.kernels.loss import BLOCK, Share, implementation_for
 from responders.kernels.negatives import Proposal, philox
 from responders.kernels.reference import reference
 
@@ -406,3 +406,130 @@ def test_bad_input_is_refused(
 ) -> None:
     with pytest.raises(InputError, match=message):
         call(*inputs(10, 20, 4))
+
+
+# The Triton kernels: on a GPU where there is one, else in Triton's interpreter.
+
+triton_loss = pytest.importorskip("responders.kernels.triton_loss")
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+SMALL_TILES = triton_loss.Tiles(16, 16, 16)
+CASES = {
+    "ragged": (37, 53, 19),
+    "one of each": (1, 1, 1),
+    "fewer items than a tile": (20, 5, 7),
+    "a power of two": (32, 64, 16),
+    "an odd size": (17, 33, 31),
+}
+
+
+def of_triton(
+    hidden: Tensor,
+    items: Tensor,
+    target: Tensor,
+    bias: Tensor | None,
+    softcap: float | None,
+    proposal: Proposal | None,
+    k: int,
+    group_rows: int,
+) -> Tensor:
+    problem = triton_loss.Problem(
+        hidden.detach(), items.detach(), None if bias is None else bias.detach(), target, softcap,
+        proposal, k, group_rows, (3 << 33) + 11, tiles=SMALL_TILES,
+    )  # fmt: skip
+    return triton_loss.TritonCrossEntropy.apply(hidden, items, bias, problem)
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("group_rows", [None, 1, 16, 0])
+@pytest.mark.parametrize("extra", [False, True])
+def test_the_kernels_are_the_reference(case: str, group_rows: int | None, extra: bool) -> None:
+    """Full and sampled by row, by group and by batch; with bias, softcap and weights."""
+    n, v, d = CASES[case]
+    hidden, items, target = inputs(n, v, d)
+    bias = torch.randn(v).requires_grad_() if extra else None
+    weight = torch.rand(v, generator=torch.Generator().manual_seed(1)) + 0.1
+    proposal = Proposal.by_weight(weight) if extra else Proposal(v)
+    index = shift = None
+    if group_rows is not None:
+        group = torch.arange(n) // (group_rows or 1 << 30)
+        index = proposal.draw((3 << 33) + 11, group, 21)
+        shift = np.log(21) + proposal.log_probability(index)
+    softcap = 2.0 if extra else None
+    each = reference(hidden, items, target, bias, softcap, index, shift)
+    upstream = torch.rand(n, generator=torch.Generator().manual_seed(2))
+    loss = of_triton(
+        hidden, items, target, bias, softcap, None if group_rows is None else proposal, 21,
+        1 if group_rows is None else group_rows,
+    )  # fmt: skip
+    leaves = [hidden, items, *([bias] if bias is not None else [])]
+    found = torch.autograd.grad((loss * upstream).sum(), leaves)
+    right = torch.autograd.grad((each * upstream).sum(), leaves)
+    assert torch.linalg.vector_norm(loss - each) <= 1e-6 * torch.linalg.vector_norm(each) + 1e-6
+    for got, wanted in zip(found, right, strict=True):
+        gap, size = (torch.linalg.vector_norm(t.double()) for t in (got - wanted, wanted))
+        assert gap <= 5e-6 * size + 1e-6
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("group_rows", [None, 1, 16])
+def test_the_kernels_in_half_precision(dtype: torch.dtype, group_rows: int | None) -> None:
+    hidden, items, target = inputs(35, 40, 12, dtype)
+    proposal = Proposal(40)
+    index = shift = None
+    if group_rows is not None:
+        index = proposal.draw((3 << 33) + 11, torch.arange(35) // group_rows, 21)
+        shift = np.log(21) + proposal.log_probability(index)
+    expected = reference(hidden, items, target, negatives=index, shift=shift)
+    loss = of_triton(
+        hidden, items, target, None, None, None if group_rows is None else proposal, 21,
+        group_rows or 1,
+    )  # fmt: skip
+    check(hidden, items, loss, expected)
+
+
+@pytest.mark.parametrize("share", SHARES)
+def test_both_implementations_draw_the_same_negatives(share: str) -> None:
+    hidden, items, target = (t.to(DEVICE) for t in inputs(70, 60, 8))
+    target[::7] = -100
+    for reduction in ("mean", "none"):
+        by_triton, chunks = (
+            linear_cross_entropy(
+                hidden, items, target, negatives=20, share=share, seed=9, reduction=reduction,
+                implementation=name,
+            )
+            for name in ("triton", "chunked")
+        )  # fmt: skip
+        torch.testing.assert_close(by_triton, chunks, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("negatives", [None, 8])
+def test_the_kernels_survive_what_is_extreme(negatives: int | None) -> None:
+    hidden, items, target = (t.detach().to(DEVICE) for t in inputs(20, 30, 6, scale=1e4))
+    hidden.requires_grad_()
+    options = {"negatives": negatives, "seed": 1, "implementation": "triton"}
+    loss = linear_cross_entropy(hidden, items, target, **options)  # type: ignore[arg-type]
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert torch.isfinite(hidden.grad).all()  # type: ignore[arg-type]
+    ignored = torch.full_like(target, -100)
+    assert linear_cross_entropy(hidden, items, ignored, **options) == 0  # type: ignore[arg-type]
+
+
+def test_the_full_kernels_read_any_strides() -> None:
+    hidden, items, target = (t.detach().to(DEVICE) for t in inputs(20, 30, 6))
+    strided = hidden.t().contiguous().t(), items.repeat(1, 2)[:, ::2]
+    loss = linear_cross_entropy(*strided, target, implementation="triton")
+    plain = linear_cross_entropy(hidden, strided[1].contiguous(), target, implementation="triton")
+    torch.testing.assert_close(loss, plain)
+
+
+def test_what_runs_is_told_and_never_swapped_silently(monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden, items, target = inputs(5, 6, 3)
+    assert implementation_for(hidden) == "chunked"
+    with pytest.raises(InputError, match="does not compute in float64"):
+        linear_cross_entropy(hidden.double(), items.double(), target, implementation="triton")
+    with pytest.raises(InputError, match="implementation 'cuda' is unknown"):
+        linear_cross_entropy(hidden, items, target, implementation="cuda")
+    monkeypatch.setattr("responders.kernels.triton_kernels.INTERPRETED", False)
+    with pytest.raises(InputError, match="needs a CUDA device"):
+        linear_cross_entropy(hidden, items, target, implementation="triton")

@@ -20,6 +20,9 @@ Correction = Literal["logq", "none"]
 
 BLOCK = 64
 
+Implementation = Literal["auto", "triton", "chunked"]
+"""`auto` takes Triton on a CUDA device and PyTorch in chunks elsewhere and for float64."""
+
 
 def linear_cross_entropy(
     hidden: Tensor,
@@ -34,7 +37,9 @@ def linear_cross_entropy(
     softcap: float | None = None,
     ignore_index: int = -100,
     reduction: str = "mean",
+    deterministic: bool = False,
     seed: int | None = None,
+    implementation: str = "auto",
 ) -> Tensor:
     """Return the cross-entropy of softmax(hidden · itemsᵀ + bias) at the targets.
 
@@ -57,7 +62,10 @@ def linear_cross_entropy(
         ignore_index: targets that count for nothing.
         reduction: mean (over targets that count; 0 if none does), sum or none ([N], 0 where
             ignored).
+        deterministic: refuse what could differ from run to run in the last bits: the items'
+            gradient over negatives on a GPU, where additions come in any order.
         seed: of the negatives; None takes one from PyTorch's generator.
+        implementation: see `Implementation` and `implementation_for`.
 
     Raises:
         InputError: shapes, dtypes or names that do not fit, or a target outside the catalogue.
@@ -67,12 +75,14 @@ def linear_cross_entropy(
         ("share", share, get_args(Share)),
         ("correction", correction, get_args(Correction)),
         ("reduction", reduction, ("mean", "sum", "none")),
+        ("implementation", implementation, get_args(Implementation)),
     ):
         if value not in known:
             raise InputError(f"{name} {value!r} is unknown; {near_matches(value, known)}")
     if torch.is_autocast_enabled(hidden.device.type):
         dtype = torch.get_autocast_dtype(hidden.device.type)
         hidden, items = hidden.to(dtype), items.to(dtype)
+    by = implementation_for(hidden) if implementation == "auto" else implementation
     sampling = None
     if negatives is not None:
         rows = {"row": 1, "block": BLOCK, "batch": 0}[share]
@@ -85,6 +95,14 @@ def linear_cross_entropy(
         hidden, kept = hidden[counts], target[counts]
     else:
         kept = torch.where(counts, target, 0)
+    if by == "triton":
+        if deterministic and sampling is not None and hidden.is_cuda:
+            raise InputError(
+                "negatives on a GPU add to the items' gradient in any order: use "
+                "deterministic=False, the full catalogue, or implementation='chunked' on the CPU"
+            )
+        each = _triton(hidden, items, bias, kept, softcap, sampling)
+        return _reduced(each, counts, reduction, sampling is None)
     n = max(int(counts.sum()), 1)
     scale = 1 / n if reduction == "mean" else 1.0
     summed = reduction != "none" and (whole or sampling is None)
@@ -94,11 +112,58 @@ def linear_cross_entropy(
         )
     if summed:
         return each
+    return _reduced(each, counts, reduction, sampling is None)
+
+
+def implementation_for(hidden: Tensor) -> str:
+    """Return what `auto` runs for tensors like `hidden`: triton or chunked."""
+    if not hidden.is_cuda or hidden.dtype == torch.float64:
+        return "chunked"
+    try:
+        import triton  # noqa: F401
+    except ImportError:  # Triton is for Linux
+        return "chunked"
+    return "triton"
+
+
+def _triton(
+    hidden: Tensor,
+    items: Tensor,
+    bias: Tensor | None,
+    target: Tensor,
+    softcap: float | None,
+    sampling: Sampling | None,
+) -> Tensor:
+    from responders.kernels.triton_kernels import INTERPRETED
+    from responders.kernels.triton_loss import Problem, TritonCrossEntropy
+
+    if not hidden.is_cuda and not INTERPRETED:
+        raise InputError(
+            "implementation='triton' needs a CUDA device (or TRITON_INTERPRET=1 set before Python "
+            "starts): use 'auto'"
+        )
+    if hidden.dtype == torch.float64:
+        raise InputError("implementation='triton' does not compute in float64: use 'chunked'")
+    problem = Problem(
+        hidden.detach(), items.detach(), None if bias is None else bias.detach(), target, softcap
+    )
+    if sampling is not None:
+        problem.proposal, problem.n_negatives = sampling.proposal, sampling.n_negatives
+        problem.group_rows, problem.seed = sampling.rows, sampling.seed
+        problem.correct = sampling.correct
+    with torch.autocast(hidden.device.type, enabled=False):
+        return TritonCrossEntropy.apply(hidden, items, bias, problem)
+
+
+def _reduced(each: Tensor, counts: Tensor, reduction: str, dropped: bool) -> Tensor:
+    """Reduce losses: of all positions, or (`dropped`) of those that count alone."""
+    if dropped and reduction == "none":
+        return each.new_zeros(len(counts)).masked_scatter(counts, each)
+    if not dropped:
+        each = torch.where(counts, each, 0.0)
     if reduction == "none":
-        if sampling is None:
-            return each.new_zeros(len(target)).masked_scatter(counts, each)
-        return torch.where(counts, each, 0.0)
-    return torch.where(counts, each, 0.0).sum() * scale
+        return each
+    return each.sum() / (counts.sum().clamp(min=1) if reduction == "mean" else 1)
 
 
 def _proposal(proposal: str | Proposal | Tensor, items: Tensor) -> Proposal:

@@ -1,0 +1,200 @@
+"""The Triton kernels launched: one loss as a differentiable function."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from responders.errors import InputError
+from responders.kernels.negatives import Proposal
+from responders.kernels.triton_kernels import (
+    INTERPRETED,
+    by_row,
+    full_backward,
+    full_forward,
+    shared,
+)
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Sizes of the tiles, powers of two of at least 16.
+
+    Args:
+        rows: positions.
+        items: items, or negatives that a group draws at a time.
+        drawn: negatives that a single position draws at a time.
+    """
+
+    rows: int = 64
+    items: int = 64
+    drawn: int = 16
+
+
+@dataclass
+class Problem:
+    """One loss: inputs and options, and the kernels run on them.
+
+    Args:
+        hidden: [N, d].
+        items: [V, d].
+        bias: [V] or None.
+        target: [N] int64, all valid.
+        softcap: c or None.
+        proposal: where negatives come from; None = the full catalogue.
+        n_negatives: K.
+        group_rows: positions that share negatives; 1 = none, 0 = all.
+        seed: of the negatives.
+        correct: subtract log(K · q).
+        tiles: sizes.
+        tf32: let the tensor cores round float32 inputs to TF32.
+    """
+
+    hidden: Tensor
+    items: Tensor
+    bias: Tensor | None
+    target: Tensor
+    softcap: float | None = None
+    proposal: Proposal | None = None
+    n_negatives: int = 0
+    group_rows: int = 1
+    seed: int = 0
+    correct: bool = True
+    tiles: Tiles = Tiles()
+    tf32: bool = False
+
+    def __post_init__(self) -> None:
+        self.size = self.hidden.shape[1]
+        self.wide = max(16, triton.next_power_of_2(self.size))
+        half = self.hidden.dtype in (torch.float16, torch.bfloat16)
+        self.precision = "tf32" if half or self.tf32 else "ieee"
+        # Half-precision operands go to the tensor cores as they are; the interpreter multiplies
+        # bfloat16 wrongly, so there everything is float32.
+        self.upcast = not half or INTERPRETED
+
+    def forward(self, gradient: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return loss [N], log-sum-exp [N] and, if asked, the loss's gradient by hidden [N, d]."""
+        n, device = len(self.hidden), self.hidden.device
+        lse, own = torch.empty((2, n), device=device)
+        grad = torch.empty((n, self.size), device=device) if gradient else None
+        if n:
+            if self.proposal is None:
+                full_forward[(triton.cdiv(n, self.tiles.rows),)](
+                    self.hidden, self.items, self.bias, self.target, lse, own, grad,
+                    n, len(self.items), self.size, *self._strides,
+                    SOFTCAP=self.softcap or 0.0, HAS_BIAS=self.bias is not None, GRADIENT=gradient,
+                    PRECISION=self.precision, UPCAST=self.upcast,
+                    ROWS=self.tiles.rows, ITEMS=self.tiles.items,
+                    SIZE=self.wide,
+                )  # fmt: skip
+            else:
+                self._sampled(lse, own, None, grad, None, None)
+        return lse - own, lse, grad
+
+    def backward(self, lse: Tensor, upstream: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the gradients of items [V, d] and bias [V], float32, for upstream [N]."""
+        device, v = self.items.device, len(self.items)
+        grad_items = torch.zeros((v, self.size), device=device)
+        grad_bias = None if self.bias is None else torch.zeros(v, device=device)
+        if len(self.hidden):
+            upstream = upstream.float().contiguous()
+            if self.proposal is None:
+                full_backward[(triton.cdiv(v, self.tiles.items),)](
+                    self.hidden, self.items, self.bias, self.target, lse, upstream, grad_items,
+                    grad_bias, len(self.hidden), v, self.size, *self._strides,
+                    SOFTCAP=self.softcap or 0.0, HAS_BIAS=self.bias is not None,
+                    PRECISION=self.precision, UPCAST=self.upcast,
+                    ROWS=self.tiles.rows, ITEMS=self.tiles.items,
+                    SIZE=self.wide,
+                )  # fmt: skip
+            else:
+                self._sampled(lse, None, upstream, None, grad_items, grad_bias)
+        return grad_items, grad_bias
+
+    @property
+    def _strides(self) -> tuple[int, ...]:
+        return (*self.hidden.stride(), *self.items.stride())
+
+    def _sampled(
+        self,
+        lse: Tensor,
+        own: Tensor | None,
+        upstream: Tensor | None,
+        grad: Tensor | None,
+        grad_items: Tensor | None,
+        grad_bias: Tensor | None,
+    ) -> None:
+        assert self.proposal is not None
+        n, proposal = len(self.hidden), self.proposal
+        log_q = None if proposal.log_q is None else proposal.log_q.float()
+        log_k = float(torch.log(torch.tensor(float(self.n_negatives), dtype=torch.float64)))
+        uniform = -float(torch.log(torch.tensor(float(len(self.items)), dtype=torch.float64)))
+        tensors = (
+            self.hidden, self.items, self.bias, self.target, lse, own, upstream, grad, grad_items,
+            grad_bias, log_q, proposal.accept, proposal.alias,
+        )  # fmt: skip
+        numbers = (n, len(self.items), self.size, self.n_negatives)
+        rest = (log_k, uniform, self.seed & 0xFFFFFFFF, (self.seed >> 32) & 0xFFFFFFFF)
+        options = {
+            "SOFTCAP": self.softcap or 0.0,
+            "HAS_BIAS": self.bias is not None,
+            "WEIGHTED": proposal.accept is not None,
+            "CORRECT": self.correct,
+            "BACKWARD": upstream is not None,
+            "GRADIENT": grad is not None,
+            "SIZE": self.wide,
+        }
+        if self.group_rows == 1:
+            by_row[(n,)](
+                *tensors,
+                *numbers,
+                *rest,
+                *self._strides,
+                UPCAST=True,
+                DRAWN=self.tiles.drawn,
+                **options,
+            )
+            return
+        rows = self.tiles.rows
+        group_rows = self.group_rows or triton.cdiv(n, rows) * rows
+        if group_rows % rows:
+            raise InputError(f"groups of {group_rows} positions are not whole tiles of {rows}")
+        shared[(triton.cdiv(n, rows),)](
+            *tensors, *numbers, group_rows, *rest, *self._strides,
+            PRECISION=self.precision, UPCAST=self.upcast,
+                    ROWS=rows, DRAWN=self.tiles.items, **options,
+        )  # fmt: skip
+
+
+class TritonCrossEntropy(torch.autograd.Function):
+    """The kernels as one differentiable function of hidden, items and bias: the loss [N]."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, items: Tensor, bias: Tensor | None, problem: Problem
+    ) -> Tensor:
+        """Return the loss of each position, float32."""
+        loss, lse, grad = problem.forward(ctx.needs_input_grad[0])
+        ctx.save_for_backward(hidden, items, bias, lse, grad)
+        ctx.problem = problem
+        return loss
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients; that of hidden was made in the forward pass."""
+        (up,) = upstream
+        hidden, items, bias, lse, grad = ctx.saved_tensors
+        of_hidden = of_items = of_bias = None
+        if grad is not None:
+            of_hidden = (grad * up.unsqueeze(1)).to(hidden.dtype)
+        if any(ctx.needs_input_grad[1:3]):
+            of_items, of_bias = ctx.problem.backward(lse, up)
+            of_items = of_items.to(items.dtype)
+            of_bias = None if of_bias is None else of_bias.to(bias.dtype)
+        return of_hidden, of_items, of_bias, None
