@@ -69,7 +69,7 @@ def _pytorch(h: Tensor, c: Tensor, y: Tensor, case: Case) -> Tensor:
 
 
 def _pytorch_linear(h: Tensor, c: Tensor, y: Tensor, case: Case) -> Tensor:
-    return F.linear_cross_entropy(h, c, y)  # type: ignore[attr-defined]
+    return F.linear_cross_entropy(h, c, y)
 
 
 def _pytorch_sampled(h: Tensor, c: Tensor, y: Tensor, case: Case) -> Tensor:
@@ -95,7 +95,7 @@ def _liger(h: Tensor, c: Tensor, y: Tensor, case: Case) -> Tensor:
 
 def _ours(**options: Any) -> Callable[[Tensor, Tensor, Tensor, Case], Tensor]:
     def loss(h: Tensor, c: Tensor, y: Tensor, case: Case) -> Tensor:
-        more = {"negatives": case.negatives} if "share" in options else {}
+        more: dict[str, Any] = {"negatives": case.negatives} if "share" in options else {}
         return linear_cross_entropy(h, c, y, seed=0, **options, **more)
 
     return loss
