@@ -18,7 +18,8 @@ from responders.linear import MF, LogisticRegression
 from responders.log import SessionLog
 from responders.random_access import RANCM
 from responders.recurrent import HierarchicalGRU, SessionGRU, SlateGRU
-from responders.session_attention import SCOT, SessionTransformer
+from responders.scot import SCOT
+from responders.session_attention import SessionTransformer
 from responders.slate_attention import SlateTransformer, TransformerGRU
 
 RESPONDERS: dict[str, type[Responder]] = {
