@@ -77,6 +77,32 @@ class Attention(nn.Module):
         found = F.scaled_dot_product_attention(query, key, value, mask, is_causal=causal)
         return self.out(found.transpose(1, 2).flatten(2))
 
+    def continued(
+        self,
+        query: Tensor,
+        past: tuple[Tensor, Tensor],
+        new: tuple[Tensor, Tensor],
+        seen: Tensor,
+        mask: Tensor,
+    ) -> Tensor:
+        """Attend to a long past and a few new tokens without joining the two; return [B, L, H].
+
+        Args:
+            query: [B, heads, L, D].
+            past: keys and values [B, heads, M, D].
+            new: keys and values [B, heads, m, D].
+            seen: [B, M] bool, what there is of the past.
+            mask: [B, L, m] bool, which new tokens each query may look at; at least one.
+        """
+        query = query * query.shape[-1] ** -0.5
+        scores = [query @ keys.transpose(-1, -2) for keys in (past[0], new[0])]
+        masks = seen[:, None, None], mask[:, None]
+        scores = [s.masked_fill(~m, -torch.inf) for s, m in zip(scores, masks, strict=True)]
+        weight = torch.cat(scores, -1).softmax(-1)
+        n_past = seen.shape[1]
+        found = weight[..., :n_past] @ past[1] + weight[..., n_past:] @ new[1]
+        return self.out(found.transpose(1, 2).flatten(2))
+
 
 class Feed(nn.Sequential):
     """Two linear layers on a normalised input.
@@ -120,17 +146,10 @@ class Block(nn.Module):
         """Return [B, L, H] for x [B, L, H] attending to itself; see `Attention`."""
         normed = self.norm(x)
         key, value = self.attention.keys_values(normed, number)
-        return self.finish(x, self.attention.queries(normed, number), key, value, mask, causal)
+        query = self.attention.queries(normed, number)
+        return self.finish(x, self.attention(query, key, value, mask, causal))
 
-    def finish(
-        self,
-        x: Tensor,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        mask: Tensor | None = None,
-        causal: bool = False,
-    ) -> Tensor:
-        """Return [B, L, H] for x whose queries attend to given keys and values."""
-        x = x + self.attention(query, key, value, mask, causal)
+    def finish(self, x: Tensor, found: Tensor) -> Tensor:
+        """Return [B, L, H] for x [B, L, H] and what its attention found."""
+        x = x + found
         return x + self.feed(x)

@@ -21,6 +21,7 @@ METRICS = ("auc", "f1", "accuracy", "log_loss", "perplexity", "ece")
 """What `evaluate` measures with intervals."""
 
 _BINS = 15
+_DRAWN = 1024  # answers drawn at a time
 _TINY = 1e-12
 
 
@@ -122,11 +123,11 @@ def _unconditional(
     logits = torch.zeros(batch.slate.shape, device=batch.slate.device)
     for r in range(batch.slate.shape[1]):
         slate, wanted = batch.slate[:, r], counted[:, r].nonzero().squeeze(1).to(batch.slate.device)
-        many = wanted.repeat_interleave(draws)
-        if len(many):
+        for some in wanted.split(max(_DRAWN // draws, 1)):  # a long memory, drawn from often
+            many = some.repeat_interleave(draws)
             answer = responder.respond(take_rows(state, many), slate[many], generator)
-            mean = answer.probability.view(len(wanted), draws, -1).double().mean(1)
-            logits[wanted, r] = torch.logit(mean, eps=1e-7).float()
+            mean = answer.probability.view(len(some), draws, -1).double().mean(1)
+            logits[some, r] = torch.logit(mean, eps=1e-7).float()
         state = responder.observe(state, slate, batch.click[:, r])
     return logits
 

@@ -185,28 +185,47 @@ class SessionTransformer(SessionAttention):
         return Response(click, probability, after)
 
     def _run(
-        self, state: State, x: Tensor, filled: Tensor, new: dict[str, Tensor], held: Tensor
+        self,
+        past: list[tuple[Tensor, Tensor]],
+        state: State,
+        x: Tensor,
+        filled: Tensor,
+        new: dict[str, Tensor],
+        held: Tensor,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Run tokens x [B, n, H] of one slate; return their states and the slate's new cache.
 
-        `new` and `held` are the keys, values and filled places of the slate's tokens before them.
+        `past` is `_past(state)`; `new` and `held` are the keys, values and filled places of the
+        slate's tokens before these.
         """
         n, number = x.shape[1], state["number"].unsqueeze(1).expand(x.shape[:2])
         own = torch.ones(n, n, dtype=torch.bool, device=x.device).tril()
         own = (own & filled.unsqueeze(1)) | torch.eye(n, dtype=torch.bool, device=x.device)
-        past = torch.cat([state["held"], held], 1).unsqueeze(1).expand(-1, n, -1)
-        mask = torch.cat([past, own], 2).unsqueeze(1)
+        mask = torch.cat([held.unsqueeze(1).expand(-1, n, -1), own], 2)
         grown = {}
         for i, block in enumerate(self.blocks):
             attention, normed = block.attention, block.norm(x)
             pair = attention.keys_values(normed, number)
-            both = []
             for name, value in zip((f"key{i}", f"value{i}"), pair, strict=True):
                 grown[name] = torch.cat([new[name], value.transpose(1, 2).flatten(2)], 1)
-                whole = torch.cat([state[name], grown[name]], 1)
-                both.append(whole.unflatten(-1, (self.heads, -1)).transpose(1, 2))
-            x = block.finish(x, attention.queries(normed, number), both[0], both[1], mask)
+            here = self._heads(grown[f"key{i}"]), self._heads(grown[f"value{i}"])
+            query = attention.queries(normed, number)
+            x = block.finish(x, attention.continued(query, past[i], here, state["held"], mask))
         return self.norm(x), grown
+
+    def _heads(self, x: Tensor) -> Tensor:
+        """Return [B, L, H] as [B, heads, L, D]."""
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+    def _past(self, state: State) -> list[tuple[Tensor, Tensor]]:
+        """Return each block's keys and values of earlier slates, [B, heads, M, D]."""
+        return [
+            (
+                self._heads(state[f"key{i}"]).contiguous(),
+                self._heads(state[f"value{i}"]).contiguous(),
+            )
+            for i in range(self.layers)
+        ]
 
     def _nothing(self, state: State) -> dict[str, Tensor]:
         return {k: v[:, :0] for k, v in state.items() if k.startswith(("key", "value"))}
@@ -220,7 +239,9 @@ class SessionTransformer(SessionAttention):
         above = self.items(state["above"]).unsqueeze(1)
         above = torch.cat([above, (item * clicked.unsqueeze(-1))[:, :-1]], 1)
         x = self._enter(state["base"], item, order, above)
-        x, cache = self._run(state, x, filled, self._nothing(state), filled[:, :0])
+        x, cache = self._run(
+            self._past(state), state, x, filled, self._nothing(state), filled[:, :0]
+        )
         above_here = last_click(click, self.shape.n_positions).gather(1, order)
         logits = self.readout(x, item, self.items.bias(rows), order, above_here)
         logits = logits + self.session(state)
@@ -252,7 +273,7 @@ class SessionTransformer(SessionAttention):
         rows, places = self.items.rows(slate), self._place(slate)
         items, bias = self.items(rows), self.items.bias(rows)
         above, row_above, last = self.items(state["above"]), state["above"], state["last"]
-        cache, held = self._nothing(state), slate[:, :0] >= 0
+        cache, held, past = self._nothing(state), slate[:, :0] >= 0, self._past(state)
         logits, clicks, offset, after = [], [], self.session(state), self.readout.after
         assert after is not None
         n = after.shape[0]
@@ -261,7 +282,7 @@ class SessionTransformer(SessionAttention):
         for s in range(slate.shape[1]):
             one, filled = slice(s, s + 1), (slate[:, s] >= 0).unsqueeze(1)
             x = self._enter(state["base"], items[:, one], places[:, one], above.unsqueeze(1))
-            x, cache = self._run(state, x, filled, cache, held)
+            x, cache = self._run(past, state, x, filled, cache, held)
             odds = self.readout(x, items[:, one], bias[:, one], places[:, one])
             odds = (odds + offset).squeeze(1) + latest @ after[s]
             held = torch.cat([held, filled], 1)
