@@ -1,0 +1,68 @@
+"""Does sampling negatives cost a recommender anything? SASRec with the full loss and with samples.
+
+    python -m benchmarks.sasrec LOG
+
+trains SASRec on the clicks of a log with each loss and several seeds and prints NDCG@10 on every
+user's last item, ranked among all items.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import pandas as pd
+import torch
+import typer
+
+from agents.sequential.sasrec import ndcg, sequences_of, train, with_last
+from benchmarks.report import console, show_table
+from responders import SessionLog
+
+
+def main(
+    log: Annotated[Path, typer.Argument(metavar="LOG", help="Folder of a session log.")],
+    negatives: Annotated[int, typer.Option(min=1, help="K of the sampled losses.")] = 256,
+    seeds: Annotated[int, typer.Option(min=1, help="Repetitions.")] = 3,
+    epochs: Annotated[int, typer.Option(min=1, help="Of each run.")] = 20,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    out: Annotated[Path, typer.Option(help="Folder for the table.")] = Path("runs/sasrec"),
+) -> None:
+    """Compare the full loss with negatives by row, by block and by batch, at equal K."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    data = sequences_of(SessionLog.load(log))
+    ways: dict[str, dict[str, Any]] = {
+        "full": {},
+        **{s: {"negatives": negatives, "share": s} for s in ("row", "block", "batch")},
+    }
+    rows = []
+    for name, options in ways.items():
+        for seed in range(seeds):
+            began = time.perf_counter()
+            net = train(data, epochs=epochs, seed=seed, device=device, **options)
+            found = ndcg(net, with_last(data), data.test)
+            seconds = time.perf_counter() - began
+            rows.append({"loss": name, "seed": seed, "ndcg": found, "seconds": seconds})
+    table = pd.DataFrame(rows)
+    out.mkdir(parents=True, exist_ok=True)
+    table.to_csv(out / "sasrec.csv", index=False)
+    cells = []
+    for loss, each in table.groupby("loss", sort=False):
+        deviation = each.ndcg.std() if len(each) > 1 else np.nan
+        cells.append(
+            [str(loss), f"{each.ndcg.mean():.4f} ± {deviation:.4f}", f"{each.seconds.mean():,.0f}"]
+        )
+    show_table(
+        f"SASRec on {len(data.test):,} users, {data.n_items:,} items, K = {negatives}, {device}",
+        ["loss", "NDCG@10", "seconds"],
+        cells,
+        f"± deviation over {seeds} seeds; every user's last item among all",
+    )
+    console().print(f"wrote {out / 'sasrec.csv'}")
+
+
+if __name__ == "__main__":
+    typer.run(main)
