@@ -170,9 +170,9 @@ class Responder(nn.Module):
     def extend(self, catalogue: Catalogue) -> None:
         """Make room for the items that `catalogue` has beyond `shape.n_items` (cold items)."""
         for module in self.children():
-            extend = getattr(module, "extend", None)
-            if callable(extend):
-                extend(catalogue)
+            add_items = getattr(module, "add_items", None)
+            if callable(add_items):
+                add_items(catalogue)
         self.shape = replace(self.shape, n_items=len(catalogue))
 
     def check_slate(self, slate: Tensor) -> None:

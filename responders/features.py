@@ -163,7 +163,7 @@ class ItemEncoder(nn.Module):
         each = F.binary_cross_entropy_with_logits(odds + torch.logit(rate), rate, reduction="none")
         return (self.pull[rows] * each).sum()
 
-    def extend(self, catalogue: Catalogue) -> None:
+    def add_items(self, catalogue: Catalogue) -> None:
         """Give the items that `catalogue` has beyond the known ones a row.
 
         It is a new row made of their features where vectors come from the catalogue's features,
