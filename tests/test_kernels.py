@@ -1,6 +1,7 @@
 """Cross-entropy over large catalogues: against the float64 reference, PyTorch, and statistics."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -361,6 +362,46 @@ def test_autocast_computes_in_half_precision_and_returns_full_gradients() -> Non
     assert hidden.grad is not None
     assert hidden.grad.dtype == torch.float32
     assert distance(loss, reference(hidden, items, target).mean()) < 0.01
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # PyTorch's own, at a break
+@pytest.mark.parametrize("negatives", [None, 6])
+def test_it_can_stand_in_a_compiled_function(negatives: int | None) -> None:
+    """The loss itself runs as it is; the code around it is compiled."""
+    hidden, items, target = inputs(20, 30, 8)
+
+    def loss(h: Tensor, c: Tensor) -> Tensor:
+        return 2 * linear_cross_entropy(h.tanh(), c, target, negatives=negatives, seed=1)
+
+    plain, compiled = loss(hidden, items), torch.compile(loss, backend="aot_eager")(hidden, items)
+    torch.testing.assert_close(compiled, plain)
+    for got, wanted in zip(
+        torch.autograd.grad(compiled, (hidden, items)),
+        torch.autograd.grad(plain, (hidden, items)),
+        strict=True,
+    ):
+        torch.testing.assert_close(got, wanted)
+
+
+def test_it_trains_under_distributed_data_parallel(tmp_path: Path) -> None:
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1
+    )
+    try:
+        torch.manual_seed(0)
+        layer = torch.nn.Linear(6, 12, bias=False)
+        target = inputs(10, 12, 6)[2]
+        x = torch.randn(10, 12)
+        wrapped = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(12, 6))
+        loss = linear_cross_entropy(wrapped(x), layer.weight, target)
+        loss.backward()
+        gradient = wrapped.module.weight.grad
+        expected = torch.autograd.grad(
+            F.cross_entropy(wrapped.module(x) @ layer.weight.t(), target), wrapped.module.weight
+        )[0]
+        torch.testing.assert_close(gradient, expected, atol=1e-5, rtol=1e-5)
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 def test_the_module_is_the_function() -> None:

@@ -24,6 +24,7 @@ Implementation = Literal["auto", "triton", "chunked"]
 """`auto` takes Triton on a CUDA device and PyTorch in chunks elsewhere and for float64."""
 
 
+@torch.compiler.disable  # it picks tiles by size; what stands around it can be compiled
 def linear_cross_entropy(
     hidden: Tensor,
     items: Tensor,
