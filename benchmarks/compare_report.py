@@ -204,22 +204,30 @@ _QUALITY: dict[str, _Cell] = {
     "log-loss": _number("log_loss", 4, True),
     "above best": _interval("log_loss_above_best", 4),
     "gap closed": lambda row: "" if pd.isna(row.get("gap_closed")) else f"{row.gap_closed:.1%}",
-    "AUC, sparse items": _number("sparse_auc", 4),
+    "AUC, sparse": _number("sparse_auc", 4),
+}
+_MORE: dict[str, _Cell] = {
+    "AUC, uncond.": _number("unconditional_auc", 4),
+    "log-loss, uncond.": _number("unconditional_log_loss", 4),
     "F1": _number("f1", 3),
     "accuracy": _number("accuracy", 3),
     "ECE": _number("ece", 4),
+    "perplexity": _number("perplexity", 4),
     "published AUC": _number("published_auc", 3),
     "published F1": _number("published_f1", 3),
     "published accuracy": _number("published_accuracy", 3),
 }
 _COST: dict[str, _Cell] = {
-    "AUC, unconditional": _number("unconditional_auc", 4),
-    "log-loss, unconditional": _number("unconditional_log_loss", 4),
-    "perplexity": _number("perplexity", 4),
     "parameters": _number("parameters", 0),
+    "epochs": _number("epochs", 0),
     "train s": _number("train_seconds", 1),
     "peak MB": _number("peak_mb", 0),
     "ms / slate": _number("ms_per_slate", 4),
+}
+_TABLES = {
+    "": _QUALITY,
+    "more: uncond. = clicks above in the slate averaged out": _MORE,
+    "cost": _COST,
 }
 
 
@@ -246,12 +254,12 @@ def show(table: pd.DataFrame, log: SessionLog) -> None:
     for split, rows in table.groupby("split", sort=False):
         caption = (
             f"{kind_of(log)}; ± deviation over {int(rows.seeds.max())} seeds; 95 % intervals over "
-            "users; above best: log-loss minus the best row's, same users"
+            "users; above best: log-loss minus the best row's, same users; sparse: items shown "
+            "fewer than 20 times in training"
         )
-        show_table(
-            f"{log.card.get('name')}, {_TITLES[str(split)]}", *_cells(rows, _QUALITY), caption
-        )
-        show_table("the same: clicks above averaged out, and cost", *_cells(rows, _COST))
+        for title, columns in _TABLES.items():
+            title = title or f"{log.card.get('name')}, {_TITLES[str(split)]}"
+            show_table(title, *_cells(rows, columns), caption if columns is _QUALITY else None)
 
 
 def write(table: pd.DataFrame, log: SessionLog, out: Path, facts: dict[str, Any]) -> list[Path]:
@@ -261,7 +269,7 @@ def write(table: pd.DataFrame, log: SessionLog, out: Path, facts: dict[str, Any]
     text = [f"# {log.card.get('name')} ({kind_of(log)})", "", f"`{facts['command']}`", ""]
     for split, rows in table.groupby("split", sort=False):
         text += [f"## {_TITLES[str(split)]}", ""]
-        for columns in (_QUALITY, _COST):
+        for columns in _TABLES.values():
             heads, cells = _cells(rows, columns)
             text += [
                 "| " + " | ".join(line) + " |" for line in (heads, ["---"] * len(heads), *cells)

@@ -17,7 +17,7 @@ from responders.synthetic import truth_of
 def console() -> Console:
     """Return the console; wide enough for our tables where the output is not a terminal."""
     found = Console()
-    return found if found.is_terminal else Console(width=130)
+    return found if found.is_terminal else Console(width=140)
 
 
 def show_table(
