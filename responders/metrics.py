@@ -123,7 +123,8 @@ def _unconditional(
     logits = torch.zeros(batch.slate.shape, device=batch.slate.device)
     for r in range(batch.slate.shape[1]):
         slate, wanted = batch.slate[:, r], counted[:, r].nonzero().squeeze(1).to(batch.slate.device)
-        for some in wanted.split(max(_DRAWN // draws, 1)):  # a long memory, drawn from often
+        at_once = max(_DRAWN // draws, 1)  # a long memory, copied for every draw, must fit
+        for some in wanted.split(at_once) if len(wanted) else ():
             many = some.repeat_interleave(draws)
             answer = responder.respond(take_rows(state, many), slate[many], generator)
             mean = answer.probability.view(len(some), draws, -1).double().mean(1)
