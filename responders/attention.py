@@ -51,7 +51,13 @@ class Attention(nn.Module):
 
     def keys_values(self, x: Tensor, number: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return keys and values [B, heads, L, D] of x [B, L, H]."""
-        key, value = (self._split(part) for part in self.key_value(x).chunk(2, -1))
+        return self.as_keys_values(self.key_value(x), number)
+
+    def as_keys_values(
+        self, projected: Tensor, number: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return keys and values [B, heads, L, D] of `key_value(x)` [B, L, 2H]."""
+        key, value = (self._split(part) for part in projected.chunk(2, -1))
         return (key if number is None else rotate(key, number)), value
 
     def _split(self, x: Tensor) -> Tensor:

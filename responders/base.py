@@ -216,6 +216,10 @@ def unroll(responder: Responder, batch: SessionBatch) -> Tensor:
     return torch.stack(logits, 1)
 
 
+LARGEST_TABLE = 1 << 16
+"""Items for which what depends on the item alone is kept in a table; beyond, it is computed."""
+
+
 def cached(module: nn.Module, compute: Callable[[], Any]) -> Any:
     """Return `compute()`, kept on `module` until one of its weights or buffers changes.
 

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from responders.attention import Attention, Feed
-from responders.base import State
+from responders.base import LARGEST_TABLE, State, cached
 from responders.batch import SessionBatch
 from responders.neural import Evaluation, compact, slate_numbers
 from responders.session_attention import SessionAttention
@@ -61,10 +61,23 @@ class SCOT(SessionAttention):
             rows: [B, C] table rows of the clicked items.
             when: [B, C] the slates of those clicks.
         """
-        user = (self.user_token + base).unsqueeze(1)
-        seen = torch.cat([user, self.lift(self.items(rows))], 1)
-        seen = self.norm(seen + self.feed(seen))
-        return self.attention.keys_values(seen, F.pad(when, (1, 0)))
+        user = self._token(self.user_token + base).unsqueeze(1)
+        if torch.is_grad_enabled() or self.items.bias.num_embeddings > LARGEST_TABLE:
+            clicks = self._click(rows)
+        else:  # a click's key and value depend on its item alone until they are rotated
+            clicks = F.embedding(rows, cached(self, self._every_click))
+        return self.attention.as_keys_values(torch.cat([user, clicks], 1), F.pad(when, (1, 0)))
+
+    def _token(self, x: Tensor) -> Tensor:
+        """Return keys and values, not yet split, [..., 2H] of tokens [..., H]."""
+        return self.attention.key_value(self.norm(x + self.feed(x)))
+
+    def _click(self, rows: Tensor) -> Tensor:
+        return self._token(self.lift(self.items(rows)))
+
+    def _every_click(self) -> Tensor:
+        n = self.items.bias.num_embeddings
+        return self._click(torch.arange(n, device=self.items.bias.weight.device))
 
     def _look(
         self, x: Tensor, number: Tensor, base: Tensor, key: Tensor, value: Tensor, mask: Tensor

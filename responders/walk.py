@@ -8,10 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from responders.base import Response, State, cached, draw_uniform
+from responders.base import LARGEST_TABLE, Response, State, cached, draw_uniform
 from responders.neural import NeuralResponder, compact, gather
-
-_LARGEST_TABLE = 1 << 16  # items; beyond it per-item products are computed as they are needed
 
 TEMPERATURE = 0.3
 """Of the binary-concrete clicks that let a gradient through (arXiv 2409.20055)."""
@@ -265,4 +263,4 @@ class ClickGRU(NeuralResponder):
 
     @property
     def _tabled(self) -> bool:
-        return not torch.is_grad_enabled() and self.items.bias.num_embeddings <= _LARGEST_TABLE
+        return not torch.is_grad_enabled() and self.items.bias.num_embeddings <= LARGEST_TABLE
