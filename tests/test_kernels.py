@@ -472,12 +472,17 @@ def of_triton(
     proposal: Proposal | None,
     k: int,
     group_rows: int,
+    deterministic: bool = False,
 ) -> Tensor:
+    """The kernels' losses of tensors on the CPU, computed where the kernels run."""
+    hidden, items, target = hidden.to(DEVICE), items.to(DEVICE), target.to(DEVICE)
+    bias = None if bias is None else bias.to(DEVICE)
     problem = triton_loss.Problem(
         hidden.detach(), items.detach(), None if bias is None else bias.detach(), target, softcap,
-        proposal, k, group_rows, (3 << 33) + 11, tiles=SMALL_TILES,
+        None if proposal is None else proposal.to(DEVICE), k, group_rows, (3 << 33) + 11,
+        tiles=SMALL_TILES, deterministic=deterministic,
     )  # fmt: skip
-    return triton_loss.TritonCrossEntropy.apply(hidden, items, bias, problem)
+    return triton_loss.TritonCrossEntropy.apply(hidden, items, bias, problem).cpu()
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -526,6 +531,31 @@ def test_the_kernels_in_half_precision(dtype: torch.dtype, group_rows: int | Non
         group_rows or 1,
     )  # fmt: skip
     check(hidden, items, loss, expected)
+
+
+@pytest.mark.parametrize("group_rows", [1, 16, 0])
+@pytest.mark.parametrize("extra", [False, True])
+@pytest.mark.parametrize("at_once", [1, 1 << 24])
+def test_gradients_summed_in_order_are_the_same_ones(
+    group_rows: int, extra: bool, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`deterministic` changes the order of additions alone, however many slots fit."""
+    monkeypatch.setattr(triton_loss, "_SLOT_NUMBERS", at_once)
+    hidden, items, target = inputs(37, 23, 19)
+    bias = torch.randn(23).requires_grad_() if extra else None
+    proposal = Proposal.by_weight(torch.rand(23) + 0.1) if extra else Proposal(23)
+    leaves = [hidden, items, *([bias] if bias is not None else [])]
+    upstream = torch.rand(37)
+    runs = []
+    for deterministic in (False, True, True):
+        loss = of_triton(
+            hidden, items, target, bias, 2.0 if extra else None, proposal, 21, group_rows,
+            deterministic,
+        )  # fmt: skip
+        runs.append(torch.autograd.grad((loss * upstream).sum(), leaves))
+    for free, ordered, again in zip(*runs, strict=True):
+        torch.testing.assert_close(ordered, free, atol=1e-6, rtol=1e-5)
+        assert torch.equal(ordered, again)
 
 
 @pytest.mark.parametrize("share", SHARES)

@@ -63,8 +63,8 @@ def linear_cross_entropy(
         ignore_index: targets that count for nothing.
         reduction: mean (over targets that count; 0 if none does), sum or none ([N], 0 where
             ignored).
-        deterministic: refuse what could differ from run to run in the last bits: the items'
-            gradient over negatives on a GPU, where additions come in any order.
+        deterministic: the same bits in every run. Only the items' gradient over negatives on a GPU
+            needs it, where additions come in any order; sorted, they take longer.
         seed: of the negatives; None takes one from PyTorch's generator.
         implementation: see `Implementation` and `implementation_for`.
 
@@ -97,12 +97,7 @@ def linear_cross_entropy(
     else:
         kept = torch.where(counts, target, 0)
     if by == "triton":
-        if deterministic and sampling is not None and hidden.is_cuda:
-            raise InputError(
-                "negatives on a GPU add to the items' gradient in any order: use "
-                "deterministic=False, the full catalogue, or implementation='chunked' on the CPU"
-            )
-        each = _triton(hidden, items, bias, kept, softcap, sampling)
+        each = _triton(hidden, items, bias, kept, softcap, sampling, deterministic)
         return _reduced(each, counts, reduction, sampling is None)
     n = max(int(counts.sum()), 1)
     scale = 1 / n if reduction == "mean" else 1.0
@@ -134,6 +129,7 @@ def _triton(
     target: Tensor,
     softcap: float | None,
     sampling: Sampling | None,
+    deterministic: bool,
 ) -> Tensor:
     from responders.kernels.triton_kernels import INTERPRETED
     from responders.kernels.triton_loss import Problem, TritonCrossEntropy
@@ -146,7 +142,12 @@ def _triton(
     if hidden.dtype == torch.float64:
         raise InputError("implementation='triton' does not compute in float64: use 'chunked'")
     problem = Problem(
-        hidden.detach(), items.detach(), None if bias is None else bias.detach(), target, softcap
+        hidden.detach(),
+        items.detach(),
+        None if bias is None else bias.detach(),
+        target,
+        softcap,
+        deterministic=deterministic,
     )
     if sampling is not None:
         problem.proposal, problem.n_negatives = sampling.proposal, sampling.n_negatives
@@ -177,7 +178,7 @@ def _proposal(proposal: str | Proposal | Tensor, items: Tensor) -> Proposal:
     made = proposal if isinstance(proposal, Proposal) else Proposal.by_weight(proposal)
     if made.n_items != len(items):
         raise InputError(f"the proposal is of {made.n_items} items, the catalogue has {len(items)}")
-    return made
+    return made.to(items.device)
 
 
 def _check(

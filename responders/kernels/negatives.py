@@ -96,6 +96,11 @@ class Proposal:
             torch.from_numpy(alias).to(device),
         )
 
+    def to(self, device: torch.device | str) -> Proposal:
+        """Return the proposal with its tables on `device`."""
+        tables = (self.log_q, self.accept, self.alias)
+        return Proposal(self.n_items, *(None if t is None else t.to(device) for t in tables))
+
     def draw(self, seed: int, group: Tensor, n_negatives: int) -> Tensor:
         """Return the negatives of each group, [G, K] int64.
 

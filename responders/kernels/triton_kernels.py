@@ -5,7 +5,8 @@ keeps the running maximum and sum of the softmax and, where the gradient of the 
 be needed, Σ p · C beside them (as flash attention does with values), so that this gradient is ready
 when the forward pass ends. Backward: full catalogue, one program per tile of items walks the
 positions again: no atomics, the same bits every time. Sampled: the programs of the forward pass
-draw their negatives again and add to the items' gradient atomically, in float32.
+draw their negatives again and add to the items' gradient atomically, in float32, or, where equal
+bits are asked for (SLOTS), write each product to a place of its own, to be summed in order.
 
 Everything is accumulated in float32. TRITON_INTERPRET=1 runs it on the CPU, slowly, for tests.
 """
@@ -20,7 +21,9 @@ INTERPRETED = bool(triton.knobs.runtime.interpret)
 
 
 # Values, not shapes of the code: a size of 1 must not be compiled in.
-_NUMBERS = ("n_rows", "n_items", "n_negatives", "group_rows", "seed_low", "seed_high")
+_NUMBERS = (
+    "n_rows", "n_items", "n_negatives", "group_rows", "seed_low", "seed_high", "first_program",
+)  # fmt: skip
 
 
 @triton.jit
@@ -51,6 +54,24 @@ def _draw(seed_low, seed_high, group, k, n_items, accept, alias, WEIGHTED: tl.co
         stays = u < tl.load(accept + item)
         item = tl.where(stays, item, tl.load(alias + item))
     return item
+
+
+@triton.jit
+def _add(table, place, slot, size, d, value, mask, SLOTS: tl.constexpr):
+    """Add rows `value` at `place` of `table`, or store them at their own `slot`."""
+    if SLOTS:
+        tl.store(table + slot[:, None] * size + d[None, :], value, mask=mask)
+    else:
+        tl.atomic_add(table + place[:, None] * size + d[None, :], value, mask=mask)
+
+
+@triton.jit
+def _add_numbers(table, place, slot, value, mask, SLOTS: tl.constexpr):
+    """Add numbers `value` at `place` of `table`, or store them at their own `slot`."""
+    if SLOTS:
+        tl.store(table + slot, value, mask=mask)
+    else:
+        tl.atomic_add(table + place, value, mask=mask)
 
 
 @triton.jit(do_not_specialize=_NUMBERS)
@@ -185,13 +206,15 @@ def shared(
     hidden, items, bias, target, lse, own, upstream, grad_hidden, grad_items, grad_bias, log_q,
     accept, alias,
     n_rows, n_items, size, n_negatives, group_rows, log_k, uniform_log_q, seed_low, seed_high,
-    h_row, h_col, c_row, c_col,
+    first_program, h_row, h_col, c_row, c_col,
     SOFTCAP: tl.constexpr, HAS_BIAS: tl.constexpr, WEIGHTED: tl.constexpr, CORRECT: tl.constexpr,
-    BACKWARD: tl.constexpr, GRADIENT: tl.constexpr, PRECISION: tl.constexpr, UPCAST: tl.constexpr,
-    ROWS: tl.constexpr, DRAWN: tl.constexpr, SIZE: tl.constexpr,
+    BACKWARD: tl.constexpr, SLOTS: tl.constexpr, GRADIENT: tl.constexpr, PRECISION: tl.constexpr,
+    UPCAST: tl.constexpr, ROWS: tl.constexpr, DRAWN: tl.constexpr, SIZE: tl.constexpr,
 ):  # fmt: skip
     """A block of positions of one group and its negatives, forward or backward."""
-    first_row = tl.program_id(0).to(tl.int64) * ROWS
+    program = tl.program_id(0).to(tl.int64)
+    first_row = (first_program + program) * ROWS
+    own_slot = tl.num_programs(0).to(tl.int64) * n_negatives + program * ROWS + tl.arange(0, ROWS)
     row = first_row + tl.arange(0, ROWS)
     group = first_row // group_rows
     d = tl.arange(0, SIZE)
@@ -226,13 +249,12 @@ def shared(
         top = tl.load(lse + row, mask=here, other=0.0)
         up = tl.load(upstream + row, mask=here, other=0.0)
         g_own = (tl.exp(mine - top) - 1.0) * own_slope * up
-        tl.atomic_add(
-            grad_items + y[:, None] * size + d[None, :],
-            g_own[:, None] * h,
-            mask=here[:, None] & wide[None, :],
-        )
+        _add(
+            grad_items, y, own_slot, size, d, g_own[:, None] * h,
+            here[:, None] & wide[None, :], SLOTS,
+        )  # fmt: skip
         if HAS_BIAS:
-            tl.atomic_add(grad_bias + y, g_own, mask=here)
+            _add_numbers(grad_bias, y, own_slot, g_own, here, SLOTS)
     for first in range(0, n_negatives, DRAWN):
         k = first + tl.arange(0, DRAWN)
         drawn = k < n_negatives
@@ -261,13 +283,14 @@ def shared(
             g = tl.where(here[:, None], tl.exp(logits - top[:, None]) * up[:, None], 0.0)
             if SOFTCAP > 0:
                 g = g * slope
-            tl.atomic_add(
-                grad_items + item[:, None] * size + d[None, :],
+            slot = program * n_negatives + k
+            _add(
+                grad_items, item, slot, size, d,
                 tl.dot(tl.trans(g).to(h.dtype), h, input_precision=PRECISION),
-                mask=drawn[:, None] & wide[None, :],
-            )
+                drawn[:, None] & wide[None, :], SLOTS,
+            )  # fmt: skip
             if HAS_BIAS:
-                tl.atomic_add(grad_bias + item, tl.sum(g, 0), mask=drawn)
+                _add_numbers(grad_bias, item, slot, tl.sum(g, 0), drawn, SLOTS)
         else:
             higher = tl.maximum(top, tl.max(logits, 1))
             scale = tl.exp(top - higher)
@@ -295,13 +318,15 @@ def by_row(
     hidden, items, bias, target, lse, own, upstream, grad_hidden, grad_items, grad_bias, log_q,
     accept, alias,
     n_rows, n_items, size, n_negatives, log_k, uniform_log_q, seed_low, seed_high,
-    h_row, h_col, c_row, c_col,
+    first_program, h_row, h_col, c_row, c_col,
     SOFTCAP: tl.constexpr, HAS_BIAS: tl.constexpr, WEIGHTED: tl.constexpr, CORRECT: tl.constexpr,
-    BACKWARD: tl.constexpr, GRADIENT: tl.constexpr, UPCAST: tl.constexpr, DRAWN: tl.constexpr,
-    SIZE: tl.constexpr,
+    BACKWARD: tl.constexpr, SLOTS: tl.constexpr, GRADIENT: tl.constexpr, UPCAST: tl.constexpr,
+    DRAWN: tl.constexpr, SIZE: tl.constexpr,
 ):  # fmt: skip
     """One position and its own negatives, several at a time, forward or backward."""
-    row = tl.program_id(0).to(tl.int64)
+    program = tl.program_id(0).to(tl.int64)
+    row = first_program + program
+    own_slot = tl.num_programs(0).to(tl.int64) * n_negatives + program + tl.arange(0, 1)
     d = tl.arange(0, SIZE)
     wide = d < size
     h = tl.load(hidden + row * h_row + d * h_col, mask=wide, other=0.0)
@@ -324,9 +349,11 @@ def by_row(
         top = tl.load(lse + row)
         up = tl.load(upstream + row)
         g_own = (tl.exp(mine - top) - 1.0) * own_slope * up
-        tl.atomic_add(grad_items + y * size + d, g_own * h, mask=wide)
+        own_place = own_slot * 0 + y
+        _add(grad_items, own_place, own_slot, size, d, (g_own * h)[None, :], wide[None, :], SLOTS)
         if HAS_BIAS:
-            tl.atomic_add(grad_bias + y, g_own)
+            one = own_slot >= 0
+            _add_numbers(grad_bias, own_place, own_slot, g_own + own_slot * 0.0, one, SLOTS)
     for first in range(0, n_negatives, DRAWN):
         k = first + tl.arange(0, DRAWN)
         drawn = k < n_negatives
@@ -354,13 +381,13 @@ def by_row(
             g = tl.exp(logits - top) * up
             if SOFTCAP > 0:
                 g = g * slope
-            tl.atomic_add(
-                grad_items + item[:, None] * size + d[None, :],
-                g[:, None] * h[None, :],
-                mask=drawn[:, None] & wide[None, :],
-            )
+            slot = program * n_negatives + k
+            _add(
+                grad_items, item, slot, size, d, g[:, None] * h[None, :],
+                drawn[:, None] & wide[None, :], SLOTS,
+            )  # fmt: skip
             if HAS_BIAS:
-                tl.atomic_add(grad_bias + item, g, mask=drawn)
+                _add_numbers(grad_bias, item, slot, g, drawn, SLOTS)
         else:
             higher = tl.maximum(top, tl.max(logits, 0))
             scale = tl.exp(top - higher)

@@ -20,6 +20,9 @@ from responders.kernels.triton_kernels import (
     shared,
 )
 
+_SLOT_NUMBERS = 1 << 24
+"""Numbers that the ordered sums of `deterministic` may keep at a time: 64 MB."""
+
 
 @dataclass(frozen=True)
 class Tiles:
@@ -52,7 +55,7 @@ class Problem:
         seed: of the negatives.
         correct: subtract log(K · q).
         tiles: sizes.
-        tf32: let the tensor cores round float32 inputs to TF32.
+        deterministic: sum the items' gradient in a fixed order.
     """
 
     hidden: Tensor
@@ -66,13 +69,15 @@ class Problem:
     seed: int = 0
     correct: bool = True
     tiles: Tiles = Tiles()
-    tf32: bool = False
+    deterministic: bool = False
 
     def __post_init__(self) -> None:
         self.size = self.hidden.shape[1]
         self.wide = max(16, triton.next_power_of_2(self.size))
         half = self.hidden.dtype in (torch.float16, torch.bfloat16)
-        self.precision = "tf32" if half or self.tf32 else "ieee"
+        # TF32 only where PyTorch was told to: torch.set_float32_matmul_precision("high").
+        rounded = torch.get_float32_matmul_precision() != "highest"
+        self.precision = "tf32" if half or rounded else "ieee"
         # Half-precision operands go to the tensor cores as they are; the interpreter multiplies
         # bfloat16 wrongly, so there everything is float32.
         self.upcast = not half or INTERPRETED
@@ -112,6 +117,8 @@ class Problem:
                     ROWS=self.tiles.rows, ITEMS=self.tiles.items,
                     SIZE=self.wide,
                 )  # fmt: skip
+            elif self.deterministic:
+                self._sampled_in_order(lse, upstream, grad_items, grad_bias)
             else:
                 self._sampled(lse, None, upstream, None, grad_items, grad_bias)
         return grad_items, grad_bias
@@ -119,6 +126,48 @@ class Problem:
     @property
     def _strides(self) -> tuple[int, ...]:
         return (*self.hidden.stride(), *self.items.stride())
+
+    @property
+    def _rows(self) -> int:
+        """Positions of a program of the sampled kernels."""
+        return 1 if self.group_rows == 1 else self.tiles.rows
+
+    @property
+    def _programs(self) -> int:
+        return int(triton.cdiv(len(self.hidden), self._rows))
+
+    @property
+    def _group_rows(self) -> int:
+        return self.group_rows or self._programs * self._rows
+
+    def _sampled_in_order(
+        self, lse: Tensor, upstream: Tensor, grad_items: Tensor, grad_bias: Tensor | None
+    ) -> None:
+        """Add the gradients of items and bias by sorting: equal bits in every run.
+
+        Some programs at a time write the product of each of their negatives and targets to a slot
+        of its own; the slots of an item are summed in the order of the slots.
+        """
+        assert self.proposal is not None
+        k, rows, device = self.n_negatives, self._rows, self.hidden.device
+        at_once = max(1, _SLOT_NUMBERS // ((k + rows) * self.size))
+        for first in range(0, self._programs, at_once):
+            programs = range(first, min(first + at_once, self._programs))
+            n_slots = len(programs) * (k + rows)
+            slots = torch.zeros((n_slots, self.size), device=device)
+            bias_slots = None if grad_bias is None else torch.zeros((n_slots, 1), device=device)
+            self._sampled(lse, None, upstream, None, slots, bias_slots, programs)
+            group = torch.arange(programs.start, programs.stop, device=device)
+            drawn = self.proposal.draw(self.seed, group * rows // self._group_rows, k)
+            own = self.target[programs.start * rows : programs.stop * rows]
+            missing = len(programs) * rows - len(own)  # slots of the last program, all zero
+            item = torch.cat([drawn.flatten(), own, own[:1].expand(missing)])
+            order = torch.sort(item, stable=True).indices
+            found, counts = torch.unique_consecutive(item[order], return_counts=True)
+            for table, part in ((grad_items, slots), (grad_bias, bias_slots)):
+                if table is not None and part is not None:
+                    sums = torch.segment_reduce(part[order], "sum", lengths=counts, axis=0)
+                    table[found] += sums.view(-1, *table.shape[1:])
 
     def _sampled(
         self,
@@ -128,7 +177,9 @@ class Problem:
         grad: Tensor | None,
         grad_items: Tensor | None,
         grad_bias: Tensor | None,
+        programs: range | None = None,
     ) -> None:
+        """Run all programs, or some of them, whose gradients then go to a slot each."""
         assert self.proposal is not None
         n, proposal = len(self.hidden), self.proposal
         log_q = None if proposal.log_q is None else proposal.log_q.float()
@@ -139,18 +190,21 @@ class Problem:
             grad_bias, log_q, proposal.accept, proposal.alias,
         )  # fmt: skip
         numbers = (n, len(self.items), self.size, self.n_negatives)
-        rest = (log_k, uniform, self.seed & 0xFFFFFFFF, (self.seed >> 32) & 0xFFFFFFFF)
+        seed = (self.seed & 0xFFFFFFFF, (self.seed >> 32) & 0xFFFFFFFF)
+        run = range(self._programs) if programs is None else programs
+        rest = (log_k, uniform, *seed, run.start)
         options = {
             "SOFTCAP": self.softcap or 0.0,
             "HAS_BIAS": self.bias is not None,
             "WEIGHTED": proposal.accept is not None,
             "CORRECT": self.correct,
             "BACKWARD": upstream is not None,
+            "SLOTS": programs is not None,
             "GRADIENT": grad is not None,
             "SIZE": self.wide,
         }
         if self.group_rows == 1:
-            by_row[(n,)](
+            by_row[(len(run),)](
                 *tensors,
                 *numbers,
                 *rest,
@@ -160,11 +214,10 @@ class Problem:
                 **options,
             )
             return
-        rows = self.tiles.rows
-        group_rows = self.group_rows or triton.cdiv(n, rows) * rows
+        rows, group_rows = self.tiles.rows, self._group_rows
         if group_rows % rows:
             raise InputError(f"groups of {group_rows} positions are not whole tiles of {rows}")
-        shared[(triton.cdiv(n, rows),)](
+        shared[(len(run),)](
             *tensors, *numbers, group_rows, *rest, *self._strides,
             PRECISION=self.precision, UPCAST=self.upcast,
                     ROWS=rows, DRAWN=self.tiles.items, **options,
