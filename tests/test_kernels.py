@@ -13,7 +13,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from responders import InputError
-from responders.kernels import LinearCrossEntropy, chunked, linear_cross_entropy
+from responders.kernels import (
+    LinearCrossEntropy,
+    choose_negatives,
+    chunked,
+    linear_cross_entropy,
+)
 from responders.kernels.loss import BLOCK, Share, implementation_for
 from responders.kernels.negatives import Proposal, philox
 from responders.kernels.reference import reference
@@ -411,6 +416,23 @@ def test_the_module_is_the_function() -> None:
     assert torch.equal(module(hidden, items, target), expected)
 
 
+def test_the_cheaper_loss_is_chosen_openly(caplog: pytest.LogCaptureFixture) -> None:
+    choose_negatives.cache_clear()
+    hidden, items, target = inputs(10, 2100, 4)
+    with caplog.at_level("INFO", "responders.kernels.loss"):
+        full = linear_cross_entropy(hidden, items, target, negatives="auto")
+        sampled = linear_cross_entropy(
+            hidden, items, target, negatives="auto", share="block", seed=1
+        )
+    assert torch.equal(full, linear_cross_entropy(hidden, items, target))
+    expected = linear_cross_entropy(hidden, items, target, negatives=1024, share="block", seed=1)
+    assert torch.equal(sampled, expected)
+    first, second = (record.getMessage() for record in caplog.records)
+    assert "the full loss: the full catalogue of 2,100 items is cheaper" in first
+    assert "1,024 negatives: the full catalogue of 2,100 items costs more" in second
+    assert choose_negatives(10_000_000)[0] == 1024
+
+
 BAD: list[tuple[Callable[[Tensor, Tensor, Tensor], Tensor], str]] = [
     (lambda h, c, y: linear_cross_entropy(h, c, y + 20), "target .* is not in the catalogue of 20"),
     (lambda h, c, y: linear_cross_entropy(h, c, y - 30), "is not in the catalogue"),
@@ -419,7 +441,10 @@ BAD: list[tuple[Callable[[Tensor, Tensor, Tensor], Tensor], str]] = [
     (lambda h, c, y: linear_cross_entropy(h[:, :2], c, y), r"must be \[N, d\] and \[V, d\]"),
     (lambda h, c, y: linear_cross_entropy(h.double(), c, y), "give both one dtype"),
     (lambda h, c, y: linear_cross_entropy(h, c, y, bias=h[:, 0]), r"bias must be \[20\]"),
-    (lambda h, c, y: linear_cross_entropy(h, c, y, negatives=0), "negatives must be at least 1"),
+    (
+        lambda h, c, y: linear_cross_entropy(h, c, y, negatives=0),
+        "negatives must be a number of at least 1 or .auto., not 0",
+    ),
     (lambda h, c, y: linear_cross_entropy(h, c, y, softcap=0.0), "softcap must be positive"),
     (lambda h, c, y: linear_cross_entropy(h, c, y, reduction="avg"), "reduction 'avg' is unknown"),
     (

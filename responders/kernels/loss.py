@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from functools import lru_cache
 from typing import Any, Literal, get_args
 
 import torch
@@ -20,6 +22,13 @@ Correction = Literal["logq", "none"]
 
 BLOCK = 64
 
+AUTOMATIC_NEGATIVES = 1024
+"""K of negatives="auto" where it samples."""
+
+_COST = {"row": 90, "block": 2, "batch": 2}
+"""What a sampled negative costs in items of the full loss: by row the gather and the addition of its
+vector, where vectors are shared the drawing alone. See benchmarks/kernels.md."""
+
 Implementation = Literal["auto", "triton", "chunked"]
 """`auto` takes Triton on a CUDA device and PyTorch in chunks elsewhere and for float64."""
 
@@ -30,7 +39,7 @@ def linear_cross_entropy(
     items: Tensor,
     target: Tensor,
     *,
-    negatives: int | None = None,
+    negatives: int | Literal["auto"] | None = None,
     share: str = "row",
     proposal: str | Proposal | Tensor = "uniform",
     correction: str = "logq",
@@ -52,8 +61,9 @@ def linear_cross_entropy(
         hidden: [N, d] float32, float64, bfloat16 or float16.
         items: [V, d] of the same dtype.
         target: [N] int64 in [0, V), or `ignore_index`.
-        negatives: K, negatives drawn per position; None = the whole catalogue. A negative that is
-            its position's target counts for nothing.
+        negatives: K, negatives drawn per position; None = the whole catalogue; "auto" = the cheaper
+            one by `choose_negatives`, which logs its choice (INFO, responders.kernels.loss). A
+            negative that is its position's target counts for nothing.
         share: see `Share`.
         proposal: uniform; or weights [V] such as counts, drawn in proportion; or a `Proposal`,
             which saves making the tables again.
@@ -71,7 +81,7 @@ def linear_cross_entropy(
     Raises:
         InputError: shapes, dtypes or names that do not fit, or a target outside the catalogue.
     """
-    _check(hidden, items, target, bias, negatives, softcap, ignore_index)
+    _check(hidden, items, target, bias, softcap, ignore_index)
     for name, value, known in (
         ("share", share, get_args(Share)),
         ("correction", correction, get_args(Correction)),
@@ -80,6 +90,10 @@ def linear_cross_entropy(
     ):
         if value not in known:
             raise InputError(f"{name} {value!r} is unknown; {near_matches(value, known)}")
+    if negatives == "auto":
+        negatives, _ = choose_negatives(len(items), share)
+    if negatives is not None and (isinstance(negatives, (str, bool)) or negatives < 1):
+        raise InputError(f"negatives must be a number of at least 1 or 'auto', not {negatives!r}")
     if torch.is_autocast_enabled(hidden.device.type):
         dtype = torch.get_autocast_dtype(hidden.device.type)
         hidden, items = hidden.to(dtype), items.to(dtype)
@@ -109,6 +123,30 @@ def linear_cross_entropy(
     if summed:
         return each
     return _reduced(each, counts, reduction, sampling is None)
+
+
+@lru_cache(maxsize=64)
+def choose_negatives(n_items: int, share: str = "row") -> tuple[int | None, str]:
+    """Return the K that negatives="auto" takes (None = the full catalogue), and why.
+
+    Full, the loss costs V products a position; sampled it costs K times what one negative does.
+
+    Args:
+        n_items: V.
+        share: see `Share`.
+    """
+    cost = _COST[share] * AUTOMATIC_NEGATIVES
+    if n_items <= cost:
+        chosen, sign = None, "is cheaper than"
+    else:
+        chosen, sign = AUTOMATIC_NEGATIVES, "costs more than"
+    why = (
+        f"the full catalogue of {n_items:,} items {sign} {AUTOMATIC_NEGATIVES:,} negatives by "
+        f"{share} (a negative costs about {_COST[share]} items)"
+    )
+    taken = "the full loss" if chosen is None else f"{chosen:,} negatives"
+    logging.getLogger(__name__).info("negatives='auto' takes %s: %s", taken, why)
+    return chosen, why
 
 
 def implementation_for(hidden: Tensor) -> str:
@@ -186,7 +224,6 @@ def _check(
     items: Tensor,
     target: Tensor,
     bias: Tensor | None,
-    negatives: int | None,
     softcap: float | None,
     ignore_index: int,
 ) -> None:
@@ -204,8 +241,6 @@ def _check(
         raise InputError(f"bias must be [{len(items)}], not {tuple(bias.shape)}")
     if not len(items):
         raise InputError("items is empty: there is no catalogue")
-    if negatives is not None and negatives < 1:
-        raise InputError(f"negatives must be at least 1, not {negatives}")
     if softcap is not None and not softcap > 0:
         raise InputError(f"softcap must be positive, not {softcap}")
     wrong = (target != ignore_index) & ((target < 0) | (target >= len(items)))
