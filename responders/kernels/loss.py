@@ -26,8 +26,8 @@ AUTOMATIC_NEGATIVES = 1024
 """K of negatives="auto" where it samples."""
 
 _COST = {"row": 90, "block": 2, "batch": 2}
-"""What a sampled negative costs in items of the full loss: by row the gather and the addition of its
-vector, where vectors are shared the drawing alone. See benchmarks/kernels.md."""
+"""What a sampled negative costs in items of the full loss: by row the gather and the addition of
+its vector, where vectors are shared the drawing alone. See benchmarks/kernels.md."""
 
 Implementation = Literal["auto", "triton", "chunked"]
 """`auto` takes Triton on a CUDA device and PyTorch in chunks elsewhere and for float64."""
