@@ -27,6 +27,7 @@ def main(
     negatives: Annotated[int, typer.Option(min=1, help="K of the sampled losses.")] = 256,
     seeds: Annotated[int, typer.Option(min=1, help="Repetitions.")] = 3,
     epochs: Annotated[int, typer.Option(min=1, help="Of each run.")] = 20,
+    batch_size: Annotated[int, typer.Option(min=1, help="Users in a batch.")] = 128,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     out: Annotated[Path, typer.Option(help="Folder for the table.")] = Path("runs/sasrec"),
 ) -> None:
@@ -42,7 +43,9 @@ def main(
     for name, options in ways.items():
         for seed in range(seeds):
             began = time.perf_counter()
-            net = train(data, epochs=epochs, seed=seed, device=device, **options)
+            net = train(
+                data, epochs=epochs, batch_size=batch_size, seed=seed, device=device, **options
+            )
             found = ndcg(net, with_last(data), data.test)
             seconds = time.perf_counter() - began
             rows.append({"loss": name, "seed": seed, "ndcg": found, "seconds": seconds})

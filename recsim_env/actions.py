@@ -2,58 +2,132 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from math import gcd
+
 import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor
 
 from recsim_env.world import World
-from responders import InputError
+from responders import EMPTY, InputError
+
+Retrieve = Callable[[World, Tensor | None], Tensor]
+"""From a world, and a mask [B] of the users whose candidates are wanted anew (None = all), to
+candidates [B, C] int64, a set of C different items for each user."""
 
 
-def check_actions(
-    actions: object, space: spaces.MultiDiscrete | spaces.Discrete, num_envs: int
-) -> np.ndarray:
-    """Return `actions` as int64 [B, …], or raise `InputError` naming what is wrong with them.
+def check_actions(actions: object, space: spaces.Space, num_envs: int) -> np.ndarray:
+    """Return `actions` as int64 (float32 for a Box) [B, …], or raise `InputError` saying why not.
 
     Args:
-        actions: [B, *space.shape] integers.
-        space: of a single action.
+        actions: [B, *space.shape].
+        space: of a single action: MultiDiscrete, Discrete or Box.
         num_envs: B.
     """
-    array = np.asarray(actions)
+    try:
+        array = np.asarray(actions)
+    except ValueError as error:
+        raise InputError(f"the action is not an array: {error}") from None
     wanted = (num_envs, *(space.shape or ()))
-    if array.dtype.kind not in "iu":
-        raise InputError(f"the action has dtype {array.dtype}; give integers (item indices)")
+    continuous = isinstance(space, spaces.Box)
+    if array.dtype.kind not in ("iuf" if continuous else "iu"):
+        give = "numbers" if continuous else "integers (item indices)"
+        raise InputError(f"the action has dtype {array.dtype}; give {give}")
     if array.shape != wanted:
         raise InputError(
             f"the action has shape {array.shape}; this environment takes {wanted} "
             "(users × positions)"
         )
-    limit = space.nvec if isinstance(space, spaces.MultiDiscrete) else space.n
-    bad = (array < 0) | (array >= limit)
+    if isinstance(space, spaces.Box):
+        low, high, bad = space.low, space.high, ~((array >= space.low) & (array <= space.high))
+    elif isinstance(space, spaces.MultiDiscrete):
+        low, high, bad = 0, space.nvec - 1, (array < 0) | (array >= space.nvec)
+    else:
+        assert isinstance(space, spaces.Discrete)
+        low, high, bad = 0, space.n - 1, (array < 0) | (array >= space.n)
     if bad.any():
         place = tuple(int(i) for i in np.argwhere(bad)[0])
         where = f"user {place[0]}" + (f", position {place[1]}" if len(place) > 1 else "")
         raise InputError(
-            f"action {int(array[place])} of {where} is out of range 0 to {int(np.max(limit)) - 1}"
+            f"action {array[place]} of {where} is out of range {np.min(low):g} to {np.max(high):g}"
         )
-    return array.astype(np.int64, copy=False)
+    return array.astype(np.float32 if continuous else np.int64, copy=False)
 
 
-class SlateActions:
+class Actions:
+    """Turns actions of one space into slates; by default nothing changes from step to step.
+
+    Attributes:
+        space: of one user's action.
+        offered: [B, C] int64, candidates that change from step to step and are therefore part of
+            the observation; None = none.
+    """
+
+    space: spaces.Space
+    offered: Tensor | None = None
+
+    def slate(self, action: Tensor) -> Tensor:
+        """Return slates [B, S] int64 for actions [B, …]."""
+        raise NotImplementedError
+
+    def refresh(self, world: World, mask: Tensor | None = None) -> None:
+        """Offer new candidates to the users of `mask` [B] bool (None = all)."""
+
+    def mask(self) -> Tensor | None:
+        """Return the valid choices, [n] or [B, n] bool, as MaskablePPO takes them; None = all."""
+        return None
+
+
+class SlateActions(Actions):
     """The action is the slate: S catalogue indices."""
 
     def __init__(self, world: World) -> None:
         self.space = spaces.MultiDiscrete([world.n_items] * world.n_positions)
+        self._allowed = world.rules.allowed
 
     def slate(self, action: Tensor) -> Tensor:
         """Return slates [B, S] for actions [B, S]."""
         return action
 
+    def mask(self) -> Tensor | None:
+        """Return [S · N] bool: the items that may stand at each position."""
+        return None if self._allowed is None else self._allowed.flatten()
 
-class CandidateActions:
-    """The action picks one of C candidates for each position.
+
+class ArmActions(Actions):
+    """The action picks one of A slates (arms), as bandits and DQN do.
+
+    Args:
+        arms: [A, S] int64 slates, -1 = empty position.
+    """
+
+    def __init__(self, arms: Tensor) -> None:
+        self.arms = arms
+        self.space = spaces.Discrete(len(arms))
+
+    def slate(self, action: Tensor) -> Tensor:
+        """Return slates [B, S] for actions [B]."""
+        return self.arms[action]
+
+
+def item_arms(world: World, items: Tensor | None = None) -> Tensor:
+    """Return arms [A, S] that show one item each, at the top: `items` [A], or the whole catalogue.
+
+    Raises:
+        InputError: the catalogue has rules by position, so that one item is no slate.
+    """
+    if world.rules.allowed is not None:
+        raise InputError("arms of one item are no slates where layers rule: give arms=… yourself")
+    shown = torch.arange(world.n_items, device=world.device) if items is None else items
+    arms = torch.full((len(shown), world.n_positions), EMPTY, device=world.device)
+    arms[:, 0] = shown
+    return arms
+
+
+class CandidateActions(Actions):
+    """The action picks one of C candidates for each position; they are the same for everybody.
 
     Args:
         candidates: [S, C] int64 catalogue indices on the world's device, a row per position.
@@ -68,6 +142,83 @@ class CandidateActions:
         """Return slates [B, S] for choices [B, S]."""
         place = torch.arange(len(self.candidates), device=self.candidates.device)
         return self.candidates[place, action]
+
+    def mask(self) -> Tensor | None:
+        """Return [S · C] bool: later copies of a candidate are not valid."""
+        row = self.candidates
+        above = torch.ones(2 * row.shape[1:], dtype=torch.bool, device=row.device).tril(-1)
+        copies = ((row.unsqueeze(2) == row.unsqueeze(1)) & above).any(2)
+        return None if not copies.any() else ~copies.flatten()
+
+
+class OfferedActions(Actions):
+    """The action picks one of the user's own C candidates for each position.
+
+    Args:
+        world: of the users.
+        retrieve: finds the candidates at every step; they are part of the observation.
+    """
+
+    def __init__(self, world: World, retrieve: Retrieve) -> None:
+        self._retrieve = retrieve
+        self.refresh(world)
+        self.space = spaces.MultiDiscrete([self.offered.shape[1]] * world.n_positions)  # type: ignore[union-attr]
+
+    def slate(self, action: Tensor) -> Tensor:
+        """Return slates [B, S] for choices [B, S]."""
+        return self.offered.gather(1, action)  # type: ignore[union-attr]
+
+    def refresh(self, world: World, mask: Tensor | None = None) -> None:
+        """Retrieve new candidates."""
+        self.offered = retrieved(self._retrieve, world, mask, self.offered)
+
+
+def retrieved(
+    retrieve: Retrieve, world: World, mask: Tensor | None, before: Tensor | None
+) -> Tensor:
+    """Return the candidates [B, C] of all users, those outside `mask` [B] as `before`.
+
+    Raises:
+        InputError: what was retrieved first is not [B, C] int64 in the catalogue.
+    """
+    found = retrieve(world, mask)
+    if before is None:
+        if found.ndim != 2 or len(found) != world.num_users or found.dtype != torch.int64:
+            raise InputError(
+                f"candidates are {tuple(found.shape)} {found.dtype}, not [{world.num_users}, C] "
+                "torch.int64"
+            )
+        if int(found.min()) < 0 or int(found.max()) >= world.n_items:
+            raise InputError(f"candidates must be items 0 to {world.n_items - 1}")
+        return found
+    return found if mask is None else torch.where(mask.unsqueeze(1), found, before)
+
+
+class RandomCandidates:
+    """Draws C different items for each user and step, from the users' streams.
+
+    Items are (a + i · b) mod N for a random a, and a random b without a common factor with N.
+
+    Args:
+        world: of the users.
+        n_candidates: C.
+    """
+
+    def __init__(self, world: World, n_candidates: int) -> None:
+        n = world.n_items
+        if not 1 <= n_candidates <= n:
+            raise InputError(f"candidates must be 1 to {n}, not {n_candidates}")
+        spread = np.unique(np.linspace(1, max(n - 1, 1), 4096).astype(int)).tolist()
+        coprime = [b for b in spread if gcd(b, n) == 1]
+        self._strides = torch.tensor(coprime, device=world.device)
+        self._index = torch.arange(n_candidates, device=world.device)
+
+    def __call__(self, world: World, mask: Tensor | None) -> Tensor:
+        """Return candidates [B, C]; see `Retrieve`."""
+        uniform = world.streams.uniform(2, mask)
+        first = (uniform[:, 0:1] * world.n_items).long()
+        stride = self._strides[(uniform[:, 1:] * len(self._strides)).long()]
+        return (first + self._index * stride) % world.n_items
 
 
 def popular_candidates(world: World, n_candidates: int) -> Tensor:

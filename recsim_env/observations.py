@@ -1,4 +1,4 @@
-"""What an agent sees of B users: their history, never the responder's hidden state."""
+"""What an agent sees of B users: their history; the responder's hidden state only on request."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ class HistoryObservation:
 
     `item` [H · S] int64: catalogue indices, oldest slate first, -1 = nothing; entry j stood at
     position j % S of the slate shown H - j // S slates ago. `click` [H · S] int8, likewise.
-    `step` [1] int64. `user` [F] float32, absent where the log has no user features.
+    `step` [1] int64. `user` [F] float32, absent where the log has no user features. Where users
+    come back: `visit` [1] int64, from 0, and `gap` [1] float32, seconds since the visit before.
     """
 
     def __init__(self, world: World) -> None:
@@ -51,6 +52,9 @@ class HistoryObservation:
         )
         if world.features.shape[1]:
             self.space["user"] = spaces.Box(*bounds(world.features), dtype=np.float32)
+        if world.returns is not None:
+            self.space["visit"] = spaces.Box(0, world.horizon, (1,), np.int64)
+            self.space["gap"] = spaces.Box(0, np.inf, (1,), np.float32)
 
     def __call__(self, world: World) -> dict[str, Tensor]:
         """Return the observation of all users."""
@@ -61,6 +65,8 @@ class HistoryObservation:
         }
         if "user" in self.space.spaces:
             seen["user"] = world.features[world.context]
+        if "visit" in self.space.spaces:
+            seen["visit"], seen["gap"] = world.visit.unsqueeze(1), world.gap.unsqueeze(1)
         return seen
 
 
@@ -70,8 +76,9 @@ class FlatObservation:
     A function of `HistoryObservation`, concatenated: user features [F], standardised; mean
     features of the items clicked in the history [K]; mean features of the items shown [K]; click
     rate by position over the history [S]; share of the horizon passed; share of the remembered
-    slates since the last click. Item features are the catalogue's, standardised; a catalogue
-    without any gets a fixed random signature of 16 numbers per item.
+    slates since the last click; where users come back, the visits so far and the gap before this
+    one as shares of the horizon and the window. Item features are the catalogue's, standardised; a
+    catalogue without any gets a fixed random signature of 16 numbers per item.
     """
 
     def __init__(self, world: World) -> None:
@@ -87,7 +94,9 @@ class FlatObservation:
         self._history = HistoryObservation(world)
         self._centre = world.features.mean(0)
         self._scale = (world.features - self._centre).square().mean(0).sqrt().clamp(min=1e-6)
-        rates = np.zeros(world.n_positions + 2), np.ones(world.n_positions + 2)
+        self._window = None if world.returns is None else world.returns.window
+        n_rates = world.n_positions + 2 + (0 if self._window is None else 2)
+        rates = np.zeros(n_rates), np.ones(n_rates)
         parts = [bounds(self._standard(world.features)), *2 * [bounds(self._items)], rates]
         low, high = (np.concatenate(side).astype(np.float32) for side in zip(*parts, strict=True))
         self.space = spaces.Box(low, high, dtype=np.float32)
@@ -113,9 +122,40 @@ class FlatObservation:
         clicked_since = click.any(2).flip(1).cumsum(1) > 0
         fruitless = (~clicked_since).float().mean(1, keepdim=True)
         parts = [means, by_position, history["step"] / self._horizon, fruitless]
+        if self._window is not None:
+            parts += [history["visit"] / self._horizon, history["gap"] / self._window]
         if "user" in history:
             parts.insert(0, self._standard(history["user"]))
         return torch.cat(parts, 1)
+
+
+class StateObservation:
+    """The responder's own state, [total] float32: what no agent of real users could see.
+
+    For studies of what a perfect memory is worth. The state's tensors are concatenated in the order
+    of their names.
+
+    Raises:
+        InputError: the responder remembers a list that grows with the session.
+    """
+
+    def __init__(self, world: World) -> None:
+        first = {name: value[:1] for name, value in world.state.items()}
+        slate = torch.zeros(1, world.n_positions, dtype=torch.int64, device=world.device)
+        with torch.inference_mode():
+            later = world.responder.observe(first, slate, slate == 0)
+        if any(first[name].shape != later[name].shape for name in first):
+            raise InputError(
+                f"the state of {type(world.responder).__name__} grows with the session, so it is "
+                "no observation of one size: use a recurrent responder, or observe='history'"
+            )
+        self._names = sorted(first)
+        size = sum(value.numel() for value in first.values())
+        self.space = spaces.Box(-np.inf, np.inf, (size,), np.float32)
+
+    def __call__(self, world: World) -> Tensor:
+        """Return the observation [B, total] of all users."""
+        return torch.cat([world.state[name].flatten(1).float() for name in self._names], 1)
 
 
 def bounds(table: Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -124,8 +164,12 @@ def bounds(table: Tensor) -> tuple[np.ndarray, np.ndarray]:
 
 
 def make_encoder(name: str, world: World) -> Encoder:
-    """Return the encoder `history` or `flat` for `world`."""
-    encoders: dict[str, Any] = {"history": HistoryObservation, "flat": FlatObservation}
+    """Return the encoder `history`, `flat` or `state` for `world`."""
+    encoders: dict[str, Any] = {
+        "history": HistoryObservation,
+        "flat": FlatObservation,
+        "state": StateObservation,
+    }
     if name not in encoders:
         raise InputError(f"observe {name!r} is unknown; {near_matches(name, encoders)}")
     return encoders[name](world)

@@ -13,10 +13,12 @@ import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 from torch import Tensor
+from torch.nn import functional as F
 
 from recsim_env.observations import HistoryObservation
+from recsim_env.outcome import Outcome
 from recsim_env.vector import WorldVectorEnv, to_numpy
-from recsim_env.world import Outcome, World
+from recsim_env.world import World
 from responders import EMPTY
 
 
@@ -26,7 +28,7 @@ class PageVectorEnv(WorldVectorEnv):
     ## Action space
     `Discrete(N)`. `info["action_mask"]` [B, N] int8 and `action_masks()` tell the valid items:
     allowed at the position (layer), not yet on the page, at most one special. A page with an
-    invalid item earns 0.
+    invalid item earns 0. With `vectors`, `Box(d)`: the valid item nearest by cosine is taken.
 
     ## Observation space
     Dict: `HistoryObservation` of the pages before, `page` [S] int64 the items chosen so far (-1 =
@@ -38,7 +40,11 @@ class PageVectorEnv(WorldVectorEnv):
     ## Episode end
     Terminated when the user leaves after a page, truncated after `world.horizon` pages.
 
-    Args: as `RecSimVectorEnv`.
+    Args:
+        world: of B users.
+        autoreset_mode: see `WorldVectorEnv`.
+        render_mode: see `WorldVectorEnv`.
+        vectors: [N, d] of the items, for continuous actions (proto-items).
     """
 
     def __init__(
@@ -46,7 +52,9 @@ class PageVectorEnv(WorldVectorEnv):
         world: World,
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         render_mode: str | None = None,
+        vectors: Tensor | None = None,
     ) -> None:
+        self._vectors = None if vectors is None else F.normalize(vectors.float(), dim=1)
         encoder = HistoryObservation(world)
         n, s = world.n_items, world.n_positions
         space = spaces.Dict(
@@ -56,7 +64,10 @@ class PageVectorEnv(WorldVectorEnv):
                 "position": spaces.Box(0, s, (1,), np.int64),
             }
         )
-        super().__init__(world, encoder, spaces.Discrete(n), space, autoreset_mode, render_mode)
+        actions: spaces.Space = spaces.Discrete(n)
+        if vectors is not None:
+            actions = spaces.Box(-1.0, 1.0, (vectors.shape[1],), np.float32)
+        super().__init__(world, encoder, actions, space, autoreset_mode, render_mode)
         self._begin(None)
 
     def _begin(self, mask: Tensor | None) -> None:
@@ -69,7 +80,8 @@ class PageVectorEnv(WorldVectorEnv):
             self._position = self._position.masked_fill(mask, 0)
 
     def _advance(self, actions: np.ndarray) -> tuple[Outcome | None, np.ndarray]:
-        item = torch.from_numpy(actions).to(self.world.device).unsqueeze(1)
+        action = torch.from_numpy(actions).to(self.world.device)
+        item = self._nearest(action) if self._vectors is not None else action.unsqueeze(1)
         self._page = self._page.scatter(1, self._position.unsqueeze(1), item)
         self._position = self._position + 1
         full = self._position == self.world.n_positions
@@ -84,13 +96,25 @@ class PageVectorEnv(WorldVectorEnv):
         seen = to_numpy(self.encoder(self.world))
         return seen | to_numpy({"page": self._page, "position": self._position.unsqueeze(1)})
 
-    def action_masks(self) -> np.ndarray:
+    def _valid(self) -> Tensor:
         """Return [B, N] bool, the items that may come next on each page."""
-        masks = torch.zeros(self.num_envs, self.world.n_items, dtype=torch.bool)
+        masks = torch.zeros(
+            self.num_envs, self.world.n_items, dtype=torch.bool, device=self.world.device
+        )
         for position in torch.unique(self._position).tolist():
             rows = self._position == position
-            masks[rows.cpu()] = self.world.rules.mask(self._page[rows], position).cpu()
-        return masks.numpy()
+            masks[rows] = self.world.rules.mask(self._page[rows], position)
+        return masks
+
+    def _nearest(self, point: Tensor) -> Tensor:
+        """Return the valid item [B, 1] nearest to each point [B, d]."""
+        assert self._vectors is not None
+        similarity = point @ self._vectors.t()
+        return similarity.masked_fill(~self._valid(), -torch.inf).argmax(1, keepdim=True)
+
+    def action_masks(self) -> np.ndarray:
+        """Return [B, N] bool, the items that may come next on each page."""
+        return self._valid().cpu().numpy()
 
     def _facts(self) -> dict[str, np.ndarray]:
         return super()._facts() | {"action_mask": self.action_masks().astype(np.int8)}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from recsim_env.world import Outcome, World
+from recsim_env.outcome import Outcome
+from recsim_env.world import World
 
 _SHADES = " ░▒▓█"
 _WIDTH, _HEIGHT, _DPI = 10.0, 4.2, 80
@@ -25,7 +26,7 @@ def render_ansi(world: World, outcome: Outcome | None, user: int) -> str:
                 continue
             p = float(outcome.probability[user, s])
             lines.append(f"{s + 1:>3} {ids[item]!s:>12} {p:>9.3f}  {'CLICK' if clicked else ''}")
-        lines.append(f"reward {float(outcome.reward[user]):g}")
+        lines.append(f"reward {_reward(outcome, user)}")
     clicks = world.history_click[user].sum(1).tolist()
     shown = (world.history_slate[user] >= 0).any(1).tolist()
     strip = "".join(
@@ -46,7 +47,7 @@ def render_rgb(world: World, outcome: Outcome | None, user: int) -> np.ndarray:
     cards, strip = figure.subplots(2, 1, height_ratios=[2, 1])
     title = f"user {int(world.context[user])}, slate {int(world.step_number[user])}"
     if outcome is not None:
-        title += f", reward {float(outcome.reward[user]):g}"
+        title += f", reward {_reward(outcome, user)}"
         probability = outcome.probability[user].cpu().numpy()
         click, item = outcome.click[user].cpu().numpy(), outcome.slate[user].cpu().numpy()
         colours = np.where(click, "#d9480f", "#4c78a8")
@@ -64,3 +65,7 @@ def render_rgb(world: World, outcome: Outcome | None, user: int) -> np.ndarray:
     strip.set_xticks([])
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def _reward(outcome: Outcome, user: int) -> str:
+    return ", ".join(f"{value:.3g}" for value in outcome.reward[user].reshape(-1).tolist())

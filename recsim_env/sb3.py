@@ -23,6 +23,11 @@ class SB3VecEnv(VecEnv):
     def __init__(self, vector: WorldVectorEnv) -> None:
         if vector.metadata["autoreset_mode"] != AutoresetMode.SAME_STEP:
             raise InputError('SB3VecEnv takes a vector environment with autoreset_mode="SameStep"')
+        if vector.world.n_objectives is not None:
+            raise InputError(
+                "Stable-Baselines3 learns from one reward: give weights, such as "
+                'reward={"clicks": 1.0, "diversity": 0.1}'
+            )
         self.vector = vector
         self._actions: np.ndarray | None = None
         self.render_mode = vector.render_mode

@@ -12,30 +12,45 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from gymnasium.vector import AutoresetMode
 
-from recsim_env.actions import CandidateActions, SlateActions, popular_candidates
+from recsim_env.actions import (
+    Actions,
+    ArmActions,
+    CandidateActions,
+    OfferedActions,
+    RandomCandidates,
+    Retrieve,
+    SlateActions,
+    item_arms,
+    popular_candidates,
+)
+from recsim_env.continuous import ProtoActions, ScoreActions, item_vectors
 from recsim_env.observations import make_encoder
 from recsim_env.pages import PageVectorEnv
 from recsim_env.plugin import ENVIRONMENTS
-from recsim_env.rewards import Reward
+from recsim_env.rewards import Choice
 from recsim_env.single import RecSimEnv
+from recsim_env.users import (
+    Source,
+    open_population,
+    open_responder,
+    pick_hazard,
+    pick_returns,
+    with_items,
+)
 from recsim_env.vector import RecSimVectorEnv, WorldVectorEnv
 from recsim_env.world import World
-from responders import InputError, SessionLog
-from responders.checkpoint import Checkpoint, load_checkpoint
+from responders import Catalogue, InputError, SessionLog
 from responders.errors import near_matches
-from responders.fit import make_contexts
 from responders.leaving import Hazard
-from responders.storage import read_json
-from responders.synthetic import truth_of
+from responders.returns import Returns
 
 ASSETS = Path(__file__).parent / "assets"
 
@@ -50,6 +65,7 @@ class Scenario:
         reward: see `recsim_env.rewards`.
         horizon: slates (pages) after which an episode is truncated.
         paged: whether a page is chosen item by item.
+        vector: the last so many item features are what proto-items are compared with; None = all.
     """
 
     asset: str
@@ -57,48 +73,16 @@ class Scenario:
     reward: str = "clicks"
     horizon: int = 100
     paged: bool = False
+    vector: int | None = None
 
 
 SCENARIOS = {
     "contentwise": Scenario("contentwise", "contentwise"),
-    "rl4rs": Scenario("rl4rs", "rl4rs", reward="expected_revenue", horizon=4, paged=True),
+    "rl4rs": Scenario(
+        "rl4rs", "rl4rs", reward="expected_revenue", horizon=4, paged=True, vector=32
+    ),
     "any": Scenario("contentwise", None),
 }
-
-
-def open_responder(path: str | Path | Checkpoint) -> Checkpoint:
-    """Return the users at `path`.
-
-    Args:
-        path: a responder written by `recsim train`; a synthetic log, whose known-truth users then
-            answer themselves; or a checkpoint already loaded.
-
-    Raises:
-        InputError: there is nothing usable at `path`.
-    """
-    if isinstance(path, Checkpoint):
-        return path
-    path = Path(path).expanduser()
-    if not path.exists():
-        raise InputError(f"there is no responder at {path}: train one with `recsim train`")
-    has_card = (path / "card.json").exists()
-    if not has_card or read_json(path / "card.json", "responder").get("kind") != "session log":
-        return load_checkpoint(path)
-    log = SessionLog.load(path)
-    truth = truth_of(log)
-    if truth is None:
-        raise InputError(
-            f"{path} is a log of real users, which cannot answer new slates: train a responder on "
-            f"it with `recsim train {path} --responder session_gru --out DIR`"
-        )
-    hazard = Hazard(tuple(truth.hazard), truth.settings.min_slates)
-    card = {
-        "synthetic": True,
-        "responder": {"name": "known_truth"},
-        "data": log.card,
-        "catalogue": {"items": len(log.catalogue), "fingerprint": log.catalogue.fingerprint()},
-    }
-    return Checkpoint(truth, card, make_contexts(log, np.arange(log.n_sessions)), hazard)
 
 
 def find_scenario(name: str) -> Scenario:
@@ -134,29 +118,32 @@ def make_world(
     scenario: str = "any",
     *,
     num_users: int = 1,
-    responder: str | Path | Checkpoint | None = None,
-    reward: str | Reward | None = None,
+    responder: Source | Sequence[Source] | None = None,
+    catalogue: Catalogue | None = None,
+    population: str | Path | SessionLog = "held_out",
+    reward: Choice | None = None,
     horizon: int | None = None,
-    history: int = 10,
     warm_start: int | None = None,
-    leaving: bool = True,
-    seed: int = 0,
-    device: torch.device | str = "cpu",
+    leaving: bool | Hazard = True,
+    returns: str | Returns | None = None,
+    **world: Any,
 ) -> World:
     """Return the world of a scenario (or environment id).
 
     Args:
         scenario: `contentwise`, `rl4rs`, `any`, or an id such as `RecSim-ContentWise-v0`.
         num_users: B.
-        responder: see `open_responder`; None = RECSIM_HOME's, else the embedded one.
+        responder: see `open_responder`; None = RECSIM_HOME's, else the embedded one. Several make
+            an ensemble.
+        catalogue: the responder's own with new (cold) items appended.
+        population: `held_out` users, `cold` ones of whom nothing is known, or a log of others.
         reward: None = the scenario's; see `recsim_env.rewards.make_reward`.
         horizon: None = the scenario's.
-        history: slates that observations remember.
         warm_start: logged slates that users have behind them at the start; None = 0 where user
-            features tell users apart, else 1.
-        leaving: whether users leave by the hazard learned from the log.
-        seed: of the users' random streams.
-        device: where the world lies.
+            features tell users apart or they are cold, else 1.
+        leaving: whether users leave by the hazard learned from the log, or a `Hazard`.
+        returns: None = who leaves is gone; `learned` from the log, `rule`, or a `Returns`.
+        world: further arguments of `World`: history, shift, one_member, seed, device.
 
     Raises:
         InputError: an unknown scenario or an unusable argument.
@@ -165,20 +152,73 @@ def make_world(
     users = open_responder(find_responder(parts) if responder is None else responder)
     if users.synthetic:
         _tell_synthetic(scenario)
+    if catalogue is not None:
+        users = with_items(users, catalogue)
+    contexts = open_population(population, users)
     if warm_start is None:
-        warm_start = 0 if users.contexts.users.features.shape[1] else 1
+        warm_start = 0 if contexts.users.features.shape[1] or population == "cold" else 1
     return World(
         users.responder,
-        users.contexts,
-        users.hazard if leaving else None,
+        contexts,
+        pick_hazard(leaving, users),
         num_users=num_users,
         horizon=parts.horizon if horizon is None else horizon,
-        history=history,
         reward=reward or parts.reward,
         warm_start=warm_start,
-        seed=seed,
-        device=device,
+        returns=pick_returns(returns, users),
+        **world,
     )
+
+
+def make_actions(
+    name: str,
+    world: World,
+    candidates: int | None = None,
+    retrieval: str | Retrieve = "popular",
+    vector: int | None = None,
+) -> Actions:
+    """Return how actions become slates.
+
+    Args:
+        name: `slate`, `scores`, `proto` or `arm`, see `recsim_env.actions` and `.continuous`.
+        world: of the users.
+        candidates: C items to choose from instead of the whole catalogue.
+        retrieval: which: the most clicked (`popular`), `random` ones at every step, or a function
+            of your own, see `recsim_env.actions.Retrieve`.
+        vector: see `Scenario`.
+
+    Raises:
+        InputError: an unknown name, or a combination without meaning.
+    """
+    known = ("slate", "scores", "proto", "arm")
+    if name not in known:
+        raise InputError(f"action {name!r} is unknown; {near_matches(name, known)}")
+    if isinstance(retrieval, str) and retrieval not in ("popular", "random"):
+        near = near_matches(retrieval, ("popular", "random"))
+        raise InputError(f"retrieval {retrieval!r} is unknown; {near}")
+    if name == "proto":
+        if candidates is not None:
+            raise InputError("a proto-item is compared with the whole catalogue: no candidates")
+        return ProtoActions(world, item_vectors(world, vector))
+    retrieve = None if isinstance(retrieval, str) else retrieval
+    if retrieval == "random":
+        if candidates is None:
+            raise InputError("random candidates need their number: candidates=…")
+        retrieve = RandomCandidates(world, candidates)
+    if retrieve is not None:
+        if name == "arm" or world.rules.allowed is not None:
+            raise InputError("retrieved candidates go with slates or scores, without layers")
+        return OfferedActions(world, retrieve) if name == "slate" else ScoreActions(world, retrieve)
+    if candidates is None:
+        if name == "slate":
+            return SlateActions(world)
+        return ScoreActions(world) if name == "scores" else ArmActions(item_arms(world))
+    popular = popular_candidates(world, candidates)
+    if name == "slate":
+        return CandidateActions(popular)
+    if name == "scores":
+        return ScoreActions(world, popular[0])
+    return ArmActions(item_arms(world, popular[0]))
 
 
 def make_vector_env(
@@ -186,7 +226,9 @@ def make_vector_env(
     scenario: str = "any",
     *,
     observe: str = "history",
+    action: str = "slate",
     candidates: int | None = None,
+    retrieval: str | Retrieve = "popular",
     paged: bool | None = None,
     autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
     render_mode: str | None = None,
@@ -199,8 +241,10 @@ def make_vector_env(
     Args:
         num_envs: B.
         scenario: see `make_world`.
-        observe: `history` (Dict) or `flat` (Box), see `recsim_env.observations`.
-        candidates: offer so many of the most clicked items instead of the whole catalogue.
+        observe: `history` (Dict), `flat` or `state` (Box), see `recsim_env.observations`.
+        action: `slate`, `scores`, `proto` or `arm`, see `make_actions`.
+        candidates: offer so many items instead of the whole catalogue.
+        retrieval: which ones, see `make_actions`.
         paged: choose slates item by item; None = as the scenario does.
         autoreset_mode: see `recsim_env.vector.WorldVectorEnv`.
         render_mode: None, "ansi" or "rgb_array".
@@ -211,14 +255,16 @@ def make_vector_env(
     if max_episode_steps is not None:
         world.setdefault("horizon", max_episode_steps)
     core = make_world(scenario, num_users=num_envs, **world)
-    paged = find_scenario(scenario).paged if paged is None else paged
-    if paged:
-        if candidates is not None or observe != "history":
-            raise InputError("paged environments take no candidates and observe the history")
-        return PageVectorEnv(core, autoreset_mode, render_mode)
-    actions: SlateActions | CandidateActions = SlateActions(core)
-    if candidates is not None:
-        actions = CandidateActions(popular_candidates(core, candidates))
+    parts = find_scenario(scenario)
+    if parts.paged if paged is None else paged:
+        if candidates is not None or observe != "history" or action not in ("slate", "proto"):
+            raise InputError(
+                "paged environments choose among all items (or action='proto') and observe the "
+                "history: leave out candidates, or give paged=False"
+            )
+        vectors = item_vectors(core, parts.vector) if action == "proto" else None
+        return PageVectorEnv(core, autoreset_mode, render_mode, vectors)
+    actions = make_actions(action, core, candidates, retrieval, parts.vector)
     encoder = make_encoder(observe, core)
     return RecSimVectorEnv(core, actions, encoder, autoreset_mode, render_mode)
 

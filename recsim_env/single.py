@@ -26,6 +26,8 @@ class RecSimEnv(gymnasium.Env):
         self.vector = vector
         self.action_space = vector.single_action_space
         self.observation_space = vector.single_observation_space
+        if vector.world.n_objectives is not None:
+            self.reward_space = vector.reward_space
         self.render_mode = vector.render_mode
         self.metadata = {k: v for k, v in vector.metadata.items() if k != "autoreset_mode"}
 
@@ -38,7 +40,7 @@ class RecSimEnv(gymnasium.Env):
         observation, infos = self.vector.reset(seed=seed)
         return _first(observation), _first_info(infos)
 
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Show the user a slate; see `gymnasium.Env.step`.
 
         Raises:
@@ -49,7 +51,7 @@ class RecSimEnv(gymnasium.Env):
         )
         return (
             _first(observation),
-            float(reward[0]),
+            float(reward[0]) if reward.ndim == 1 else reward[0],
             bool(terminated[0]),
             bool(truncated[0]),
             _first_info(infos),

@@ -13,11 +13,12 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recsim_env.actions import CandidateActions, SlateActions, check_actions
-from recsim_env.observations import Encoder, HistoryObservation
+from recsim_env.actions import Actions, SlateActions, check_actions
+from recsim_env.observations import Encoder, HistoryObservation, bounds
+from recsim_env.outcome import Outcome
 from recsim_env.rendering import render_ansi, render_rgb
 from recsim_env.streams import check_seed
-from recsim_env.world import Outcome, World
+from recsim_env.world import World
 from responders import InputError
 
 StepReturn = tuple[Any, NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]
@@ -42,7 +43,7 @@ class WorldVectorEnv(VectorEnv):
         self,
         world: World,
         encoder: Encoder,
-        action_space: spaces.MultiDiscrete | spaces.Discrete,
+        action_space: spaces.Space,
         observation_space: spaces.Space,
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         render_mode: str | None = None,
@@ -61,6 +62,8 @@ class WorldVectorEnv(VectorEnv):
         self.single_observation_space = observation_space
         self.action_space = batch_space(action_space, self.num_envs)
         self.observation_space = batch_space(observation_space, self.num_envs)
+        if world.n_objectives is not None:
+            self.reward_space = spaces.Box(-np.inf, np.inf, (world.n_objectives,), np.float64)
         self._ended = np.ones(self.num_envs, dtype=bool)  # until the first reset
         self._fresh = True
         self._last: Outcome | None = None
@@ -81,7 +84,10 @@ class WorldVectorEnv(VectorEnv):
 
     def _facts(self) -> dict[str, np.ndarray]:
         """Return infos that hold at any time."""
-        return {"user": self.world.context.cpu().numpy()}
+        facts = {"user": self.world.context.cpu().numpy()}
+        if self.world.member is not None:
+            facts["member"] = self.world.member.cpu().numpy()
+        return facts
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -130,7 +136,7 @@ class WorldVectorEnv(VectorEnv):
             InputError: the action has a wrong shape, dtype or range, or a user has ended and
                 autoreset is disabled. The environment stays as it was.
         """
-        array = check_actions(actions, self.single_action_space, self.num_envs)  # type: ignore[arg-type]
+        array = check_actions(actions, self.single_action_space, self.num_envs)
         mode = self.metadata["autoreset_mode"]
         if self._fresh:
             raise InputError("step before reset: call reset first")
@@ -140,14 +146,15 @@ class WorldVectorEnv(VectorEnv):
                 f"user {int(np.argmax(over))} has ended its episode: call reset before step"
             )
         outcome, shown = self._advance(array)
-        reward = np.zeros(self.num_envs)
+        objectives = self.world.n_objectives
+        reward = np.zeros(self.num_envs if objectives is None else (self.num_envs, objectives))
         terminated, truncated = (np.zeros(self.num_envs, dtype=bool) for _ in range(2))
         infos: dict[str, np.ndarray] = {}
         if outcome is not None:
             self._last = outcome
             reward = outcome.reward.double().cpu().numpy()
             terminated, truncated = outcome.left.cpu().numpy(), outcome.truncated.cpu().numpy()
-            infos = outcome_info(outcome)
+            infos = outcome_info(self.world, outcome)
         if over.any():  # NEXT_STEP: this step only resets those who had ended
             self._restart(over)
             shown = shown & ~over
@@ -179,22 +186,26 @@ class RecSimVectorEnv(WorldVectorEnv):
     """B simulated users; the action is a slate each.
 
     ## Action space
-    `MultiDiscrete([N] * S)`: the catalogue index for each of S positions. With `candidates` C,
-    `MultiDiscrete([C] * S)`: one of C candidates for each position.
+    `MultiDiscrete([N] * S)`: the catalogue index for each of S positions. Other `Actions`: one of
+    C candidates for each position, one of A slates, scores of candidates, or a proto-item.
 
     ## Observation space
-    `HistoryObservation` (a Dict) or `FlatObservation` (a Box).
+    `HistoryObservation` (a Dict), `FlatObservation` or `StateObservation` (a Box). Where candidates
+    change from step to step: `candidate` [C] int64 and `candidate_features` [C · K] as well; in a
+    Box the features alone, at its end.
 
     ## Reward
-    The clicks on the slate, or another of `make_reward`.
+    The clicks on the slate, or another of `make_reward`; a vector where several are asked for, with
+    `reward_space`, as in MO-Gymnasium.
 
     ## Episode end
-    Terminated when the user leaves, truncated at the horizon. Duplicates in a slate are left empty
-    (`info["duplicates"]` counts them); a slate that breaks a rule of the catalogue earns 0
-    (`info["invalid"]`).
+    Terminated when the user leaves for good, truncated at the horizon. Duplicates in a slate are
+    left empty (`info["duplicates"]` counts them); a slate that breaks a rule of the catalogue
+    earns 0 (`info["invalid"]`).
 
     ## Info
-    `slate`, `click`, `probability` [B, S], `invalid`, `duplicates`, `user` [B].
+    `slate`, `click`, `probability` [B, S], `invalid`, `duplicates`, `user` [B]; `returned`, `gap`
+    [B] where users come back; `disagreement` [B, S] of an ensemble, `member` [B] where one answers.
 
     Args:
         world: of B users.
@@ -207,23 +218,87 @@ class RecSimVectorEnv(WorldVectorEnv):
     def __init__(
         self,
         world: World,
-        actions: SlateActions | CandidateActions | None = None,
+        actions: Actions | None = None,
         encoder: Encoder | None = None,
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         render_mode: str | None = None,
     ) -> None:
         self.actions = actions or SlateActions(world)
         seen: Encoder = encoder or HistoryObservation(world)
-        super().__init__(world, seen, self.actions.space, seen.space, autoreset_mode, render_mode)
+        space = seen.space
+        if self.actions.offered is not None:
+            self._item_features = torch.from_numpy(world.catalogue.features.copy())
+            self._item_features = self._item_features.to(world.device)
+            space = self._with_candidates(space, self.actions.offered.shape[1])
+        super().__init__(world, seen, self.actions.space, space, autoreset_mode, render_mode)
+
+    def _with_candidates(self, space: spaces.Space, n_candidates: int) -> spaces.Space:
+        """Return `space` with the candidates, and their features where there are any."""
+        table = self._item_features
+        low, high = (np.tile(side, n_candidates) for side in bounds(table))
+        if isinstance(space, spaces.Dict):
+            shape = (n_candidates,)
+            item = spaces.Box(0, len(table) - 1, shape, np.int64)
+            more: dict[str, spaces.Space] = {"candidate": item}
+            if table.shape[1]:
+                more["candidate_features"] = spaces.Box(low, high, dtype=np.float32)
+            return spaces.Dict({**space.spaces, **more})
+        assert isinstance(space, spaces.Box)
+        if not table.shape[1]:
+            raise InputError(
+                "candidates that change can only be told in a flat observation by item features, "
+                "and the catalogue has none: use observe='history'"
+            )
+        return spaces.Box(np.r_[space.low, low], np.r_[space.high, high], dtype=np.float32)
+
+    def _begin(self, mask: Tensor | None) -> None:
+        self.actions.refresh(self.world, mask)
 
     def _advance(self, actions: np.ndarray) -> tuple[Outcome | None, np.ndarray]:
         slate = self.actions.slate(torch.from_numpy(actions).to(self.world.device))
-        return self.world.step(slate), np.ones(self.num_envs, dtype=bool)
+        outcome = self.world.step(slate)
+        self.actions.refresh(self.world)
+        return outcome, np.ones(self.num_envs, dtype=bool)
+
+    def _observe(self) -> Any:
+        seen, offered = self.encoder(self.world), self.actions.offered
+        if offered is not None:
+            features = self._item_features[offered].flatten(1)
+            if isinstance(seen, dict):
+                seen = seen | {"candidate": offered}
+                if features.shape[1]:
+                    seen["candidate_features"] = features
+            else:
+                seen = torch.cat([seen, features], 1)
+        return to_numpy(seen)
+
+    def action_masks(self) -> np.ndarray:
+        """Return the valid choices [B, n] bool as sb3-contrib's MaskablePPO takes them.
+
+        n is the sum of `nvec` of a MultiDiscrete space, or the number of a Discrete one.
+
+        Raises:
+            InputError: the actions are continuous.
+        """
+        space = self.single_action_space
+        if isinstance(space, spaces.MultiDiscrete):
+            n = int(space.nvec.sum())
+        elif isinstance(space, spaces.Discrete):
+            n = int(space.n)
+        else:
+            raise InputError("continuous actions have no mask")
+        mask = self.actions.mask()
+        valid = np.ones(n, dtype=bool) if mask is None else mask.cpu().numpy()
+        return np.broadcast_to(valid, (self.num_envs, n))
 
 
-def outcome_info(outcome: Outcome) -> dict[str, np.ndarray]:
-    """Return the infos of a step: slate, click, probability, invalid, duplicates."""
-    names = ("slate", "click", "probability", "invalid", "duplicates")
+def outcome_info(world: World, outcome: Outcome) -> dict[str, np.ndarray]:
+    """Return the infos of a step, see `RecSimVectorEnv`."""
+    names = ["slate", "click", "probability", "invalid", "duplicates"]
+    if world.returns is not None:
+        names += ["returned", "gap"]
+    if world.n_members:
+        names.append("disagreement")
     return {name: getattr(outcome, name).cpu().numpy() for name in names}
 
 

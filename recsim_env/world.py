@@ -1,48 +1,29 @@
 """World: simulated users answering slates, thousands at once.
 
-The batched core of every environment: tensors in and out on one device, no Gymnasium, no NumPy.
+The batched core of every environment: tensors in and out on one device, no Gymnasium, no NumPy, and
+no waiting for the device in a step.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from recsim_env.rewards import Reward, make_reward
+from recsim_env.outcome import Outcome
+from recsim_env.population import Population
+from recsim_env.rewards import Choice, make_reward
 from recsim_env.streams import UserStreams, check_seed
 from responders import EMPTY, InputError, SessionLog
-from responders.base import Responder, State, put_rows
-from responders.leaving import Hazard
+from responders.base import Responder, put_rows
+from responders.ensemble import MEMBER, Ensemble
+from responders.leaving import Hazard, leave_chance
+from responders.returns import Returns, draw_return
 from responders.slate_rules import SlateRules
 
-_EPISODE_DRAWS = 1
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What happened to B users in one step.
-
-    Args:
-        slate: [B, S] int64, what was shown; later copies of an item are -1.
-        click: [B, S] bool.
-        probability: [B, S] float32, from which the clicks were drawn; 0 at empty positions.
-        reward: [B] float32.
-        left: [B] bool, the user left (terminated).
-        truncated: [B] bool, the horizon was reached by a user who had not left.
-        invalid: [B] bool, the slate broke a rule of the catalogue; its reward is 0.
-        duplicates: [B] int64, copies of an item that were left empty.
-    """
-
-    slate: Tensor
-    click: Tensor
-    probability: Tensor
-    reward: Tensor
-    left: Tensor
-    truncated: Tensor
-    invalid: Tensor
-    duplicates: Tensor
+__all__ = ["Outcome", "World", "blank_duplicates"]
 
 
 class World:
@@ -63,18 +44,30 @@ class World:
         history: slates that observations remember.
         reward: see `make_reward`.
         warm_start: logged slates and clicks that each user has behind them at the start.
+        shift: which users come more often, see `recsim_env.population.shift_weights`.
+        returns: whether users who leave come back, as new visits of the same episode; the
+            responder then starts anew, the history stays. None = they do not.
+        one_member: with an `Ensemble`, let one member, drawn for the episode, answer each user
+            instead of their mean.
         seed: of the users' random streams.
         first_user: number of the first stream; user i of a world is the same as the only user of
             a world with first_user = i (up to the rounding of batched arithmetic).
         device: where everything lies.
 
     Attributes:
+        n_members: of an ensemble; 0 without one.
+        n_objectives: M, rewards of a step; None where it is one number.
         state: the responder's state of the B users.
         context: [B] int64, which user of `contexts` each is.
+        member: [B] int64, the member that answers each user; None unless `one_member`.
         history_slate: [B, H, S] int64, what was shown, oldest first, -1 = nothing.
         history_click: [B, H, S] bool.
         step_number: [B] int64 slates answered in the episode.
-        streak: [B] int64 slates in a row without a click.
+        visit: [B] int64 number of the visit, from 0.
+        visit_step: [B] int64 slates answered in the visit.
+        visit_clicks: [B] int64 clicks in the visit.
+        streak: [B] int64 slates of the visit in a row without a click.
+        gap: [B] float32 seconds between the visit before and this one; 0 in the first.
     """
 
     def __init__(
@@ -86,8 +79,11 @@ class World:
         num_users: int = 1,
         horizon: int = 100,
         history: int = 10,
-        reward: str | Reward = "clicks",
+        reward: Choice = "clicks",
         warm_start: int = 0,
+        shift: Mapping[str, float] | None = None,
+        returns: Returns | None = None,
+        one_member: bool = False,
         seed: int = 0,
         first_user: int = 0,
         device: torch.device | str = "cpu",
@@ -95,49 +91,35 @@ class World:
         for name, value in (("num_users", num_users), ("horizon", horizon), ("history", history)):
             if value < 1:
                 raise InputError(f"{name} must be at least 1, not {value}")
+        if one_member and not isinstance(responder, Ensemble):
+            raise InputError("one_member needs an ensemble: give several responders")
         self.device = torch.device(device)
         self.responder = responder.to(self.device).eval()
         self.contexts, self.catalogue = contexts, contexts.catalogue
         self.num_users, self.horizon, self.history = num_users, horizon, history
         self.n_items, self.n_positions = len(self.catalogue), responder.shape.n_positions
         self.rules = SlateRules.of(self.catalogue, self.n_positions).to(self.device)
-        self.reward = make_reward(reward, self.catalogue, self.device)
-        self.hazard = hazard
-        by_streak = (0.0,) if hazard is None else hazard.by_streak
-        self._hazard = torch.tensor(by_streak, dtype=torch.float32, device=self.device)
+        self.hazard, self.returns = hazard, returns
+        self._hazard = (hazard or Hazard((0.0,))).tables(self.device)
+        self._min_slates = 0 if hazard is None else hazard.min_slates
+        self._returns = None if returns is None else returns.tables(self.device)
+        self.n_members = len(responder.members) if isinstance(responder, Ensemble) else 0
+        window = None if returns is None else returns.window
+        self.reward, self.n_objectives = make_reward(
+            reward, self.catalogue, self.device, window, self.n_members > 0
+        )
+        self._one_member = one_member
         self._first_user = first_user
+        self.population = Population(
+            self.responder, contexts, warm_start, history, shift, self.device
+        )
         self.streams = UserStreams(num_users, seed, first_user, self.device)
-        self._warm(warm_start)
         self.reset()
 
-    @torch.inference_mode()
-    def _warm(self, slates: int) -> None:
-        """Compute the state and history in which each of the U context users starts."""
-        log, device = self.contexts, self.device
-        longest = int(log.session_length.max())
-        if not 0 <= slates <= longest:
-            raise InputError(f"warm_start is {slates}; the contexts hold 0 to {longest} slates")
-        features = torch.from_numpy(log.users.features[log.user].copy()).to(device)
-        shape = (log.n_sessions, self.history, self.n_positions)
-        self.features = features
-        self._start_slate = torch.full(shape, EMPTY, dtype=torch.int64, device=device)
-        self._start_click = torch.zeros(shape, dtype=torch.bool, device=device)
-        state = self.responder.start(features)
-        start = torch.from_numpy(log.session_start[:-1].copy())
-        length = torch.from_numpy(log.session_length)
-        for r in range(slates):
-            rows = (start + r).clamp(max=log.n_slates - 1).numpy()
-            there = (r < length).unsqueeze(1).to(device)
-            slate = torch.from_numpy(log.slate[rows].astype("int64")).to(device)
-            slate = torch.where(there, slate, EMPTY)
-            click = torch.from_numpy(log.response[rows].astype(bool)).to(device) & there
-            width = self.n_positions - slate.shape[1]
-            slate = torch.nn.functional.pad(slate, (0, width), value=EMPTY)
-            click = torch.nn.functional.pad(click, (0, width))
-            state = self.responder.observe(state, slate, click)
-            self._start_slate = torch.cat([self._start_slate[:, 1:], slate[:, None]], 1)
-            self._start_click = torch.cat([self._start_click[:, 1:], click[:, None]], 1)
-        self._start_state: State = state
+    @property
+    def features(self) -> Tensor:
+        """Features [U, F] of the users of `contexts`."""
+        return self.population.features
 
     @torch.inference_mode()
     def reset(self, mask: Tensor | None = None, seed: int | None = None) -> None:
@@ -153,22 +135,34 @@ class World:
             self.streams = UserStreams(
                 self.num_users, check_seed(seed), self._first_user, self.device
             )
-        drawn = self.streams.uniform(_EPISODE_DRAWS, mask)[:, 0] * self.contexts.n_sessions
-        context = drawn.long().clamp(max=self.contexts.n_sessions - 1)
-        state = {name: table[context] for name, table in self._start_state.items()}
-        slate, click = self._start_slate[context], self._start_click[context]
+        drawn = self.streams.uniform(2 if self._one_member else 1, mask)
+        context = self.population.draw(drawn[:, 0])
+        fresh = {name: table[context] for name, table in self.population.state.items()}
+        if self._one_member:
+            fresh[MEMBER] = (drawn[:, 1] * self.n_members).long()
+        zero = torch.zeros_like(context)
+        start = {
+            "context": context,
+            "history_slate": self.population.slate[context],
+            "history_click": self.population.click[context],
+            **dict.fromkeys(("step_number", "visit", "visit_step", "visit_clicks", "streak"), zero),
+            "gap": zero.float(),
+        }
+        self._set(start, fresh, mask)
+
+    def _set(
+        self, values: dict[str, Tensor], state: dict[str, Tensor], mask: Tensor | None
+    ) -> None:
+        """Set attributes and state of the users of `mask` [B] bool (None = all)."""
         if mask is None:
-            self.context, self.state = context, state
-            self.history_slate, self.history_click = slate, click
-            self.step_number, self.streak = torch.zeros_like(context), torch.zeros_like(context)
-            return
-        whole = mask.view(-1, 1, 1)
-        self.context = torch.where(mask, context, self.context)
-        self.state = put_rows(self.state, mask, state)
-        self.history_slate = torch.where(whole, slate, self.history_slate)
-        self.history_click = torch.where(whole, click, self.history_click)
-        self.step_number = self.step_number.masked_fill(mask, 0)
-        self.streak = self.streak.masked_fill(mask, 0)
+            vars(self).update(values)
+            self.state = state
+        else:
+            for name, value in values.items():
+                where = mask.view(-1, *[1] * (value.ndim - 1))
+                vars(self)[name] = torch.where(where, value, vars(self)[name])
+            self.state = put_rows(self.state, mask, state)
+        self.member = self.state[MEMBER] if self._one_member else None
 
     @torch.inference_mode()
     def step(self, slate: Tensor, mask: Tensor | None = None) -> Outcome:
@@ -184,34 +178,59 @@ class World:
             the outcome; users who ended are not reset.
         """
         slate, duplicates = blank_duplicates(slate)
-        uniform = self.streams.uniform(self.n_positions + 1, mask)
-        answer = self.responder.respond(self.state, slate, uniform=uniform[:, :-1])
-        click, probability = answer.click, answer.probability
+        s = self.n_positions
+        uniform = self.streams.uniform(s + (1 if self._returns is None else 3), mask)
+        answer = self.responder.respond(self.state, slate, uniform=uniform[:, :s])
+        click, state = answer.click, answer.state
         invalid = self.rules.broken(slate)
         if self.rules.allowed is not None:
             invalid = invalid | (duplicates > 0)
-        reward = torch.where(invalid, 0.0, self.reward(slate, click, probability))
-        step_number = self.step_number + 1
-        streak = torch.where(click.any(1), 0, self.streak + 1)
-        left = uniform[:, -1] < self._hazard[streak.clamp(max=len(self._hazard) - 1)]
-        if self.hazard is not None:
-            left = left & (step_number >= self.hazard.min_slates)
-        truncated = (step_number >= self.horizon) & ~left
-        outcome = Outcome(slate, click, probability, reward, left, truncated, invalid, duplicates)
-        history_slate = torch.cat([self.history_slate[:, 1:], slate.unsqueeze(1)], 1)
-        history_click = torch.cat([self.history_click[:, 1:], click.unsqueeze(1)], 1)
-        if mask is None:
-            self.state = answer.state
-            self.history_slate, self.history_click = history_slate, history_click
-            self.step_number, self.streak = step_number, streak
-            return outcome
-        whole = mask.view(-1, 1, 1)
-        self.state = put_rows(self.state, mask, answer.state)
-        self.history_slate = torch.where(whole, history_slate, self.history_slate)
-        self.history_click = torch.where(whole, history_click, self.history_click)
-        self.step_number = torch.where(mask, step_number, self.step_number)
-        self.streak = torch.where(mask, streak, self.streak)
-        return Outcome(*(_where(mask, value) for value in vars(outcome).values()))
+        n_clicks = click.sum(1)
+        now = {
+            "history_slate": torch.cat([self.history_slate[:, 1:], slate.unsqueeze(1)], 1),
+            "history_click": torch.cat([self.history_click[:, 1:], click.unsqueeze(1)], 1),
+            "step_number": self.step_number + 1,
+            "visit_step": self.visit_step + 1,
+            "visit_clicks": self.visit_clicks + n_clicks,
+            "streak": (self.streak + 1) * (n_clicks == 0),
+        }
+        chance = leave_chance(
+            self._hazard, now["streak"], now["visit_step"], n_clicks, now["visit_clicks"]
+        )
+        if self._min_slates > 1:
+            chance = chance * (now["visit_step"] >= self._min_slates)
+        left = uniform[:, s] < chance
+        if self._returns is None:
+            returned, gap = torch.zeros_like(left), torch.zeros_like(chance)
+        else:
+            comes, gap = draw_return(self._returns, now["visit_clicks"], uniform[:, s + 1 :])
+            returned, left = left & comes, left & ~comes
+            gap = gap * returned
+            state = self._new_visit(now, state, returned, gap)
+        truncated = (now["step_number"] >= self.horizon) & ~left
+        apart = answer.disagreement
+        outcome = Outcome(
+            slate, click, answer.probability, chance, left, truncated, invalid, duplicates,
+            chance, returned, gap, torch.zeros_like(answer.probability) if apart is None else apart,
+        )  # fmt: skip
+        reward = self.reward(outcome)
+        earns = ~invalid if reward.ndim == 1 else ~invalid.unsqueeze(1)
+        outcome = replace(outcome, reward=torch.where(earns, reward, 0.0))
+        self._set(now, state, mask)
+        return outcome if mask is None else outcome.only(mask)
+
+    def _new_visit(
+        self, now: dict[str, Tensor], state: dict[str, Tensor], returned: Tensor, gap: Tensor
+    ) -> dict[str, Tensor]:
+        """Open a visit for those who `returned` [B] bool: change `now`, return the state."""
+        for name in ("visit_step", "visit_clicks", "streak"):
+            now[name] = now[name] * ~returned
+        now["visit"] = self.visit + returned
+        now["gap"] = torch.where(returned, gap, self.gap)
+        fresh = {name: table[self.context] for name, table in self.population.state.items()}
+        if self._one_member:
+            fresh[MEMBER] = state[MEMBER]
+        return put_rows(state, returned, fresh)
 
     def check(self, slate: Tensor) -> None:
         """Raise `InputError` unless `slate` is [B, S] int64 with indices in [-1, N)."""
@@ -223,11 +242,6 @@ class World:
                 f"{self.num_users} users × {self.n_positions} positions"
             )
         self.responder.check_slate(slate)
-
-
-def _where(mask: Tensor, value: Tensor) -> Tensor:
-    """Return `value` [B, …] with zeros outside `mask` [B]."""
-    return torch.where(mask.view(-1, *[1] * (value.ndim - 1)), value, torch.zeros_like(value))
 
 
 def blank_duplicates(slate: Tensor) -> tuple[Tensor, Tensor]:

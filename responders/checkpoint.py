@@ -22,6 +22,7 @@ from responders.catalogue import Catalogue
 from responders.errors import InputError, near_matches
 from responders.leaving import Hazard
 from responders.log import SessionLog
+from responders.returns import Returns
 from responders.storage import read_json, save_log, write_json
 
 FORMAT = 1
@@ -38,12 +39,14 @@ class Checkpoint:
         contexts: a log with the responder's catalogue and the first slates of held-out users. The
             catalogue's attributes `shown` and `clicked` count the training log.
         hazard: when users leave.
+        returns: whether they come back; None where the log does not tell.
     """
 
     responder: Responder
     card: dict[str, Any]
     contexts: SessionLog
     hazard: Hazard
+    returns: Returns | None = None
 
     @property
     def synthetic(self) -> bool:
@@ -52,7 +55,12 @@ class Checkpoint:
 
 
 def save_checkpoint(
-    path: Path, responder: Responder, card: dict[str, Any], contexts: SessionLog, hazard: Hazard
+    path: Path,
+    responder: Responder,
+    card: dict[str, Any],
+    contexts: SessionLog,
+    hazard: Hazard,
+    returns: Returns | None = None,
 ) -> None:
     """Write a checkpoint into the folder `path`; its card comes last, so that it is whole or none.
 
@@ -62,6 +70,7 @@ def save_checkpoint(
         card: must hold `responder`, the description from `build`, and `synthetic`.
         contexts: see `Checkpoint`.
         hazard: see `Checkpoint`.
+        returns: see `Checkpoint`.
     """
     path.mkdir(parents=True, exist_ok=True)
     (path / CARD).unlink(missing_ok=True)
@@ -75,7 +84,12 @@ def save_checkpoint(
         "format": FORMAT,
         "kind": "responder",
         "catalogue": {"items": len(catalogue), "fingerprint": catalogue.fingerprint()},
-        "hazard": {"by_streak": list(hazard.by_streak), "min_slates": hazard.min_slates},
+        "hazard": {
+            "by_streak": list(hazard.by_streak),
+            "min_slates": hazard.min_slates,
+            "weights": list(hazard.weights),
+        },
+        "returns": None if returns is None else returns.to_json(),
     }
     write_json(path / CARD, facts | card)
 
@@ -119,8 +133,17 @@ def load_checkpoint(path: Path, catalogue: Catalogue | None = None) -> Checkpoin
         check_catalogue(card, catalogue, str(path))
         if len(catalogue) > responder.shape.n_items:
             responder.extend(catalogue)
-    hazard = Hazard(tuple(card["hazard"]["by_streak"]), card["hazard"]["min_slates"])
-    return Checkpoint(responder.eval(), card, contexts, hazard)
+    leaving = card["hazard"]
+    weights = tuple(leaving.get("weights", (0.0, 0.0, 0.0)))
+    hazard = Hazard(tuple(leaving["by_streak"]), leaving["min_slates"], weights)
+    returns = card.get("returns")
+    return Checkpoint(
+        responder.eval(),
+        card,
+        contexts,
+        hazard,
+        None if returns is None else Returns.from_json(returns),
+    )
 
 
 def check_catalogue(card: dict[str, Any], catalogue: Catalogue, who: str) -> None:

@@ -12,12 +12,17 @@ from responders.batch import SessionBatch
 from responders.catalogue import Catalogue
 from responders.errors import InputError
 
+MEMBER = "member"
+"""Entry of an ensemble's state: [B] int64, the member that answers each user; -1 = their mean."""
+
 
 class Ensemble(Responder):
     """The mean of the probabilities of several responders of one catalogue.
 
     Each member sees the same slates and clicks and keeps its own state. `disagreement` says how
-    uncertain the simulation is where the log says little: the members' deviation.
+    uncertain the simulation is where the log says little: the members' deviation. A user whose
+    state names a member (`MEMBER`) is answered by that one alone: a set of simulators in one batch
+    (domain randomisation, after Sim2Rec, Chen et al., 2023).
 
     Args:
         members: at least one responder, all for the same items, positions and user features.
@@ -54,13 +59,15 @@ class Ensemble(Responder):
 
     def start(self, user: Tensor) -> State:
         """Return the state of new users; see `Responder.start`."""
-        return self._joined([member.start(user) for member in self.members])
+        nobody = torch.full((len(user),), -1, device=user.device)
+        return self._joined([member.start(user) for member in self.members]) | {MEMBER: nobody}
 
     def observe(self, state: State, slate: Tensor, click: Tensor) -> State:
         """Return the state after the slate; see `Responder.observe`."""
-        return self._joined(
-            [m.observe(self.state_of(state, i), slate, click) for i, m in enumerate(self.members)]
-        )
+        seen = [
+            m.observe(self.state_of(state, i), slate, click) for i, m in enumerate(self.members)
+        ]
+        return self._joined(seen) | {MEMBER: state[MEMBER]}
 
     def probabilities(self, state: State, slate: Tensor, click: Tensor | None = None) -> Tensor:
         """Return each member's probabilities, [M, B, S]; clicks as in `Responder.logits`."""
@@ -73,7 +80,14 @@ class Ensemble(Responder):
 
     def logits(self, state: State, slate: Tensor, click: Tensor | None = None) -> Tensor:
         """Return the log-odds [B, S] of the mean probability; see `Responder.logits`."""
-        return torch.logit(self.probabilities(state, slate, click).mean(0), eps=1e-7)
+        return torch.logit(self._chosen(state, self.probabilities(state, slate, click)), eps=1e-7)
+
+    @staticmethod
+    def _chosen(state: State, p: Tensor) -> Tensor:
+        """Return the mean of `p` [M, B, S], or what each user's member says: [B, S]."""
+        member = state[MEMBER]
+        own = p.gather(0, member.clamp(min=0).view(1, -1, 1).expand(1, *p.shape[1:]))[0]
+        return torch.where((member >= 0).unsqueeze(1), own, p.mean(0))
 
     def forward(self, batch: SessionBatch) -> Tensor:
         """Return log-odds [B, R, S]; see `Responder.forward`."""
@@ -98,7 +112,7 @@ class Ensemble(Responder):
         steps = range(slate.shape[1]) if self.reads_clicks_above else [slice(None)]
         for s in steps:
             p = self.probabilities(state, slate, click.float())
-            mean = torch.logit(p.mean(0), eps=1e-7).sigmoid()
+            mean = torch.logit(self._chosen(state, p), eps=1e-7).sigmoid()
             click[:, s] = ((uniform < mean) & shown)[:, s]
         return Response(
             click,

@@ -18,6 +18,7 @@ from responders.errors import InputError, near_matches
 from responders.leaving import fit_hazard
 from responders.log import SessionLog
 from responders.metrics import best_threshold, evaluate, predict
+from responders.returns import fit_returns
 from responders.split import CONTEXT, FRACTIONS, make_split, seen_in
 from responders.storage import read_json, write_json
 from responders.training import STATE, TrainConfig, Trainer
@@ -188,7 +189,8 @@ def fit(
         "command": command,
         "versions": versions(),
     }
-    save_checkpoint(out, responder, card, contexts, fit_hazard(past, trained_on))
+    hazard, returns = fit_hazard(past, trained_on), fit_returns(past, trained_on)
+    save_checkpoint(out, responder, card, contexts, hazard, returns)
     (out / STATE).unlink(missing_ok=True)
     return load_checkpoint(out, log.catalogue)
 

@@ -1,0 +1,121 @@
+"""Who comes: the logged users with whom episodes start, and how they are drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from responders import EMPTY, InputError, SessionLog, Users
+from responders.base import Responder, State
+from responders.errors import near_matches
+
+
+class Population:
+    """U logged users, and the state in which each starts an episode.
+
+    Args:
+        responder: on `device`, in eval mode.
+        contexts: log of the users: their features, and their first slates, of which `warm_start`
+            are seen before an episode starts.
+        warm_start: logged slates and clicks that each user has behind them at the start.
+        history: H, slates that observations remember.
+        shift: strength by which a trait tilts the draw of users, see `shift_weights`.
+        device: where everything lies.
+
+    Attributes:
+        features: [U, F] float32.
+        state: the responder's state of the U users at the start.
+        slate: [U, H, S] int64, what they have seen by then, -1 = nothing.
+        click: [U, H, S] bool.
+
+    Raises:
+        InputError: `warm_start` or `shift` does not fit the contexts.
+    """
+
+    def __init__(
+        self,
+        responder: Responder,
+        contexts: SessionLog,
+        warm_start: int,
+        history: int,
+        shift: Mapping[str, float] | None,
+        device: torch.device,
+    ) -> None:
+        self.contexts = contexts
+        longest = int(contexts.session_length.max())
+        if not 0 <= warm_start <= longest:
+            raise InputError(f"warm_start is {warm_start}; the contexts hold 0 to {longest} slates")
+        self.features = torch.from_numpy(contexts.users.features[contexts.user].copy()).to(device)
+        self._upto: Tensor | None = None
+        if shift:
+            weight = torch.from_numpy(shift_weights(contexts, shift)).to(device)
+            self._upto = (weight.cumsum(0) / weight.sum()).float()
+        self._warm(responder, warm_start, history, device)
+
+    @torch.inference_mode()
+    def _warm(self, responder: Responder, slates: int, history: int, device: torch.device) -> None:
+        log, n_positions = self.contexts, responder.shape.n_positions
+        shape = (log.n_sessions, history, n_positions)
+        self.slate = torch.full(shape, EMPTY, dtype=torch.int64, device=device)
+        self.click = torch.zeros(shape, dtype=torch.bool, device=device)
+        state = responder.start(self.features)
+        start = torch.from_numpy(log.session_start[:-1].copy())
+        length = torch.from_numpy(log.session_length)
+        for r in range(slates):
+            rows = (start + r).clamp(max=log.n_slates - 1).numpy()
+            there = (r < length).unsqueeze(1).to(device)
+            slate = torch.from_numpy(log.slate[rows].astype("int64")).to(device)
+            slate = torch.where(there, slate, EMPTY)
+            click = torch.from_numpy(log.response[rows].astype(bool)).to(device) & there
+            width = n_positions - slate.shape[1]
+            slate = torch.nn.functional.pad(slate, (0, width), value=EMPTY)
+            click = torch.nn.functional.pad(click, (0, width))
+            state = responder.observe(state, slate, click)
+            self.slate = torch.cat([self.slate[:, 1:], slate[:, None]], 1)
+            self.click = torch.cat([self.click[:, 1:], click[:, None]], 1)
+        self.state: State = state
+
+    def draw(self, uniform: Tensor) -> Tensor:
+        """Return the users [B] int64 for numbers [B] in [0, 1)."""
+        last = self.contexts.n_sessions - 1
+        if self._upto is None:
+            return (uniform * self.contexts.n_sessions).long().clamp(max=last)
+        return torch.searchsorted(self._upto, uniform.contiguous(), right=True).clamp(max=last)
+
+
+def shift_weights(contexts: SessionLog, shift: Mapping[str, float]) -> np.ndarray:
+    """Return weights [U] ∝ exp(Σ strength · z) of traits standardised over the contexts.
+
+    A distribution shift: with {"click_rate": -1.0} users who clicked one standard deviation less
+    in their logged slates come e times as often as the average ones.
+
+    Args:
+        contexts: the logged users.
+        shift: strengths by trait: `click_rate`, or `feature_0`, `feature_1`, … of the users.
+
+    Raises:
+        InputError: an unknown trait.
+    """
+    shown = np.maximum((contexts.slate >= 0).sum(1), 1)
+    begin = contexts.session_start[:-1]
+    rate = np.add.reduceat(contexts.response.sum(1) / shown, begin) / contexts.session_length
+    features = contexts.users.features[contexts.user]
+    traits = {"click_rate": rate} | {f"feature_{i}": f for i, f in enumerate(features.T)}
+    tilt = np.zeros(contexts.n_sessions)
+    for name, strength in shift.items():
+        if name not in traits:
+            raise InputError(f"shift by {name!r} is unknown; {near_matches(name, traits)}")
+        trait = traits[name].astype(float)
+        tilt += float(strength) * (trait - trait.mean()) / max(trait.std(), 1e-9)
+    return np.exp(tilt - tilt.max())
+
+
+def cold(contexts: SessionLog) -> SessionLog:
+    """Return the contexts with nothing known of the users: their features are the mean ones."""
+    features = contexts.users.features
+    mean = np.repeat(features[contexts.user].mean(0, keepdims=True), len(features), 0)
+    return replace(contexts, users=Users(contexts.users.ids, mean))
