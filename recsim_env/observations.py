@@ -54,7 +54,7 @@ class HistoryObservation:
             self.space["user"] = spaces.Box(*bounds(world.features), dtype=np.float32)
         if world.returns is not None:
             self.space["visit"] = spaces.Box(0, world.horizon, (1,), np.int64)
-            self.space["gap"] = spaces.Box(0, np.inf, (1,), np.float32)
+            self.space["gap"] = spaces.Box(0, world.returns.window, (1,), np.float32)
 
     def __call__(self, world: World) -> dict[str, Tensor]:
         """Return the observation of all users."""
@@ -151,11 +151,13 @@ class StateObservation:
             )
         self._names = sorted(first)
         size = sum(value.numel() for value in first.values())
-        self.space = spaces.Box(-np.inf, np.inf, (size,), np.float32)
+        largest = np.finfo(np.float32).max  # no bound is known; Gymnasium's checker dislikes ∞
+        self.space = spaces.Box(-largest, largest, (size,), np.float32)
 
     def __call__(self, world: World) -> Tensor:
         """Return the observation [B, total] of all users."""
-        return torch.cat([world.state[name].flatten(1).float() for name in self._names], 1)
+        parts = [world.state[name].float().view(world.num_users, -1) for name in self._names]
+        return torch.cat(parts, 1)
 
 
 def bounds(table: Tensor) -> tuple[np.ndarray, np.ndarray]:

@@ -31,6 +31,11 @@ class RecSimEnv(gymnasium.Env):
         self.render_mode = vector.render_mode
         self.metadata = {k: v for k, v in vector.metadata.items() if k != "autoreset_mode"}
 
+    @property
+    def has_ensemble(self) -> bool:
+        """Whether several responders answer, so that infos carry `disagreement`."""
+        return self.vector.has_ensemble
+
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:

@@ -95,11 +95,11 @@ def with_items(users: Checkpoint, catalogue: Catalogue) -> Checkpoint:
         raise InputError("the true users of a known-truth world know its own items alone")
     responder = copy.deepcopy(users.responder)
     responder.extend(catalogue)
+    counted = ("shown", "clicked")  # of the training log, which never showed the new ones
     attributes = {
-        name: np.concatenate([column, catalogue.attributes.get(name, np.zeros(len(catalogue)))[
-            len(old) :].astype(column.dtype)])
+        name: np.concatenate([column, np.zeros(more, column.dtype)])
         for name, column in old.attributes.items()
-    }  # fmt: skip
+    } | {name: column for name, column in catalogue.attributes.items() if name not in counted}
     contexts = replace(users.contexts, catalogue=replace(catalogue, attributes=attributes))
     return replace(users, responder=responder.eval(), contexts=contexts)
 

@@ -48,10 +48,11 @@ class WorldVectorEnv(VectorEnv):
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         render_mode: str | None = None,
     ) -> None:
+        self.autoreset_mode = AutoresetMode(autoreset_mode)  # as Gymnasium's own; TorchRL reads it
         self.metadata = {
             "render_modes": ["ansi", "rgb_array"],
             "render_fps": 2,
-            "autoreset_mode": AutoresetMode(autoreset_mode),
+            "autoreset_mode": self.autoreset_mode,
         }
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise InputError(f"render_mode {render_mode!r} is unknown: ansi, rgb_array or None")
@@ -67,6 +68,11 @@ class WorldVectorEnv(VectorEnv):
         self._ended = np.ones(self.num_envs, dtype=bool)  # until the first reset
         self._fresh = True
         self._last: Outcome | None = None
+
+    @property
+    def has_ensemble(self) -> bool:
+        """Whether several responders answer, so that infos carry `disagreement`."""
+        return self.world.n_members > 0
 
     def _begin(self, mask: Tensor | None) -> None:
         """Forget what the subclass keeps of the users of `mask` [B] bool (None = all)."""
@@ -137,7 +143,7 @@ class WorldVectorEnv(VectorEnv):
                 autoreset is disabled. The environment stays as it was.
         """
         array = check_actions(actions, self.single_action_space, self.num_envs)
-        mode = self.metadata["autoreset_mode"]
+        mode = self.autoreset_mode
         if self._fresh:
             raise InputError("step before reset: call reset first")
         over = self._ended
@@ -289,7 +295,7 @@ class RecSimVectorEnv(WorldVectorEnv):
             raise InputError("continuous actions have no mask")
         mask = self.actions.mask()
         valid = np.ones(n, dtype=bool) if mask is None else mask.cpu().numpy()
-        return np.broadcast_to(valid, (self.num_envs, n))
+        return np.tile(valid, (self.num_envs, 1))
 
 
 def outcome_info(world: World, outcome: Outcome) -> dict[str, np.ndarray]:

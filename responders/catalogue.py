@@ -77,14 +77,21 @@ class Catalogue:
             digest.update(np.ascontiguousarray(self.price[:first]).data)
         return digest.hexdigest()[:16]
 
-    def extended(self, ids: Any) -> Catalogue:
+    def extended(self, ids: Any, features: Any = None, price: Any = None) -> Catalogue:
         """Return this catalogue with the raw `ids` it lacks appended (cold items).
 
-        Their features and price are unknown and set to the mean of the items that have them.
+        Args:
+            ids: [M] raw ids; those that the catalogue has already change nothing.
+            features: [M, F] of `ids`; None = unknown, the mean of the items that have them.
+            price: [M] of `ids`; None = unknown, the mean likewise.
+
+        Raises:
+            InputError: ids of another kind, or columns that do not fit.
         """
         ids = raw_ids(ids)
-        new = ids[self.index(ids) == EMPTY] if len(ids) else ids
-        new = new[np.sort(np.unique(new, return_index=True)[1])]
+        place = np.flatnonzero(self.index(ids) == EMPTY) if len(ids) else np.zeros(0, int)
+        place = place[np.sort(np.unique(ids[place], return_index=True)[1])]
+        new = ids[place]
         if not len(new):
             return self
         if new.dtype != self.ids.dtype:
@@ -93,16 +100,26 @@ class Catalogue:
                 f"{self.ids.tolist()[0]!r}: give ids of one kind"
             )
 
-        def grow(column: np.ndarray, fill: Any) -> np.ndarray:
-            return np.concatenate(
-                [column, np.repeat(np.asarray([fill], column.dtype), len(new), 0)]
-            )
+        def grow(name: str, column: np.ndarray, fill: Any, given: Any = None) -> np.ndarray:
+            if given is None:
+                more = np.repeat(np.asarray([fill], column.dtype), len(new), 0)
+            else:
+                more = np.asarray(given, column.dtype)
+                if more.shape != (len(ids), *column.shape[1:]):
+                    raise InputError(
+                        f"{name} of new items has shape {more.shape}, not "
+                        f"{(len(ids), *column.shape[1:])}"
+                    )
+                more = more[place]
+            return np.concatenate([column, more])
 
         return Catalogue(
             ids=np.concatenate([self.ids, new]),
-            features=grow(self.features, self.features.mean(0)),
-            price=None if self.price is None else grow(self.price, self.price.mean()),
-            attributes={k: grow(v, np.zeros((), v.dtype)) for k, v in self.attributes.items()},
+            features=grow("features", self.features, self.features.mean(0), features),
+            price=None
+            if self.price is None
+            else grow("price", self.price, self.price.mean(), price),
+            attributes={k: grow(k, v, np.zeros((), v.dtype)) for k, v in self.attributes.items()},
         )
 
     def validate(self) -> None:

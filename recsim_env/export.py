@@ -1,0 +1,182 @@
+"""Episodes for offline reinforcement learning: arrays as d3rlpy takes them, Minari datasets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from gymnasium.vector import AutoresetMode
+
+from recsim_env.vector import WorldVectorEnv
+from responders import InputError
+from responders.progress import progress_bar
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One episode of T steps.
+
+    Args:
+        observation: [T + 1, …], or a dict of such arrays.
+        action: [T, …].
+        reward: [T] or [T, M] float64.
+        terminated: whether the user left at the end (else the horizon was reached).
+    """
+
+    observation: Any
+    action: np.ndarray
+    reward: np.ndarray
+    terminated: bool
+
+    def __len__(self) -> int:
+        return len(self.action)
+
+
+def collect(
+    envs: WorldVectorEnv,
+    act: Callable[[Any], np.ndarray] | None = None,
+    *,
+    episodes: int,
+    seed: int = 0,
+    progress: bool = True,
+) -> list[Episode]:
+    """Run a policy until `episodes` have ended.
+
+    Every user plays whole rounds: of B users the first to end wait for the others, so that short
+    episodes are not preferred.
+
+    Args:
+        envs: with autoreset DISABLED; it is reset.
+        act: from observations [B, …] to actions [B, …]; None = random ones of the action space.
+        episodes: how many.
+        seed: of the users, and of random actions.
+        progress: show a progress bar.
+
+    Raises:
+        InputError: another autoreset mode.
+    """
+    if envs.autoreset_mode != AutoresetMode.DISABLED:
+        raise InputError('collect takes an environment with autoreset_mode="Disabled"')
+    if act is None:
+        envs.action_space.seed(seed)
+        act = lambda observation: envs.action_space.sample()  # noqa: E731
+    found: list[Episode] = []
+    observation, _ = envs.reset(seed=seed)
+    with progress_bar(total=episodes, desc="episodes", disable=not progress) as bar:
+        while len(found) < episodes:
+            more = _round(envs, act, observation)[: episodes - len(found)]
+            found += more
+            bar.update(len(more))
+            observation, _ = envs.reset()
+    return found
+
+
+def _round(
+    envs: WorldVectorEnv, act: Callable[[Any], np.ndarray], observation: Any
+) -> list[Episode]:
+    """Return one episode of each user."""
+    seen, actions, rewards = [observation], [], []
+    length = np.zeros(envs.num_envs, dtype=int)
+    active, left = np.ones(envs.num_envs, dtype=bool), np.zeros(envs.num_envs, dtype=bool)
+    while active.any():
+        action = act(observation)
+        observation, reward, terminated, truncated, _ = envs.step(action)
+        seen.append(observation)
+        actions.append(np.asarray(action))
+        rewards.append(reward)
+        length += active
+        left |= active & terminated
+        ended = terminated | truncated
+        active &= ~ended
+        if ended.any():  # whoever has ended plays on unseen until the round is over
+            envs.reset(options={"reset_mask": ended})
+    action, reward = np.stack(actions, 1), np.stack(rewards, 1)
+    return [
+        Episode(_of_user(seen, i, t), action[i, :t], reward[i, :t], bool(left[i]))
+        for i, t in enumerate(length.tolist())
+    ]
+
+
+def _of_user(seen: list[Any], user: int, steps: int) -> Any:
+    """Return the observations [T + 1, …] of one user."""
+    if isinstance(seen[0], dict):
+        return {
+            name: np.stack([step[name][user] for step in seen[: steps + 1]]) for name in seen[0]
+        }
+    return np.stack([step[user] for step in seen[: steps + 1]])
+
+
+def d3rlpy_arrays(episodes: Sequence[Episode]) -> dict[str, np.ndarray]:
+    """Return what `d3rlpy.dataset.MDPDataset(**…)` takes.
+
+    Returns:
+        observations [n, d] float32, actions [n, …], rewards [n, 1] float32, terminals [n] float32
+        (the user left) and timeouts [n] float32 (the horizon), of all steps in order.
+
+    Raises:
+        InputError: observations are dicts (use observe="flat"), rewards are vectors, or there is
+            no episode.
+    """
+    if not episodes:
+        raise InputError("there is no episode to export")
+    if isinstance(episodes[0].observation, dict):
+        raise InputError('d3rlpy takes flat observations: make the environment with observe="flat"')
+    if episodes[0].reward.ndim > 1:
+        raise InputError("d3rlpy takes one reward: give weights, such as reward={'clicks': 1.0}")
+    last = np.concatenate([np.arange(len(e)) == len(e) - 1 for e in episodes])
+    left = np.concatenate([np.full(len(e), e.terminated) for e in episodes])
+    action = np.concatenate([e.action for e in episodes])
+    return {
+        "observations": np.concatenate([e.observation[:-1] for e in episodes]).astype(np.float32),
+        "actions": action.reshape(len(action), -1),
+        "rewards": np.concatenate([e.reward for e in episodes]).astype(np.float32)[:, None],
+        "terminals": (last & left).astype(np.float32),
+        "timeouts": (last & ~left).astype(np.float32),
+    }
+
+
+def to_minari(
+    episodes: Sequence[Episode], envs: WorldVectorEnv, dataset_id: str, **options: Any
+) -> Any:
+    """Write a Minari dataset into its folder (`MINARI_DATASETS_PATH`) and return it.
+
+    Args:
+        episodes: from `collect`.
+        envs: the environment that they come from.
+        dataset_id: such as "recsim/contentwise/random-v0".
+        options: of `minari.create_dataset_from_buffers`: description, algorithm_name, author, ….
+
+    Raises:
+        InputError: Minari is not installed, rewards are vectors, or there is no episode.
+    """
+    try:
+        from minari import create_dataset_from_buffers
+        from minari.data_collector import EpisodeBuffer
+    except ImportError as error:
+        raise InputError("Minari is not installed: pip install 'recsim-env[offline]'") from error
+    if not episodes:
+        raise InputError("there is no episode to export")
+    if episodes[0].reward.ndim > 1:
+        raise InputError("Minari takes one reward: give weights, such as reward={'clicks': 1.0}")
+    buffers = []
+    for number, episode in enumerate(episodes):
+        end = np.arange(len(episode)) == len(episode) - 1
+        buffers.append(
+            EpisodeBuffer(
+                id=number,
+                observations=episode.observation,
+                actions=episode.action,
+                rewards=list(episode.reward),
+                terminations=list(end & episode.terminated),
+                truncations=list(end & (not episode.terminated)),
+            )
+        )
+    return create_dataset_from_buffers(
+        dataset_id,
+        buffers,
+        action_space=envs.single_action_space,
+        observation_space=envs.single_observation_space,
+        **options,
+    )

@@ -1,0 +1,98 @@
+"""Wrappers that change the reward, for one user and for vector environments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector import VectorEnv, VectorWrapper
+
+from responders import InputError
+
+
+def _weights(space: spaces.Space | None, weights: Sequence[float]) -> np.ndarray:
+    """Return `weights` [M] float64, or raise `InputError` where they do not fit the rewards."""
+    if space is None:
+        raise InputError(
+            'there is one reward to begin with: make the environment with reward=("clicks", …)'
+        )
+    array = np.asarray(weights, dtype=np.float64)
+    if array.shape != space.shape or not np.isfinite(array).all():
+        raise InputError(f"{space.shape} finite weights are needed, not {weights!r}")
+    return array
+
+
+class ScalariseReward(gymnasium.RewardWrapper):
+    """Turns a vector of rewards into their weighted sum.
+
+    Args:
+        env: made with several rewards, such as reward=("clicks", "diversity").
+        weights: [M], in the order of the rewards.
+    """
+
+    def __init__(self, env: gymnasium.Env, weights: Sequence[float]) -> None:
+        super().__init__(env)
+        self.weights = _weights(getattr(env.unwrapped, "reward_space", None), weights)
+
+    def reward(self, reward: Any) -> float:
+        """Return the weighted sum."""
+        return float(np.dot(reward, self.weights))
+
+
+class VectorScalariseReward(VectorWrapper):
+    """`ScalariseReward` for a vector environment."""
+
+    def __init__(self, env: VectorEnv, weights: Sequence[float]) -> None:
+        super().__init__(env)
+        self.weights = _weights(getattr(env.unwrapped, "reward_space", None), weights)
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """Step; the reward [B] is the weighted sum."""
+        observation, reward, terminated, truncated, info = self.env.step(actions)
+        return observation, reward @ self.weights, terminated, truncated, info
+
+
+def _check_ensemble(env: Any, weight: float) -> float:
+    if not env.unwrapped.has_ensemble:
+        raise InputError("there is no disagreement to penalise: give several responders")
+    return float(weight)
+
+
+class PenaliseDisagreement(gymnasium.Wrapper):
+    """Subtracts what the members of an ensemble disagree about, so that no policy lives off it.
+
+    Reward − weight · Σ over the slate of the deviation of the members' click probabilities: the
+    pessimism of MOPO (Yu et al., 2020) for a simulator of users.
+
+    Args:
+        env: of several responders.
+        weight: of a deviation of 1 at one position, in units of the reward.
+    """
+
+    def __init__(self, env: gymnasium.Env, weight: float = 1.0) -> None:
+        super().__init__(env)
+        self.weight = _check_ensemble(env, weight)
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """Step with the penalty subtracted."""
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        penalty = self.weight * float(info["disagreement"].sum())
+        return observation, reward - penalty, terminated, truncated, info  # type: ignore[operator]
+
+
+class VectorPenaliseDisagreement(VectorWrapper):
+    """`PenaliseDisagreement` for a vector environment."""
+
+    def __init__(self, env: VectorEnv, weight: float = 1.0) -> None:
+        super().__init__(env)
+        self.weight = _check_ensemble(env, weight)
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """Step with the penalty subtracted."""
+        observation, reward, terminated, truncated, info = self.env.step(actions)
+        penalty = self.weight * info["disagreement"].sum(1)
+        penalty = penalty if reward.ndim == 1 else penalty[:, None]
+        return observation, reward - penalty, terminated, truncated, info
