@@ -25,7 +25,7 @@ import typer
 
 from benchmarks.report import console, show_table
 from recsim_env.vector import RecSimVectorEnv
-from recsim_env.world import World
+from recsim_env.world import World, blank_duplicates
 from responders import Catalogue, SessionLog, Users
 from responders.base import LogShape
 from responders.build import RESPONDERS, default_options
@@ -99,10 +99,13 @@ def measure(setting: Setting, seconds: float, device: str) -> Speed:
     rng = np.random.default_rng(0)
     actions = [rng.integers(0, setting.items, (setting.users, setting.positions)) for _ in range(8)]
     slates = [torch.from_numpy(a).to(device) for a in actions]
+    shown = [blank_duplicates(slate)[0] for slate in slates]  # what the World shows the responder
+
+    uniform = torch.rand(slates[0].shape, device=device)
 
     @torch.inference_mode()
     def respond(i: int) -> None:
-        world.responder.respond(world.state, slates[i % 8])
+        world.responder.respond(world.state, shown[i % 8], uniform=uniform)
 
     layers: list[Callable[[int], object]] = [
         respond,

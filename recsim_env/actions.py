@@ -41,18 +41,19 @@ def check_actions(actions: object, space: spaces.Space, num_envs: int) -> np.nda
             "(users × positions)"
         )
     if isinstance(space, spaces.Box):
-        low, high, bad = space.low, space.high, ~((array >= space.low) & (array <= space.high))
-    elif isinstance(space, spaces.MultiDiscrete):
-        low, high, bad = 0, space.nvec - 1, (array < 0) | (array >= space.nvec)
+        low, high = space.low, space.high
     else:
-        assert isinstance(space, spaces.Discrete)
-        low, high, bad = 0, space.n - 1, (array < 0) | (array >= space.n)
-    if bad.any():
-        place = tuple(int(i) for i in np.argwhere(bad)[0])
-        where = f"user {place[0]}" + (f", position {place[1]}" if len(place) > 1 else "")
-        raise InputError(
-            f"action {array[place]} of {where} is out of range {np.min(low):g} to {np.max(high):g}"
-        )
+        assert isinstance(space, (spaces.MultiDiscrete, spaces.Discrete))
+        low = np.array(0)
+        high = np.array(space.n if isinstance(space, spaces.Discrete) else space.nvec) - 1
+    if array.size and not (array.min() >= low.max() and array.max() <= high.min()):
+        bad = ~((array >= low) & (array <= high))
+        if bad.any():
+            place = tuple(int(i) for i in np.argwhere(bad)[0])
+            where = f"user {place[0]}" + (f", position {place[1]}" if len(place) > 1 else "")
+            raise InputError(
+                f"action {array[place]} of {where} is out of range {low.min():g} to {high.max():g}"
+            )
     return array.astype(np.float32 if continuous else np.int64, copy=False)
 
 

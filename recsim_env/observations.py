@@ -20,7 +20,7 @@ _SIGNATURE = 16
 
 
 class Encoder(Protocol):
-    """Turns a world into observations [B, …] of one space."""
+    """Turns a world into observations [B, …] of one space, tensors of their own."""
 
     @property
     def space(self) -> spaces.Space:
@@ -60,13 +60,14 @@ class HistoryObservation:
         """Return the observation of all users."""
         seen = {
             "item": world.history_slate.flatten(1),
-            "click": world.history_click.flatten(1).to(torch.int8),
-            "step": world.step_number.unsqueeze(1),
+            "click": world.history_click.flatten(1).view(torch.int8),
+            "step": world.step_number.unsqueeze(1).clone(),
         }
         if "user" in self.space.spaces:
             seen["user"] = world.features[world.context]
         if "visit" in self.space.spaces:
-            seen["visit"], seen["gap"] = world.visit.unsqueeze(1), world.gap.unsqueeze(1)
+            seen["visit"] = world.visit.unsqueeze(1).clone()
+            seen["gap"] = world.gap.unsqueeze(1).clone()
         return seen
 
 

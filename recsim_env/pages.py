@@ -94,7 +94,8 @@ class PageVectorEnv(WorldVectorEnv):
 
     def _observe(self) -> Any:
         seen = to_numpy(self.encoder(self.world))
-        return seen | to_numpy({"page": self._page, "position": self._position.unsqueeze(1)})
+        page = {"page": self._page.clone(), "position": self._position.unsqueeze(1).clone()}
+        return seen | to_numpy(page)
 
     def _valid(self) -> Tensor:
         """Return [B, N] bool, the items that may come next on each page."""

@@ -29,7 +29,7 @@ class Population:
     Attributes:
         features: [U, F] float32.
         state: the responder's state of the U users at the start.
-        slate: [U, H, S] int64, what they have seen by then, -1 = nothing.
+        slate: [U, H, S] int32, what they have seen by then, -1 = nothing.
         click: [U, H, S] bool.
 
     Raises:
@@ -60,7 +60,7 @@ class Population:
     def _warm(self, responder: Responder, slates: int, history: int, device: torch.device) -> None:
         log, n_positions = self.contexts, responder.shape.n_positions
         shape = (log.n_sessions, history, n_positions)
-        self.slate = torch.full(shape, EMPTY, dtype=torch.int64, device=device)
+        self.slate = torch.full(shape, EMPTY, dtype=torch.int32, device=device)
         self.click = torch.zeros(shape, dtype=torch.bool, device=device)
         state = responder.start(self.features)
         start = torch.from_numpy(log.session_start[:-1].copy())
@@ -75,7 +75,7 @@ class Population:
             slate = torch.nn.functional.pad(slate, (0, width), value=EMPTY)
             click = torch.nn.functional.pad(click, (0, width))
             state = responder.observe(state, slate, click)
-            self.slate = torch.cat([self.slate[:, 1:], slate[:, None]], 1)
+            self.slate = torch.cat([self.slate[:, 1:], slate[:, None].int()], 1)
             self.click = torch.cat([self.click[:, 1:], click[:, None]], 1)
         self.state: State = state
 

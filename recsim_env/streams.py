@@ -16,13 +16,13 @@ _LAST_SHIFT = 31
 
 
 def _unsigned_shift(x: Tensor, bits: int) -> Tensor:
-    return (x >> bits) & ((1 << (64 - bits)) - 1)
+    return (x >> bits).bitwise_and_((1 << (64 - bits)) - 1)
 
 
 def _mix(x: Tensor) -> Tensor:
     for bits, factor in _MIX:
-        x = (x ^ _unsigned_shift(x, bits)) * factor
-    return x ^ _unsigned_shift(x, _LAST_SHIFT)
+        x = _unsigned_shift(x, bits).bitwise_xor_(x).mul_(factor)
+    return _unsigned_shift(x, _LAST_SHIFT).bitwise_xor_(x)
 
 
 def check_seed(seed: object) -> int:

@@ -164,12 +164,9 @@ class WorldVectorEnv(VectorEnv):
         if over.any():  # NEXT_STEP: this step only resets those who had ended
             self._restart(over)
             shown = shown & ~over
-            reward, terminated, truncated = (
-                blank(reward, over),
-                terminated & shown,
-                truncated & shown,
-            )
-            infos = {name: blank(value, over) for name, value in infos.items()}
+            terminated, truncated = terminated & shown, truncated & shown
+            for value in (reward, *infos.values()):
+                value[over] = 0
         ended = terminated | truncated
         extra: dict[str, Any] = {}
         if mode == AutoresetMode.SAME_STEP and ended.any():
@@ -271,7 +268,7 @@ class RecSimVectorEnv(WorldVectorEnv):
         if offered is not None:
             features = self._item_features[offered].flatten(1)
             if isinstance(seen, dict):
-                seen = seen | {"candidate": offered}
+                seen = seen | {"candidate": offered.clone()}
                 if features.shape[1]:
                     seen["candidate_features"] = features
             else:
@@ -309,10 +306,10 @@ def outcome_info(world: World, outcome: Outcome) -> dict[str, np.ndarray]:
 
 
 def to_numpy(observation: Any) -> Any:
-    """Return an observation's tensors as NumPy arrays of their own: users keep and change them."""
+    """Return an observation's tensors as NumPy arrays, which share their memory on the CPU."""
     if isinstance(observation, dict):
         return {name: to_numpy(value) for name, value in observation.items()}
-    return np.array(observation.cpu().numpy())
+    return observation.cpu().numpy()
 
 
 def blank(value: np.ndarray, rows: np.ndarray) -> np.ndarray:

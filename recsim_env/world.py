@@ -60,8 +60,6 @@ class World:
         state: the responder's state of the B users.
         context: [B] int64, which user of `contexts` each is.
         member: [B] int64, the member that answers each user; None unless `one_member`.
-        history_slate: [B, H, S] int64, what was shown, oldest first, -1 = nothing.
-        history_click: [B, H, S] bool.
         step_number: [B] int64 slates answered in the episode.
         visit: [B] int64 number of the visit, from 0.
         visit_step: [B] int64 slates answered in the visit.
@@ -121,6 +119,16 @@ class World:
         """Features [U, F] of the users of `contexts`."""
         return self.population.features
 
+    @property
+    def history_slate(self) -> Tensor:
+        """What was shown, [B, H, S] int64, oldest first, -1 = nothing; a copy."""
+        return self._slates.long()
+
+    @property
+    def history_click(self) -> Tensor:
+        """What was clicked of it, [B, H, S] bool; a copy."""
+        return self._clicks.clone()
+
     @torch.inference_mode()
     def reset(self, mask: Tensor | None = None, seed: int | None = None) -> None:
         """Start new episodes: each user draws a context from its own stream.
@@ -136,19 +144,37 @@ class World:
                 self.num_users, check_seed(seed), self._first_user, self.device
             )
         drawn = self.streams.uniform(2 if self._one_member else 1, mask)
+        rows = None
+        if mask is not None and self.device.type == "cpu":  # on a GPU counting rows would wait
+            rows = mask.nonzero().squeeze(1)
+            drawn = drawn[rows]
         context = self.population.draw(drawn[:, 0])
-        fresh = {name: table[context] for name, table in self.population.state.items()}
+        state = {name: table[context] for name, table in self.population.state.items()}
         if self._one_member:
-            fresh[MEMBER] = (drawn[:, 1] * self.n_members).long()
+            state[MEMBER] = (drawn[:, 1] * self.n_members).long()
         zero = torch.zeros_like(context)
         start = {
             "context": context,
-            "history_slate": self.population.slate[context],
-            "history_click": self.population.click[context],
-            **dict.fromkeys(("step_number", "visit", "visit_step", "visit_clicks", "streak"), zero),
-            "gap": zero.float(),
+            "_slates": self.population.slate[context],
+            "_clicks": self.population.click[context],
+            **dict.fromkeys(("step_number", "visit_step", "visit_clicks", "streak"), zero),
         }
-        self._set(start, fresh, mask)
+        if mask is None or self.returns is not None:
+            start |= {"visit": zero, "gap": zero.float()}
+        if rows is None:
+            self._set(start, state, mask)
+            return
+        for name in ("_slates", "_clicks"):  # large, and seen by nobody but in copies
+            vars(self)[name][rows] = start.pop(name)
+        now = {name: vars(self)[name].index_copy(0, rows, v) for name, v in start.items()}
+        same = all(self.state[name].shape[1:] == v.shape[1:] for name, v in state.items())
+        if same:
+            state = {name: self.state[name].index_copy(0, rows, v) for name, v in state.items()}
+        else:  # a memory that grows with the session
+            long = {name: v.new_zeros(len(mask), *v.shape[1:]) for name, v in state.items()}
+            state = {name: long[name].index_copy(0, rows, v) for name, v in state.items()}
+            state = put_rows(self.state, mask, state)
+        self._set(now, state, None)
 
     def _set(
         self, values: dict[str, Tensor], state: dict[str, Tensor], mask: Tensor | None
@@ -187,8 +213,8 @@ class World:
             invalid = invalid | (duplicates > 0)
         n_clicks = click.sum(1)
         now = {
-            "history_slate": torch.cat([self.history_slate[:, 1:], slate.unsqueeze(1)], 1),
-            "history_click": torch.cat([self.history_click[:, 1:], click.unsqueeze(1)], 1),
+            "_slates": torch.cat([self._slates[:, 1:], slate.int().unsqueeze(1)], 1),
+            "_clicks": torch.cat([self._clicks[:, 1:], click.unsqueeze(1)], 1),
             "step_number": self.step_number + 1,
             "visit_step": self.visit_step + 1,
             "visit_clicks": self.visit_clicks + n_clicks,
