@@ -92,6 +92,7 @@ class World:
         if one_member and not isinstance(responder, Ensemble):
             raise InputError("one_member needs an ensemble: give several responders")
         self.device = torch.device(device)
+        self._counts_rows = self.device.type == "cpu"  # on a GPU to count them would be to wait
         self.responder = responder.to(self.device).eval()
         self.contexts, self.catalogue = contexts, contexts.catalogue
         self.num_users, self.horizon, self.history = num_users, horizon, history
@@ -145,7 +146,7 @@ class World:
             )
         drawn = self.streams.uniform(2 if self._one_member else 1, mask)
         rows = None
-        if mask is not None and self.device.type == "cpu":  # on a GPU counting rows would wait
+        if mask is not None and self._counts_rows:
             rows = mask.nonzero().squeeze(1)
             drawn = drawn[rows]
         context = self.population.draw(drawn[:, 0])

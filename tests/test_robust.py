@@ -18,6 +18,7 @@ from recsim_env.world import World
 from responders import InputError
 from responders.build import RESPONDERS
 from responders.checkpoint import load_checkpoint
+from responders.returns import Returns
 from tests.conftest import random_responder
 
 WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "unique")
@@ -55,6 +56,7 @@ def test_a_step_never_waits_for_the_device(
 ) -> None:
     monkeypatch.setattr("responders.walk.may_have_gaps", lambda slate: True)  # as on a GPU
     world = world_of(name, trained, num_users=7)
+    world._counts_rows = False
     slate = torch.randint(world.n_items, (7, world.n_positions))
     world.step(slate)  # tables of the responder are made once
     with NoWaiting():
@@ -76,11 +78,29 @@ def test_the_extras_of_a_step_do_not_wait_either(
         shift={"click_rate": 1.0},
         reward=("clicks", "diversity", "novelty", "satisfaction", "retention", "disagreement"),
     )
+    world._counts_rows = False
     slate = torch.randint(world.n_items, (6, world.n_positions))
     world.step(slate)
     with NoWaiting():
         outcome = world.step(slate)
         world.reset(outcome.left | outcome.truncated)
+
+
+@pytest.mark.parametrize("name", ["session_gru", "session_transformer"])
+def test_rows_are_reset_alike_with_and_without_counting_them(name: str, trained: Path) -> None:
+    one, two = (world_of(name, trained, num_users=9, returns=Returns.rule()) for _ in range(2))
+    two._counts_rows = False
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(6):
+        slate = torch.randint(40, (9, one.n_positions), generator=generator)
+        mask = torch.rand(9, generator=generator) < 0.4
+        for world in (one, two):
+            world.step(slate)
+            world.reset(mask)
+        for name in ("context", "visit", "gap", "streak", "step_number", "history_slate"):
+            assert torch.equal(getattr(one, name), getattr(two, name)), name
+        for key in one.state:
+            torch.testing.assert_close(one.state[key], two.state[key])
 
 
 @pytest.mark.parametrize("name", ["session_gru", "pbm"])
