@@ -2,6 +2,8 @@
 
     python -m benchmarks.throughput            a table, a CSV and a plot in runs/throughput
     python -m benchmarks.throughput --quick    one row: S = 10, N = 1,000, SessionGRU 64, B = 1,024
+    python -m benchmarks.throughput --python sardine=ENV/bin/python …
+                                               other simulators in the same run, see simulators.md
 
 Three layers are timed on the same slates: the responder's `respond` alone, the World (random
 streams, leaving, history, reward) and the Gymnasium vector face (NumPy, autoreset, infos). Rounds
@@ -11,19 +13,24 @@ alike. Weights are random: they do not change the speed.
 
 from __future__ import annotations
 
+import multiprocessing
 import platform
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
 import torch
 import typer
 
+from benchmarks.memory import memory, peak_memory
 from benchmarks.report import console, show_table
+from benchmarks.simulators import DISTRIBUTIONS, PEERS, measure_all
 from recsim_env.vector import RecSimVectorEnv
 from recsim_env.world import World, blank_duplicates
 from responders import Catalogue, SessionLog, Users
@@ -32,7 +39,7 @@ from responders.build import RESPONDERS, default_options
 from responders.leaving import Hazard
 from responders.progress import progress_bar
 
-TARGET = 50_000
+TARGET = 90_000
 """User-slate steps per second asked of the reference row on 2 cores."""
 
 
@@ -48,11 +55,16 @@ class Setting:
 
 @dataclass(frozen=True)
 class Speed:
-    """User-slate steps per second of each layer, and the face's share outside the responder."""
+    """User-slate steps per second of each layer, peak memory, and the share outside the responder.
+
+    `peak_mb` is what making the world and stepping it added to the process's memory at its peak (on
+    a GPU: to the device's).
+    """
 
     respond: float
     world: float
     environment: float
+    peak_mb: float
 
     @property
     def outside(self) -> float:
@@ -67,7 +79,10 @@ def settings() -> list[Setting]:
         *(Setting(users=b) for b in (1, 16, 256, 8192)),
         *(Setting(positions=s) for s in (5, 20)),
         *(Setting(items=n) for n in (100, 10_000, 1_000_000)),
-        *(Setting(responder=name) for name in ("pbm", "mf", "logistic_regression", "slate_gru")),
+        *(
+            Setting(responder=name)
+            for name in ("pbm", "mf", "slate_gru", "hierarchical_gru", "transformer_gru", "scot")
+        ),
     ]
 
 
@@ -93,6 +108,8 @@ def make_world(setting: Setting, device: str) -> World:
 
 def measure(setting: Setting, seconds: float, device: str) -> Speed:
     """Time the three layers in alternating rounds for about `seconds` in all."""
+    cuda = device != "cpu"
+    before = torch.cuda.memory_allocated() if cuda else 1024 * memory()
     world = make_world(setting, device)
     env = RecSimVectorEnv(world)
     env.reset(seed=0)
@@ -121,23 +138,80 @@ def measure(setting: Setting, seconds: float, device: str) -> Speed:
             began = time.perf_counter()
             for i in range(inner):
                 layer(i)
-            if device != "cpu":
+            if cuda:
                 torch.cuda.synchronize()
             taken.append((time.perf_counter() - began) / inner)
         rounds += 1
-    return Speed(*(setting.users / float(np.median(taken[1:])) for taken in times))
+    peak = torch.cuda.max_memory_allocated() if cuda else 1024 * peak_memory()
+    rates = [setting.users / float(np.median(taken[1:])) for taken in times]
+    return Speed(*rates, peak_mb=(peak - before) / 2**20)
+
+
+PPO_ACTIONS: dict[str, dict[str, Any]] = {
+    "slate of 10 among 50 candidates": {"candidates": 50},
+    "scores of 50 candidates": {"action": "scores", "candidates": 50},
+    "proto-item": {"action": "proto"},
+    "one of 50 arms": {"action": "arm", "candidates": 50},
+}
+"""Action spaces in which PPO is timed."""
+
+
+def measure_ppo(options: dict[str, Any], seconds: float) -> float:
+    """Return the environment steps per second of Stable-Baselines3's PPO, learning included.
+
+    `RecSim-ContentWise-v0`, 1,024 users, flat observations, two layers of 64; rollouts of 16 steps,
+    four epochs of minibatches of 4,096.
+    """
+    from stable_baselines3 import PPO
+    from stable_baselines3.common.logger import Logger
+
+    from recsim_env.sb3 import SB3VecEnv
+    from recsim_env.scenarios import make_vector_env
+
+    users = 1024
+    vector = make_vector_env(
+        users, "contentwise", observe="flat", autoreset_mode="SameStep", **options
+    )
+    model = PPO(
+        "MlpPolicy", SB3VecEnv(vector), n_steps=16, batch_size=4 * users, n_epochs=4,
+        policy_kwargs={"net_arch": [64, 64]}, device="cpu", seed=0,
+    )  # fmt: skip
+    model.set_logger(Logger(None, []))
+    model.learn(16 * users)
+    steps, began = 0, time.perf_counter()
+    while time.perf_counter() < began + seconds:
+        model.learn(32 * users)
+        steps += 32 * users
+    return steps / (time.perf_counter() - began)
+
+
+def _ppo_table(seconds: float) -> None:
+    rows = [[name, measure_ppo(o, seconds)] for name, o in PPO_ACTIONS.items()]
+    show_table(
+        "Stable-Baselines3's PPO end to end, 1,024 users",
+        ["action", "steps/s, learning included"],
+        [[str(name), f"{rate:,.0f}"] for name, rate in rows],
+    )
 
 
 def main(
     quick: Annotated[bool, typer.Option("--quick", help="Only the reference row.")] = False,
     seconds: Annotated[float, typer.Option(min=0.1, help="Per row.")] = 6.0,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    out: Annotated[Path, typer.Option(help="Folder for CSV and plot.")] = Path("runs/throughput"),
+    python: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=PATH", help="The interpreter that has another simulator."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for tables and plots.")] = Path(
+        "runs/throughput"
+    ),
 ) -> None:
     """Measure user-slate steps per second of the responder, the World and the environment."""
-    rows = []
+    rows, context = [], multiprocessing.get_context("spawn")
+    peers = dict(_named(text) for text in python or [])
     for setting in progress_bar(settings()[: 1 if quick else None], unit="row"):
-        speed = measure(setting, seconds, device)
+        with ProcessPoolExecutor(1, context) as pool:  # its own process: its own peak of memory
+            speed = pool.submit(measure, setting, seconds, device).result()
         rows.append({**asdict(setting), **asdict(speed), "outside": speed.outside})
     table = pd.DataFrame(rows)
     where = f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
@@ -145,27 +219,98 @@ def main(
         where = torch.cuda.get_device_name()
     show_table(
         f"user-slate steps per second ({where}, torch {torch.__version__})",
-        ["responder", "users", "S", "N", "respond", "World", "environment", "outside respond"],
+        [
+            "responder", "users", "S", "N", "respond", "World", "environment", "outside respond",
+            "peak MB",
+        ],
         [
             [
                 row["responder"],
                 *(f"{row[name]:,}" for name in ("users", "positions", "items")),
                 *(f"{row[name]:,.0f}" for name in ("respond", "world", "environment")),
                 f"{row['outside']:.0%}",
+                f"{row['peak_mb']:,.0f}",
             ]
             for row in rows
         ],
-    )
+    )  # fmt: skip
     reference = float(table.environment[0])
     console().print(
         f"reference row: {reference:,.0f} steps/s, {reference / TARGET:.1f} × the target of "
         f"{TARGET:,}; {table.outside[0]:.0%} of the time is spent outside the responder"
     )
-    if not quick:
-        out.mkdir(parents=True, exist_ok=True)
-        table.to_csv(out / "throughput.csv", index=False)
-        _plot(table, out / "throughput.png")
-        console().print(f"wrote {out / 'throughput.csv'} and {out / 'throughput.png'}")
+    if quick:
+        return
+    _ppo_table(seconds)
+    out.mkdir(parents=True, exist_ok=True)
+    table.to_csv(out / "throughput.csv", index=False)
+    _plot(table, out / "throughput.png")
+    console().print(f"wrote {out / 'throughput.csv'} and {out / 'throughput.png'}")
+    if peers:
+        _others(peers, seconds, table, out)
+
+
+def _named(text: str) -> tuple[str, str]:
+    name, sign, path = text.partition("=")
+    if not sign or name not in PEERS:
+        raise typer.BadParameter(f"{text!r} is not NAME=PATH with NAME of {', '.join(PEERS)}")
+    return name, path
+
+
+def _others(peers: dict[str, str], seconds: float, table: pd.DataFrame, out: Path) -> None:
+    """Measure other simulators, each in its own environment, and show them beside ours."""
+    wanted = {DISTRIBUTIONS[name] for name in peers}
+    found = [row for row in measure_all(peers, seconds) if DISTRIBUTIONS[row["peer"]] in wanted]
+    same = asdict(Setting())
+    others = [k for k in same if k != "users"]
+    ours = table[(table[others] == pd.Series(same)[others]).all(axis=1)]
+    rows = [
+        {
+            "simulator": "recsim-env",
+            "version": version("recsim-env"),
+            "setting": f"SessionGRU, {users:,} users, slate 10 of 1,000, Gymnasium",
+            "steps_per_second": rate,
+        }
+        for users, rate in zip(ours.users, ours.environment, strict=True)
+    ]
+    rows += [{**row, "simulator": row["peer"]} for row in found]
+    frame = pd.DataFrame(rows)[["simulator", "version", "setting", "steps_per_second"]]
+    frame = frame.sort_values("steps_per_second", ascending=False, na_position="last")
+    frame.to_csv(out / "simulators.csv", index=False)
+    reason = {row["peer"]: row["reason"] for row in found}
+    show_table(
+        "user-slate steps per second of simulators, this machine, this run",
+        ["simulator", "version", "setting, or why not", "steps/s"],
+        [
+            [
+                str(row.simulator),
+                str(row.version or "–"),
+                str(row.setting if np.isfinite(row.steps_per_second) else reason[row.simulator]),
+                f"{row.steps_per_second:,.0f}" if np.isfinite(row.steps_per_second) else "–",
+            ]
+            for row in frame.itertuples()
+        ],
+        "users of the others are formulas, ours are trained networks; see simulators.md",
+    )
+    _plot_simulators(frame.dropna(subset="steps_per_second"), out / "simulators.png")
+    console().print(f"wrote {out / 'simulators.csv'} and {out / 'simulators.png'}")
+
+
+def _plot_simulators(frame: pd.DataFrame, path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 0.42 * len(frame) + 1), layout="constrained")
+    axes = figure.subplots()
+    place = np.arange(len(frame))[::-1]
+    ours = frame.simulator == "recsim-env"
+    axes.barh(place, frame.steps_per_second, color=np.where(ours, "#d9480f", "#4c78a8"))
+    names = [f"{row.simulator}: {str(row.setting)[:62]}" for row in frame.itertuples()]
+    axes.set_yticks(place, names, fontsize=8)
+    for y, rate in zip(place, frame.steps_per_second, strict=True):
+        axes.text(rate * 1.05, y, f"{rate:,.0f}", va="center", fontsize=8)
+    axes.set(xscale="log", xlabel="user-slate steps per second, random policy (log scale)")
+    axes.set_xlim(right=float(frame.steps_per_second.max()) * 4)
+    figure.savefig(path, dpi=120)
 
 
 def _plot(table: pd.DataFrame, path: Path) -> None:
