@@ -143,8 +143,8 @@ def measure(setting: Setting, seconds: float, device: str) -> Speed:
             taken.append((time.perf_counter() - began) / inner)
         rounds += 1
     peak = torch.cuda.max_memory_allocated() if cuda else 1024 * peak_memory()
-    rates = [setting.users / float(np.median(taken[1:])) for taken in times]
-    return Speed(*rates, peak_mb=(peak - before) / 2**20)
+    bare, alone, whole = (setting.users / float(np.median(taken[1:])) for taken in times)
+    return Speed(bare, alone, whole, (peak - before) / 2**20)
 
 
 PPO_ACTIONS: dict[str, dict[str, Any]] = {
@@ -270,25 +270,25 @@ def _others(peers: dict[str, str], seconds: float, table: pd.DataFrame, out: Pat
             "version": version("recsim-env"),
             "setting": f"SessionGRU, {users:,} users, slate 10 of 1,000, Gymnasium",
             "steps_per_second": rate,
+            "reason": None,
         }
         for users, rate in zip(ours.users, ours.environment, strict=True)
     ]
     rows += [{**row, "simulator": row["peer"]} for row in found]
+    rows.sort(key=lambda row: -(row["steps_per_second"] or 0))
     frame = pd.DataFrame(rows)[["simulator", "version", "setting", "steps_per_second"]]
-    frame = frame.sort_values("steps_per_second", ascending=False, na_position="last")
     frame.to_csv(out / "simulators.csv", index=False)
-    reason = {row["peer"]: row["reason"] for row in found}
     show_table(
         "user-slate steps per second of simulators, this machine, this run",
         ["simulator", "version", "setting, or why not", "steps/s"],
         [
             [
-                str(row.simulator),
-                str(row.version or "–"),
-                str(row.setting if np.isfinite(row.steps_per_second) else reason[row.simulator]),
-                f"{row.steps_per_second:,.0f}" if np.isfinite(row.steps_per_second) else "–",
+                row["simulator"],
+                row["version"] or "–",
+                row["setting"] if row["reason"] is None else row["reason"],
+                "–" if row["steps_per_second"] is None else f"{row['steps_per_second']:,.0f}",
             ]
-            for row in frame.itertuples()
+            for row in rows
         ],
         "users of the others are formulas, ours are trained networks; see simulators.md",
     )

@@ -92,6 +92,15 @@ class World:
         if one_member and not isinstance(responder, Ensemble):
             raise InputError("one_member needs an ensemble: give several responders")
         self.device = torch.device(device)
+        self.context: Tensor
+        self.step_number: Tensor
+        self.visit: Tensor
+        self.visit_step: Tensor
+        self.visit_clicks: Tensor
+        self.streak: Tensor
+        self.gap: Tensor
+        self._slates: Tensor  # [B, H, S] int32, the history
+        self._clicks: Tensor  # [B, H, S] bool
         self._counts_rows = self.device.type == "cpu"  # on a GPU to count them would be to wait
         self.responder = responder.to(self.device).eval()
         self.contexts, self.catalogue = contexts, contexts.catalogue
@@ -162,7 +171,7 @@ class World:
         }
         if mask is None or self.returns is not None:
             start |= {"visit": zero, "gap": zero.float()}
-        if rows is None:
+        if rows is None or mask is None:
             self._set(start, state, mask)
             return
         for name in ("_slates", "_clicks"):  # large, and seen by nobody but in copies

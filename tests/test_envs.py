@@ -223,6 +223,17 @@ def test_gymnasium_wrappers_work() -> None:
     assert gym.make_vec(SLATES, num_envs=2, max_episode_steps=7).unwrapped.world.horizon == 7
 
 
+def test_episodes_can_be_filmed(tmp_path: Path) -> None:
+    pytest.importorskip("moviepy")
+    env = gym.make(SLATES, render_mode="rgb_array", horizon=2)
+    env = gym.wrappers.RecordVideo(env, str(tmp_path / "film"), episode_trigger=lambda episode: True)
+    env.reset(seed=0)
+    for _ in range(2):
+        env.step(env.action_space.sample())
+    env.close()
+    assert [f.suffix for f in (tmp_path / "film").iterdir()] == [".mp4"]
+
+
 BAD_ACTIONS = [
     (np.zeros(10, np.float32), "dtype float32"),
     (np.zeros(9, np.int64), r"shape \(1, 9\); this environment takes \(1, 10\)"),
