@@ -61,7 +61,16 @@ class UserStreams:
             n: numbers per user, at most 4096.
             mask: [B] bool; the streams of other users do not advance (their numbers mean nothing).
         """
-        position = self._key + self._count * _GOLDEN
-        bits = _mix(position.unsqueeze(1) + self._steps[:n])
+        numbers = self._numbers(self._key + self._count * _GOLDEN, n)
         self._count = self._count + (n if mask is None else n * mask)
+        return numbers
+
+    def uniform_of(self, rows: Tensor, n: int) -> Tensor:
+        """Return the next numbers [len(rows), n] of the users `rows` (int64, each once) alone."""
+        count = self._count[rows]
+        self._count = self._count.index_copy(0, rows, count + n)
+        return self._numbers(self._key[rows] + count * _GOLDEN, n)
+
+    def _numbers(self, position: Tensor, n: int) -> Tensor:
+        bits = _mix(position.unsqueeze(1) + self._steps[:n])
         return _unsigned_shift(bits, 40).to(torch.float32) * 2.0**-24

@@ -153,11 +153,12 @@ class World:
             self.streams = UserStreams(
                 self.num_users, check_seed(seed), self._first_user, self.device
             )
-        drawn = self.streams.uniform(2 if self._one_member else 1, mask)
-        rows = None
+        rows, n_draws = None, 2 if self._one_member else 1
         if mask is not None and self._counts_rows:
             rows = mask.nonzero().squeeze(1)
-            drawn = drawn[rows]
+            drawn = self.streams.uniform_of(rows, n_draws)
+        else:
+            drawn = self.streams.uniform(n_draws, mask)
         context = self.population.draw(drawn[:, 0])
         state = {name: table[context] for name, table in self.population.state.items()}
         if self._one_member:
@@ -218,9 +219,6 @@ class World:
         uniform = self.streams.uniform(s + (1 if self._returns is None else 3), mask)
         answer = self.responder.respond(self.state, slate, uniform=uniform[:, :s])
         click, state = answer.click, answer.state
-        invalid = self.rules.broken(slate)
-        if self.rules.allowed is not None:
-            invalid = invalid | (duplicates > 0)
         n_clicks = click.sum(1)
         now = {
             "_slates": torch.cat([self._slates[:, 1:], slate.int().unsqueeze(1)], 1),
@@ -243,6 +241,12 @@ class World:
             returned, left = left & comes, left & ~comes
             gap = gap * returned
             state = self._new_visit(now, state, returned, gap)
+        if self.rules.allowed is None and self.rules.special is None:
+            invalid = torch.zeros_like(left)
+        else:
+            invalid = self.rules.broken(slate)
+            if self.rules.allowed is not None:
+                invalid = invalid | (duplicates > 0)
         truncated = (now["step_number"] >= self.horizon) & ~left
         apart = answer.disagreement
         outcome = Outcome(

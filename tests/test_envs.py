@@ -226,7 +226,9 @@ def test_gymnasium_wrappers_work() -> None:
 def test_episodes_can_be_filmed(tmp_path: Path) -> None:
     pytest.importorskip("moviepy")
     env = gym.make(SLATES, render_mode="rgb_array", horizon=2)
-    env = gym.wrappers.RecordVideo(env, str(tmp_path / "film"), episode_trigger=lambda episode: True)
+    env = gym.wrappers.RecordVideo(
+        env, str(tmp_path / "film"), episode_trigger=lambda episode: True
+    )
     env.reset(seed=0)
     for _ in range(2):
         env.step(env.action_space.sample())
