@@ -161,20 +161,25 @@ def train(
 
 
 @torch.inference_mode()
-def ndcg(net: SASRec, item: np.ndarray, target: np.ndarray, top: int = 10) -> float:
-    """Return the mean NDCG@`top` of `target` [U] after histories [U, L], among all items.
+def gains(net: SASRec, item: np.ndarray, target: np.ndarray, top: int = 10) -> np.ndarray:
+    """Return NDCG@`top` of each user's `target` [U] after histories [U, L], among all items: [U].
 
     With one right item it is 1 / log2(1 + rank), 0 beyond `top`; items of the history may be
     recommended again.
     """
     net.eval()
-    device, gains = net.items.weight.device, []
+    device, found = net.items.weight.device, []
     for rows in np.array_split(np.arange(len(item)), max(len(item) // 512, 1)):
         scores = net.scores(torch.from_numpy(item[rows]).to(device))
         own = scores.gather(1, torch.from_numpy(target[rows]).to(device).unsqueeze(1))
         rank = 1 + (scores > own).sum(1).double()
-        gains.append(torch.where(rank <= top, 1 / torch.log2(1 + rank), 0.0).cpu())
-    return float(torch.cat(gains).mean())
+        found.append(torch.where(rank <= top, 1 / torch.log2(1 + rank), 0.0).cpu())
+    return torch.cat(found).numpy()
+
+
+def ndcg(net: SASRec, item: np.ndarray, target: np.ndarray, top: int = 10) -> float:
+    """Return the mean of `gains`."""
+    return float(gains(net, item, target, top).mean())
 
 
 def with_last(data: Sequences) -> np.ndarray:
