@@ -215,7 +215,7 @@ def evaluate(
     from benchmarks.report import kind_of, print_metrics
     from responders.batch import Part
     from responders.checkpoint import load_checkpoint
-    from responders.fit import pick_device
+    from responders.device import pick_device
     from responders.metrics import METRICS, predict
     from responders.metrics import evaluate as measure
     from responders.split import make_split

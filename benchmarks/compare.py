@@ -23,8 +23,9 @@ from responders import InputError, SessionLog
 from responders.base import LogShape, Responder
 from responders.batch import Part, make_batch
 from responders.build import RESPONDERS, default_options, responder_class
+from responders.device import pick_device
 from responders.features import Embedding
-from responders.fit import fit, parse_options, pick_device
+from responders.fit import fit, parse_options
 from responders.metrics import (
     METRICS,
     Predictions,

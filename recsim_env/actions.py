@@ -207,8 +207,7 @@ class RandomCandidates:
 
     def __init__(self, world: World, n_candidates: int) -> None:
         n = world.n_items
-        if not 1 <= n_candidates <= n:
-            raise InputError(f"candidates must be 1 to {n}, not {n_candidates}")
+        _check_number(world, n_candidates)
         spread = np.unique(np.linspace(1, max(n - 1, 1), 4096).astype(int)).tolist()
         coprime = [b for b in spread if gcd(b, n) == 1]
         self._strides = torch.tensor(coprime, device=world.device)
@@ -222,14 +221,18 @@ class RandomCandidates:
         return (first + self._index * stride) % world.n_items
 
 
+def _check_number(world: World, n_candidates: object) -> None:
+    if isinstance(n_candidates, bool) or n_candidates not in range(1, world.n_items + 1):
+        raise InputError(f"candidates must be 1 to {world.n_items}, not {n_candidates!r}")
+
+
 def popular_candidates(world: World, n_candidates: int) -> Tensor:
     """Return candidates [S, C]: at each position the most clicked items allowed there.
 
     Counts are those of the responder's training log; without any, items of low index come first.
     Where fewer than C items are allowed the last one is repeated.
     """
-    if not 1 <= n_candidates <= world.n_items:
-        raise InputError(f"candidates must be 1 to {world.n_items}, not {n_candidates}")
+    _check_number(world, n_candidates)
     clicked = world.catalogue.attributes.get("clicked", np.zeros(world.n_items))
     order = torch.from_numpy(np.argsort(-clicked.astype(float), kind="stable")).to(world.device)
     if world.rules.allowed is None:

@@ -162,8 +162,13 @@ class StateObservation:
 
 
 def bounds(table: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Return the least and greatest value [F] of each column of `table` [n, F]."""
-    return table.amin(0).cpu().numpy(), table.amax(0).cpu().numpy()
+    """Return bounds [F] of each column of `table` [n, F]: its least and greatest value.
+
+    A column that is the same everywhere gets one on either side: a space needs room.
+    """
+    low, high = table.amin(0).cpu().numpy(), table.amax(0).cpu().numpy()
+    flat = low == high
+    return low - flat, high + flat
 
 
 def make_encoder(name: str, world: World) -> Encoder:

@@ -47,7 +47,7 @@ class Population:
     ) -> None:
         self.contexts = contexts
         longest = int(contexts.session_length.max())
-        if not 0 <= warm_start <= longest:
+        if isinstance(warm_start, bool) or warm_start not in range(longest + 1):
             raise InputError(f"warm_start is {warm_start}; the contexts hold 0 to {longest} slates")
         self.features = torch.from_numpy(contexts.users.features[contexts.user].copy()).to(device)
         self._upto: Tensor | None = None
@@ -98,8 +98,10 @@ def shift_weights(contexts: SessionLog, shift: Mapping[str, float]) -> np.ndarra
         shift: strengths by trait: `click_rate`, or `feature_0`, `feature_1`, … of the users.
 
     Raises:
-        InputError: an unknown trait.
+        InputError: an unknown trait, or a strength that is not a finite number.
     """
+    if not isinstance(shift, Mapping):
+        raise InputError(f'shift must name traits, such as {{"click_rate": -1.0}}, not {shift!r}')
     shown = np.maximum((contexts.slate >= 0).sum(1), 1)
     begin = contexts.session_start[:-1]
     rate = np.add.reduceat(contexts.response.sum(1) / shown, begin) / contexts.session_length
@@ -109,8 +111,10 @@ def shift_weights(contexts: SessionLog, shift: Mapping[str, float]) -> np.ndarra
     for name, strength in shift.items():
         if name not in traits:
             raise InputError(f"shift by {name!r} is unknown; {near_matches(name, traits)}")
+        if not isinstance(strength, (int, float)) or not np.isfinite(strength):
+            raise InputError(f"shift by {name} must be a finite number, not {strength!r}")
         trait = traits[name].astype(float)
-        tilt += float(strength) * (trait - trait.mean()) / max(trait.std(), 1e-9)
+        tilt += strength * (trait - trait.mean()) / max(trait.std(), 1e-9)
     return np.exp(tilt - tilt.max())
 
 

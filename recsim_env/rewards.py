@@ -60,12 +60,14 @@ def make_reward(
         return Own(choice), None
     if isinstance(choice, str):
         return _named(choice, catalogue, device, window, ensemble), None
-    if not choice:
+    if not isinstance(choice, (Sequence, Mapping)) or not choice:
         raise InputError(f"reward {choice!r} names nothing; {near_matches('', REWARDS)}")
     parts = tuple(_named(name, catalogue, device, window, ensemble) for name in choice)
     several = Several(parts)
     if isinstance(choice, Mapping):
-        weights = [float(w) for w in choice.values()]
+        weights = list(choice.values())
+        if not all(isinstance(w, (int, float)) and np.isfinite(w) for w in weights):
+            raise InputError(f"weights of rewards must be finite numbers, not {weights}")
         return Weighted(several, torch.tensor(weights, device=device)), None
     return several, len(several.parts)
 
@@ -180,7 +182,7 @@ def _named(
     ensemble: bool,
 ) -> Named:
     if name not in REWARDS:
-        raise InputError(f"reward {name!r} is unknown; {near_matches(name, REWARDS)}")
+        raise InputError(f"reward {name!r} is unknown; {near_matches(str(name), REWARDS)}")
     table: np.ndarray = np.zeros(0)
     if name.endswith("revenue"):
         if catalogue.price is None:

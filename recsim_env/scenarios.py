@@ -163,7 +163,7 @@ def make_world(
         pick_hazard(leaving, users),
         num_users=num_users,
         horizon=parts.horizon if horizon is None else horizon,
-        reward=reward or parts.reward,
+        reward=parts.reward if reward is None else reward,
         warm_start=warm_start,
         returns=pick_returns(returns, users),
         **world,
@@ -192,7 +192,7 @@ def make_actions(
     """
     known = ("slate", "scores", "proto", "arm")
     if name not in known:
-        raise InputError(f"action {name!r} is unknown; {near_matches(name, known)}")
+        raise InputError(f"action {name!r} is unknown; {near_matches(str(name), known)}")
     if isinstance(retrieval, str) and retrieval not in ("popular", "random"):
         near = near_matches(retrieval, ("popular", "random"))
         raise InputError(f"retrieval {retrieval!r} is unknown; {near}")

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import SupportsIndex
-
 import torch
 from torch import Tensor
 
-from responders.errors import InputError
+from responders.errors import check_whole
 
 # SplitMix64 (Steele, Lea, Flood, OOPSLA 2014) as signed 64-bit integers; products wrap.
 _GOLDEN = -7046029254386353131
@@ -27,9 +25,7 @@ def _mix(x: Tensor) -> Tensor:
 
 def check_seed(seed: object) -> int:
     """Return `seed` as an int, or raise `InputError` unless it is a whole number ≥ 0."""
-    if isinstance(seed, bool) or not isinstance(seed, SupportsIndex) or int(seed) < 0:
-        raise InputError(f"seed must be a whole number, 0 or more, not {seed!r}")
-    return int(seed)
+    return check_whole("seed", seed, 0)
 
 
 class UserStreams:

@@ -36,6 +36,8 @@ def open_responder(source: Source | Sequence[Source]) -> Checkpoint:
     if isinstance(source, Checkpoint):
         return source
     if not isinstance(source, (str, Path)):
+        if not isinstance(source, Sequence):
+            raise InputError(f"a responder is a folder, or several in a list, not {source!r}")
         return _ensemble([open_responder(each) for each in source])
     path = Path(source).expanduser()
     if not path.exists():
@@ -86,6 +88,11 @@ def with_items(users: Checkpoint, catalogue: Catalogue) -> Checkpoint:
         InputError: the catalogue is not theirs with items appended, or the users are the true ones
             of a known-truth world, who have no opinion on items outside it.
     """
+    if not isinstance(catalogue, Catalogue):
+        raise InputError(
+            f"catalogue must be a Catalogue, such as SessionLog.load(path).catalogue, not "
+            f"{catalogue!r}"
+        )
     check_catalogue(users.card, catalogue, "the responder")
     old = users.contexts.catalogue
     more = len(catalogue) - len(old)
@@ -123,6 +130,8 @@ def open_population(population: str | Path | SessionLog, users: Checkpoint) -> S
             known = near_matches(str(population), ("held_out", "cold"))
             raise InputError(f"population {str(population)!r} is no log and no name; {known}")
         population = SessionLog.load(Path(population).expanduser())
+    if not isinstance(population, SessionLog):
+        raise InputError(f"population must be held_out, cold or a log, not {population!r}")
     check_catalogue(users.card, population.catalogue, "the responder")
     chosen = make_contexts(population, np.arange(population.n_sessions))
     wanted, given = (log.users.features.shape[1] for log in (contexts, chosen))
@@ -137,6 +146,10 @@ def pick_hazard(leaving: bool | Hazard, users: Checkpoint) -> Hazard | None:
     """Return when users leave: True as learned, False never, or by a rule of your own."""
     if isinstance(leaving, Hazard):
         return leaving
+    if not isinstance(leaving, bool):
+        raise InputError(
+            f"leaving is True, False or a Hazard, such as Hazard((0.3,)), not {leaving!r}"
+        )
     return users.hazard if leaving else None
 
 

@@ -18,7 +18,9 @@ from recsim_env.rewards import Choice, make_reward
 from recsim_env.streams import UserStreams, check_seed
 from responders import EMPTY, InputError, SessionLog
 from responders.base import Responder, put_rows
+from responders.device import pick_device
 from responders.ensemble import MEMBER, Ensemble
+from responders.errors import check_whole
 from responders.leaving import Hazard, leave_chance
 from responders.returns import Returns, draw_return
 from responders.slate_rules import SlateRules
@@ -87,11 +89,10 @@ class World:
         device: torch.device | str = "cpu",
     ) -> None:
         for name, value in (("num_users", num_users), ("horizon", horizon), ("history", history)):
-            if value < 1:
-                raise InputError(f"{name} must be at least 1, not {value}")
+            check_whole(name, value, 1)
         if one_member and not isinstance(responder, Ensemble):
             raise InputError("one_member needs an ensemble: give several responders")
-        self.device = torch.device(device)
+        self.device = pick_device(device)
         self.context: Tensor
         self.step_number: Tensor
         self.visit: Tensor

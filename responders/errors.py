@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable
+from typing import SupportsIndex
 
 
 class InputError(ValueError):
@@ -16,3 +17,10 @@ def near_matches(name: str, known: Iterable[str]) -> str:
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     return f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}"
+
+
+def check_whole(name: str, value: object, least: int) -> int:
+    """Return `value` as an int, or raise `InputError` unless it is a whole number ≥ `least`."""
+    if isinstance(value, bool) or not isinstance(value, SupportsIndex) or int(value) < least:
+        raise InputError(f"{name} must be a whole number of at least {least}, not {value!r}")
+    return int(value)

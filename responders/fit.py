@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import numpy as np
-import torch
 
 from responders.build import build, default_options, responder_class
 from responders.checkpoint import CARD, Checkpoint, load_checkpoint, save_checkpoint
 from responders.counts import count
+from responders.device import pick_device
 from responders.errors import InputError, near_matches
 from responders.leaving import fit_hazard
 from responders.log import SessionLog
@@ -67,19 +67,6 @@ def typed(key: str, value: Any, kind: type) -> Any:
         return kind(value)
     except (TypeError, ValueError):
         raise InputError(f"setting {key} takes a {kind.__name__}, not {value!r}") from None
-
-
-def pick_device(device: str) -> torch.device:
-    """Return the device called `device`; `auto` is the GPU where there is one."""
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        picked = torch.device(device)
-    except RuntimeError as error:
-        raise InputError(f"device {device!r} is unknown: auto, cpu or cuda") from error
-    if picked.type == "cuda" and not torch.cuda.is_available():
-        raise InputError("device cuda is not available here: use --device cpu")
-    return picked
 
 
 def make_contexts(

@@ -211,6 +211,22 @@ BAD = [
     ({"action": "scores", "candidates": 9}, "9 candidates do not fill 10 positions"),
     ({"action": "arm", "candidates": 9, "retrieval": "random"}, "go with slates or scores"),
     ({"candidates": 1001}, "candidates must be 1 to 1000, not 1001"),
+    ({"candidates": 2.5}, "candidates must be 1 to 1000, not 2.5"),
+    ({"horizon": "a"}, "horizon must be a whole number"),
+    ({"history": 0}, "history must be a whole number of at least 1, not 0"),
+    ({"warm_start": 99}, "warm_start is 99; the contexts hold 0 to 3"),
+    ({"shift": {"click_rate": float("nan")}}, "shift by click_rate must be a finite number"),
+    ({"shift": 3}, "shift must name traits"),
+    ({"reward": 3}, "reward 3 names nothing"),
+    ({"reward": ["clicks", "nove"]}, "reward 'nove' is unknown; did you mean novelty"),
+    ({"reward": {"clicks": float("nan")}}, "weights of rewards must be finite"),
+    ({"population": 3}, "population must be held_out, cold or a log, not 3"),
+    ({"catalogue": 3}, "catalogue must be a Catalogue"),
+    ({"leaving": 0.3}, "leaving is True, False or a Hazard"),
+    ({"returns": "learnt"}, "returns 'learnt' is unknown: learned, rule"),
+    ({"responder": 3}, "a responder is a folder, or several"),
+    ({"one_member": True}, "one_member needs an ensemble"),
+    ({"device": "gpu"}, "device 'gpu' is unknown: auto, cpu or cuda"),
 ]
 
 

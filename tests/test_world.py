@@ -246,7 +246,7 @@ def test_bad_slates_and_sizes_are_named(trained: Path) -> None:
         with pytest.raises(InputError, match=message):
             world.check(slate)
     for name in ("num_users", "horizon", "history"):
-        with pytest.raises(InputError, match=f"{name} must be at least 1"):
+        with pytest.raises(InputError, match=f"{name} must be a whole number of at least 1"):
             small(trained, **{name: 0})
     with pytest.raises(InputError, match="a seed resets all users"):
         world.reset(torch.ones(2, dtype=torch.bool), seed=1)
