@@ -48,10 +48,10 @@ def main(
             net = train(
                 data, epochs=epochs, batch_size=batch_size, seed=seed, device=device, **options
             )
-            each = gains(net, with_last(data), data.test)
+            gain = gains(net, with_last(data), data.test)
             seconds = time.perf_counter() - began
-            rows.append({"loss": name, "seed": seed, "ndcg": each.mean(), "seconds": seconds})
-            by_user.setdefault(name, []).append(each)
+            rows.append({"loss": name, "seed": seed, "ndcg": gain.mean(), "seconds": seconds})
+            by_user.setdefault(name, []).append(gain)
     table = pd.DataFrame(rows)
     by_row = np.mean(by_user["row"], 0)
     out.mkdir(parents=True, exist_ok=True)

@@ -583,6 +583,18 @@ def test_gradients_summed_in_order_are_the_same_ones(
         assert torch.equal(ordered, again)
 
 
+@pytest.mark.parametrize("wide", [16, 64, 256, 512, 1024, 4096])
+@pytest.mark.parametrize("itemsize", [2, 4])
+def test_tiles_fit_on_the_chip(wide: int, itemsize: int) -> None:
+    tiles = triton_loss.Tiles.fitting(wide, itemsize)
+    assert BLOCK % tiles.rows == 0  # groups are whole tiles
+    assert min(tiles.rows, tiles.items) >= 16
+    used = (tiles.rows + 3 * tiles.items) * wide * itemsize
+    assert used <= 160 << 10 or tiles.rows == tiles.items == 16
+    if wide * itemsize <= 512:
+        assert (tiles.rows, tiles.items) == (64, 64)
+
+
 @pytest.mark.parametrize("share", SHARES)
 def test_both_implementations_draw_the_same_negatives(share: str) -> None:
     hidden, items, target = (t.to(DEVICE) for t in inputs(70, 60, 8))

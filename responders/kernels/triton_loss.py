@@ -24,9 +24,13 @@ _SLOT_NUMBERS = 1 << 24
 """Numbers that the ordered sums of `deterministic` may keep at a time: 64 MB."""
 
 
+_ON_CHIP = 160 << 10
+"""Bytes of shared memory that a program may use: an A100 has 163 KB, an H100 or H200 227."""
+
+
 @dataclass(frozen=True)
 class Tiles:
-    """Sizes of the tiles, powers of two of at least 16.
+    """Sizes of the tiles, powers of two; those of rows and items at least 16.
 
     Args:
         rows: positions.
@@ -37,6 +41,22 @@ class Tiles:
     rows: int = 64
     items: int = 64
     drawn: int = 16
+
+    @staticmethod
+    def fitting(wide: int, itemsize: int) -> Tiles:
+        """Return the largest tiles whose operands fit on the chip.
+
+        A tile of positions and, loads of the next ones being under way, three of items are there at
+        a time. Half precision at d = 256 keeps 64 × 64.
+
+        Args:
+            wide: numbers in a vector, a power of two.
+            itemsize: bytes of a number as it is multiplied.
+        """
+        rows = items = 64
+        while (rows + 3 * items) * wide * itemsize > _ON_CHIP and rows + items > 32:
+            rows, items = (rows, items // 2) if items >= rows else (rows // 2, items)
+        return Tiles(rows, items, max(2, min(16, 4096 // wide)))
 
 
 @dataclass
@@ -54,7 +74,7 @@ class Problem:
         group_rows: positions that share negatives; 1 = none, 0 = all.
         seed: of the negatives.
         correct: subtract log(K · q).
-        tiles: sizes.
+        tiles: sizes; None = by the size of the vectors.
         deterministic: sum the items' gradient in a fixed order.
     """
 
@@ -68,7 +88,7 @@ class Problem:
     group_rows: int = 1
     seed: int = 0
     correct: bool = True
-    tiles: Tiles = Tiles()
+    tiles: Tiles | None = None
     deterministic: bool = False
 
     def __post_init__(self) -> None:
@@ -81,6 +101,8 @@ class Problem:
         # Half-precision operands go to the tensor cores as they are; the interpreter multiplies
         # bfloat16 wrongly, so there everything is float32.
         self.upcast = not half or INTERPRETED
+        width = 4 if self.upcast else self.hidden.element_size()
+        self.tile = self.tiles or Tiles.fitting(self.wide, width)
 
     def forward(self, gradient: bool) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return loss [N], log-sum-exp [N] and, if asked, the loss's gradient by hidden [N, d]."""
@@ -89,12 +111,12 @@ class Problem:
         grad = torch.empty((n, self.size), device=device) if gradient else None
         if n:
             if self.proposal is None:
-                full_forward[(triton.cdiv(n, self.tiles.rows),)](
+                full_forward[(triton.cdiv(n, self.tile.rows),)](
                     self.hidden, self.items, self.bias, self.target, lse, own, grad,
                     n, len(self.items), self.size, *self._strides,
                     SOFTCAP=self.softcap or 0.0, HAS_BIAS=self.bias is not None, GRADIENT=gradient,
                     PRECISION=self.precision, UPCAST=self.upcast,
-                    ROWS=self.tiles.rows, ITEMS=self.tiles.items,
+                    ROWS=self.tile.rows, ITEMS=self.tile.items,
                     SIZE=self.wide,
                 )  # fmt: skip
             else:
@@ -109,12 +131,12 @@ class Problem:
         if len(self.hidden):
             upstream = upstream.float().contiguous()
             if self.proposal is None:
-                full_backward[(triton.cdiv(v, self.tiles.items),)](
+                full_backward[(triton.cdiv(v, self.tile.items),)](
                     self.hidden, self.items, self.bias, self.target, lse, upstream, grad_items,
                     grad_bias, len(self.hidden), v, self.size, *self._strides,
                     SOFTCAP=self.softcap or 0.0, HAS_BIAS=self.bias is not None,
                     PRECISION=self.precision, UPCAST=self.upcast,
-                    ROWS=self.tiles.rows, ITEMS=self.tiles.items,
+                    ROWS=self.tile.rows, ITEMS=self.tile.items,
                     SIZE=self.wide,
                 )  # fmt: skip
             elif self.deterministic:
@@ -130,7 +152,7 @@ class Problem:
     @property
     def _rows(self) -> int:
         """Positions of a program of the sampled kernels."""
-        return 1 if self.group_rows == 1 else self.tiles.rows
+        return 1 if self.group_rows == 1 else self.tile.rows
 
     @property
     def _programs(self) -> int:
@@ -210,17 +232,17 @@ class Problem:
                 *rest,
                 *self._strides,
                 UPCAST=True,
-                DRAWN=self.tiles.drawn,
+                DRAWN=self.tile.drawn,
                 **options,
             )
             return
-        rows, group_rows = self.tiles.rows, self._group_rows
+        rows, group_rows = self.tile.rows, self._group_rows
         if group_rows % rows:
             raise InputError(f"groups of {group_rows} positions are not whole tiles of {rows}")
         shared[(len(run),)](
             *tensors, *numbers, group_rows, *rest, *self._strides,
             PRECISION=self.precision, UPCAST=self.upcast,
-                    ROWS=rows, DRAWN=self.tiles.items, **options,
+                    ROWS=rows, DRAWN=self.tile.items, **options,
         )  # fmt: skip
 
 
