@@ -72,11 +72,12 @@ class Speed:
         return max(1 - self.environment / self.respond, 0.0)
 
 
-def settings() -> list[Setting]:
+def settings(device: str = "cpu") -> list[Setting]:
     """Return the rows: one thing at a time is changed from the reference, which is first."""
+    more = () if device == "cpu" else (65_536,)
     return [
         Setting(),
-        *(Setting(users=b) for b in (1, 16, 256, 8192)),
+        *(Setting(users=b) for b in (1, 16, 256, 8192, *more)),
         *(Setting(positions=s) for s in (5, 20)),
         *(Setting(items=n) for n in (100, 10_000, 1_000_000)),
         *(
@@ -209,7 +210,7 @@ def main(
     """Measure user-slate steps per second of the responder, the World and the environment."""
     rows, context = [], multiprocessing.get_context("spawn")
     peers = dict(_named(text) for text in python or [])
-    for setting in progress_bar(settings()[: 1 if quick else None], unit="row"):
+    for setting in progress_bar(settings(device)[: 1 if quick else None], unit="row"):
         with ProcessPoolExecutor(1, context) as pool:  # its own process: its own peak of memory
             speed = pool.submit(measure, setting, seconds, device).result()
         rows.append({**asdict(setting), **asdict(speed), "outside": speed.outside})
