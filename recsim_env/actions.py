@@ -184,6 +184,8 @@ def retrieved(
     """
     found = retrieve(world, mask)
     if before is None:
+        if not isinstance(found, Tensor):
+            raise InputError(f"candidates must be a tensor [B, C], not {type(found).__name__}")
         if found.ndim != 2 or len(found) != world.num_users or found.dtype != torch.int64:
             raise InputError(
                 f"candidates are {tuple(found.shape)} {found.dtype}, not [{world.num_users}, C] "

@@ -106,7 +106,7 @@ def item_vectors(world: World, last: int | None = None) -> Tensor:
             "proto-items need item features, or a responder that learned item vectors (a neural "
             "one, or mf)"
         )
-    with torch.inference_mode():
+    with torch.no_grad():
         return items(items.lookup[1 : world.n_items + 1]).clone()
 
 

@@ -57,7 +57,7 @@ def collect(
     Raises:
         InputError: another autoreset mode.
     """
-    if envs.autoreset_mode != AutoresetMode.DISABLED:
+    if envs.unwrapped.autoreset_mode != AutoresetMode.DISABLED:
         raise InputError('collect takes an environment with autoreset_mode="Disabled"')
     if act is None:
         envs.action_space.seed(seed)

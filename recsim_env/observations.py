@@ -109,7 +109,7 @@ class FlatObservation:
         """Return the observation [B, size] of all users."""
         return self.encode(self._history(world))
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def encode(self, history: dict[str, Tensor]) -> Tensor:
         """Return the vector [B, size] of a batched `HistoryObservation`."""
         slates = (len(history["item"]), -1, self._n_positions)
@@ -142,8 +142,10 @@ class StateObservation:
 
     def __init__(self, world: World) -> None:
         first = {name: value[:1] for name, value in world.state.items()}
+        if not first:
+            raise InputError(f"{type(world.responder).__name__} remembers nothing: it has no state")
         slate = torch.zeros(1, world.n_positions, dtype=torch.int64, device=world.device)
-        with torch.inference_mode():
+        with torch.no_grad():
             later = world.responder.observe(first, slate, slate == 0)
         if any(first[name].shape != later[name].shape for name in first):
             raise InputError(
@@ -179,5 +181,5 @@ def make_encoder(name: str, world: World) -> Encoder:
         "state": StateObservation,
     }
     if name not in encoders:
-        raise InputError(f"observe {name!r} is unknown; {near_matches(name, encoders)}")
+        raise InputError(f"observe {name!r} is unknown; {near_matches(str(name), encoders)}")
     return encoders[name](world)

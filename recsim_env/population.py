@@ -11,7 +11,7 @@ from torch import Tensor
 
 from responders import EMPTY, InputError, SessionLog, Users
 from responders.base import Responder, State
-from responders.errors import near_matches
+from responders.errors import check_finite, near_matches
 
 
 class Population:
@@ -47,7 +47,12 @@ class Population:
     ) -> None:
         self.contexts = contexts
         longest = int(contexts.session_length.max())
-        if isinstance(warm_start, bool) or warm_start not in range(longest + 1):
+        if contexts.n_positions > responder.shape.n_positions:
+            raise InputError(
+                f"the population saw slates of {contexts.n_positions} positions, the responder "
+                f"answers {responder.shape.n_positions}"
+            )
+        if isinstance(warm_start, float) or warm_start not in range(longest + 1):
             raise InputError(f"warm_start is {warm_start}; the contexts hold 0 to {longest} slates")
         self.features = torch.from_numpy(contexts.users.features[contexts.user].copy()).to(device)
         self._upto: Tensor | None = None
@@ -56,7 +61,7 @@ class Population:
             self._upto = (weight.cumsum(0) / weight.sum()).float()
         self._warm(responder, warm_start, history, device)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def _warm(self, responder: Responder, slates: int, history: int, device: torch.device) -> None:
         log, n_positions = self.contexts, responder.shape.n_positions
         shape = (log.n_sessions, history, n_positions)
@@ -110,11 +115,13 @@ def shift_weights(contexts: SessionLog, shift: Mapping[str, float]) -> np.ndarra
     tilt = np.zeros(contexts.n_sessions)
     for name, strength in shift.items():
         if name not in traits:
-            raise InputError(f"shift by {name!r} is unknown; {near_matches(name, traits)}")
-        if not isinstance(strength, (int, float)) or not np.isfinite(strength):
-            raise InputError(f"shift by {name} must be a finite number, not {strength!r}")
+            raise InputError(f"shift by {name!r} is unknown; {near_matches(str(name), traits)}")
         trait = traits[name].astype(float)
-        tilt += strength * (trait - trait.mean()) / max(trait.std(), 1e-9)
+        tilt += (
+            check_finite(f"shift by {name}", strength)
+            * (trait - trait.mean())
+            / max(trait.std(), 1e-9)
+        )
     return np.exp(tilt - tilt.max())
 
 

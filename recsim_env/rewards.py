@@ -11,7 +11,7 @@ from torch import Tensor
 
 from recsim_env.outcome import Outcome
 from responders import Catalogue, InputError
-from responders.errors import near_matches
+from responders.errors import check_finite, near_matches
 
 Function = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Your own: from slate [B, S] int64, click [B, S] bool and probability [B, S] to reward [B]."""
@@ -65,10 +65,8 @@ def make_reward(
     parts = tuple(_named(name, catalogue, device, window, ensemble) for name in choice)
     several = Several(parts)
     if isinstance(choice, Mapping):
-        weights = list(choice.values())
-        if not all(isinstance(w, (int, float)) and np.isfinite(w) for w in weights):
-            raise InputError(f"weights of rewards must be finite numbers, not {weights}")
-        return Weighted(several, torch.tensor(weights, device=device)), None
+        weights = [check_finite(f"weight of {name}", w) for name, w in choice.items()]
+        return Weighted(several, torch.tensor(weights, dtype=torch.float32, device=device)), None
     return several, len(several.parts)
 
 
@@ -92,7 +90,14 @@ class Own:
 
     def __call__(self, outcome: Outcome) -> Tensor:
         """Return the reward [B]."""
-        return self.function(outcome.slate, outcome.click, outcome.probability)
+        found = self.function(outcome.slate, outcome.click, outcome.probability)
+        if not isinstance(found, Tensor) or found.shape != outcome.slate.shape[:1]:
+            got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise InputError(
+                f"the reward function returned {got}, not a tensor of one number for each of "
+                f"{len(outcome.slate)} users"
+            )
+        return found.float()
 
 
 @dataclass(frozen=True)
@@ -181,7 +186,7 @@ def _named(
     window: float | None,
     ensemble: bool,
 ) -> Named:
-    if name not in REWARDS:
+    if not isinstance(name, str) or name not in REWARDS:
         raise InputError(f"reward {name!r} is unknown; {near_matches(str(name), REWARDS)}")
     table: np.ndarray = np.zeros(0)
     if name.endswith("revenue"):

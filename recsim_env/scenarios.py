@@ -193,14 +193,16 @@ def make_actions(
     known = ("slate", "scores", "proto", "arm")
     if name not in known:
         raise InputError(f"action {name!r} is unknown; {near_matches(str(name), known)}")
-    if isinstance(retrieval, str) and retrieval not in ("popular", "random"):
-        near = near_matches(retrieval, ("popular", "random"))
+    if not callable(retrieval) and retrieval not in ("popular", "random"):
+        near = near_matches(str(retrieval), ("popular", "random"))
         raise InputError(f"retrieval {retrieval!r} is unknown; {near}")
     if name == "proto":
         if candidates is not None:
             raise InputError("a proto-item is compared with the whole catalogue: no candidates")
         return ProtoActions(world, item_vectors(world, vector))
     retrieve = None if isinstance(retrieval, str) else retrieval
+    if retrieve is not None and candidates is not None:
+        raise InputError("a retrieval function decides how many candidates there are: leave it out")
     if retrieval == "random":
         if candidates is None:
             raise InputError("random candidates need their number: candidates=…")
@@ -248,16 +250,22 @@ def make_vector_env(
         paged: choose slates item by item; None = as the scenario does.
         autoreset_mode: see `recsim_env.vector.WorldVectorEnv`.
         render_mode: None, "ansi" or "rgb_array".
-        max_episode_steps: another name of `horizon`, which Gymnasium uses.
+        max_episode_steps: another name of `horizon`, which Gymnasium uses for vector environments;
+            `gym.make` keeps it to itself and wraps a TimeLimit instead.
         users: not read; it stands in `env.spec` to say that embedded users are synthetic.
         world: further arguments of `make_world`: responder, reward, horizon, …
     """
+    if "seed" in world:
+        raise InputError("a seed goes to reset(seed=…), not to the making of the environment")
+    if not isinstance(paged, bool | None):
+        raise InputError(f"paged is True, False or None, not {paged!r}")
     if max_episode_steps is not None:
         world.setdefault("horizon", max_episode_steps)
     core = make_world(scenario, num_users=num_envs, **world)
     parts = find_scenario(scenario)
     if parts.paged if paged is None else paged:
-        if candidates is not None or observe != "history" or action not in ("slate", "proto"):
+        plain = candidates is None and retrieval == "popular" and observe == "history"
+        if not plain or action not in ("slate", "proto"):
             raise InputError(
                 "paged environments choose among all items (or action='proto') and observe the "
                 "history: leave out candidates, or give paged=False"

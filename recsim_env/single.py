@@ -51,9 +51,7 @@ class RecSimEnv(gymnasium.Env):
         Raises:
             InputError: a bad action, or the episode has ended.
         """
-        observation, reward, terminated, truncated, infos = self.vector.step(
-            np.asarray(action)[None]
-        )
+        observation, reward, terminated, truncated, infos = self.vector.step([action])
         return (
             _first(observation),
             float(reward[0]) if reward.ndim == 1 else reward[0],

@@ -20,6 +20,7 @@ from recsim_env.rendering import render_ansi, render_rgb
 from recsim_env.streams import check_seed
 from recsim_env.world import World
 from responders import InputError
+from responders.errors import near_matches
 
 StepReturn = tuple[Any, NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]
 
@@ -48,6 +49,10 @@ class WorldVectorEnv(VectorEnv):
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         render_mode: str | None = None,
     ) -> None:
+        modes = {mode.value: mode for mode in AutoresetMode}
+        if not isinstance(autoreset_mode, AutoresetMode) and autoreset_mode not in modes:
+            near = near_matches(str(autoreset_mode), modes)
+            raise InputError(f"autoreset_mode {autoreset_mode!r} is unknown; {near}")
         self.autoreset_mode = AutoresetMode(autoreset_mode)  # as Gymnasium's own; TorchRL reads it
         self.metadata = {
             "render_modes": ["ansi", "rgb_array"],
@@ -90,9 +95,9 @@ class WorldVectorEnv(VectorEnv):
 
     def _facts(self) -> dict[str, np.ndarray]:
         """Return infos that hold at any time."""
-        facts = {"user": self.world.context.cpu().numpy()}
+        facts = {"user": self.world.context.cpu().numpy().copy()}
         if self.world.member is not None:
-            facts["member"] = self.world.member.cpu().numpy()
+            facts["member"] = self.world.member.cpu().numpy().copy()
         return facts
 
     def reset(
@@ -292,7 +297,7 @@ class RecSimVectorEnv(WorldVectorEnv):
             raise InputError("continuous actions have no mask")
         mask = self.actions.mask()
         valid = np.ones(n, dtype=bool) if mask is None else mask.cpu().numpy()
-        return np.tile(valid, (self.num_envs, 1))
+        return np.broadcast_to(valid, (self.num_envs, n)).copy()
 
 
 def outcome_info(world: World, outcome: Outcome) -> dict[str, np.ndarray]:

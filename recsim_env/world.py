@@ -6,6 +6,7 @@ no waiting for the device in a step.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -90,6 +91,9 @@ class World:
     ) -> None:
         for name, value in (("num_users", num_users), ("horizon", horizon), ("history", history)):
             check_whole(name, value, 1)
+        check_whole("first_user", first_user, 0)
+        if not isinstance(one_member, bool):
+            raise InputError(f"one_member is True or False, not {one_member!r}")
         if one_member and not isinstance(responder, Ensemble):
             raise InputError("one_member needs an ensemble: give several responders")
         self.device = pick_device(device)
@@ -103,7 +107,10 @@ class World:
         self._slates: Tensor  # [B, H, S] int32, the history
         self._clicks: Tensor  # [B, H, S] bool
         self._counts_rows = self.device.type == "cpu"  # on a GPU to count them would be to wait
-        self.responder = responder.to(self.device).eval()
+        home = next(iter(responder.state_dict().values()), torch.empty(0)).device
+        if home.type != self.device.type:  # the given one stays where it is
+            responder = copy.deepcopy(responder).to(self.device)
+        self.responder = responder.eval()
         self.contexts, self.catalogue = contexts, contexts.catalogue
         self.num_users, self.horizon, self.history = num_users, horizon, history
         self.n_items, self.n_positions = len(self.catalogue), responder.shape.n_positions
@@ -140,7 +147,7 @@ class World:
         """What was clicked of it, [B, H, S] bool; a copy."""
         return self._clicks.clone()
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def reset(self, mask: Tensor | None = None, seed: int | None = None) -> None:
         """Start new episodes: each user draws a context from its own stream.
 
@@ -202,7 +209,7 @@ class World:
             self.state = put_rows(self.state, mask, state)
         self.member = self.state[MEMBER] if self._one_member else None
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def step(self, slate: Tensor, mask: Tensor | None = None) -> Outcome:
         """Show each user a slate and move on.
 

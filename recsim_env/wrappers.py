@@ -79,7 +79,7 @@ class PenaliseDisagreement(gymnasium.Wrapper):
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Step with the penalty subtracted."""
         observation, reward, terminated, truncated, info = self.env.step(action)
-        penalty = self.weight * float(info["disagreement"].sum())
+        penalty = self.weight * float(np.sum(info.get("disagreement", 0.0)))
         return observation, reward - penalty, terminated, truncated, info  # type: ignore[operator]
 
 
@@ -93,6 +93,8 @@ class VectorPenaliseDisagreement(VectorWrapper):
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Step with the penalty subtracted."""
         observation, reward, terminated, truncated, info = self.env.step(actions)
+        if "disagreement" not in info:  # no page was complete, so nobody answered
+            return observation, reward, terminated, truncated, info
         penalty = self.weight * info["disagreement"].sum(1)
         penalty = penalty if reward.ndim == 1 else penalty[:, None]
         return observation, reward - penalty, terminated, truncated, info

@@ -13,7 +13,7 @@ def pick_device(device: torch.device | str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         picked = torch.device(device)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise InputError(f"device {device!r} is unknown: auto, cpu or cuda") from error
     if picked.type == "cuda" and not torch.cuda.is_available():
         raise InputError("device cuda is not available here: use cpu")

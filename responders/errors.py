@@ -2,6 +2,8 @@
 
 import difflib
 from collections.abc import Iterable
+from math import isfinite
+from numbers import Real
 from typing import SupportsIndex
 
 
@@ -24,3 +26,10 @@ def check_whole(name: str, value: object, least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, SupportsIndex) or int(value) < least:
         raise InputError(f"{name} must be a whole number of at least {least}, not {value!r}")
     return int(value)
+
+
+def check_finite(name: str, value: object) -> float:
+    """Return `value` as a float, or raise `InputError` unless it is a finite number."""
+    if not isinstance(value, Real) or not isfinite(value):
+        raise InputError(f"{name} must be a finite number, not {value!r}")
+    return float(value)

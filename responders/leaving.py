@@ -10,7 +10,7 @@ from scipy.stats import chi2
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from responders.errors import InputError
+from responders.errors import InputError, check_finite
 from responders.log import SessionLog
 
 _STREAKS = 21
@@ -33,7 +33,7 @@ class Hazard:
         weights: of the session so far; zeros where the streak tells it all.
 
     Raises:
-        InputError: a chance is outside [0, 1].
+        InputError: a chance is outside [0, 1], or weights are not three finite numbers.
     """
 
     by_streak: tuple[float, ...]
@@ -43,10 +43,16 @@ class Hazard:
     def __post_init__(self) -> None:
         if not self.by_streak or not all(0 <= p <= 1 for p in self.by_streak):
             raise InputError(f"by_streak must be chances between 0 and 1, not {self.by_streak}")
+        if len(self.weights) != 3:
+            raise InputError(f"weights of a hazard are three numbers, not {self.weights}")
+        for weight in self.weights:
+            check_finite("a weight of the hazard", weight)
 
     def tables(self, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor | None]:
         """Return `by_streak` [K] and `weights` [3] (None where they are zero) as tensors."""
-        weights = torch.tensor(self.weights, device=device) if any(self.weights) else None
+        weights = None
+        if any(self.weights):
+            weights = torch.tensor(self.weights, dtype=torch.float32, device=device)
         return torch.tensor(self.by_streak, dtype=torch.float32, device=device), weights
 
 

@@ -154,7 +154,7 @@ class RANCM(NeuralResponder):
             total = total + torch.where(alive.unsqueeze(1), p[:, :s], 0.0)
             pick = (p[:, :s].cumsum(1) <= numbers[:, t : t + 1]).sum(1)  # s = Halt
             alive = alive & (pick < s) & left.any(1)
-            if not alive.any():
+            if all_ended(alive):
                 break
             pick = pick.clamp(max=s - 1)
             hidden = torch.where(
@@ -228,3 +228,8 @@ class RANCM(NeuralResponder):
 def gather_item(item: Tensor, pick: Tensor) -> Tensor:
     """Return the vectors [B, d] of the positions `pick` [B] of items [B, S, d]."""
     return item.gather(1, pick.view(-1, 1, 1).expand(-1, 1, item.shape[-1])).squeeze(1)
+
+
+def all_ended(alive: Tensor) -> bool:
+    """Return whether no walk [B] bool goes on; on a GPU never, for looking would wait."""
+    return alive.device.type == "cpu" and not bool(alive.any())

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from responders.errors import InputError
+from responders.errors import InputError, check_finite
 from responders.log import SessionLog
 
 _BINS = (0, 1, 2, 4, 8)
@@ -48,6 +48,11 @@ class Returns:
             raise InputError(f"chances to come back must lie between 0 and 1, not {self.chance}")
         if len({len(row) for row in self.gap}) != 1 or len(self.gap[0]) < 2:
             raise InputError("gap must have the same number of quantiles, two or more, in each bin")
+        if not check_finite("window", self.window) > 0:
+            raise InputError(f"window must be more than 0 seconds, not {self.window}")
+        for row in self.gap:
+            if not (row[0] >= 0 and row[-1] <= self.window and list(row) == sorted(row)):
+                raise InputError("gaps must ascend within 0 and the window")
 
     @staticmethod
     def rule(chance: tuple[float, ...] = (0.3, 0.5, 0.65, 0.75, 0.8), days: float = 1.0) -> Returns:
@@ -55,6 +60,8 @@ class Returns:
 
         Gaps are exponential with a mean of `days`, cut at a week.
         """
+        if not check_finite("days", days) > 0:
+            raise InputError(f"days must be more than 0, not {days}")
         share = np.linspace(0, 1, _QUANTILES)
         gap = np.minimum(-np.log1p(-share * (1 - np.exp(-7 / days))) * days, 7.0) * _DAY
         row = tuple(float(g) for g in gap)

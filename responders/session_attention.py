@@ -278,7 +278,7 @@ class SessionTransformer(SessionAttention):
         assert after is not None
         n = after.shape[0]
         # [B, S + 1] which click was the last above; probabilities where those are fed
-        latest = F.one_hot(torch.full_like(slate[:, 0], n)).to(items.dtype)
+        latest = F.one_hot(torch.full_like(slate[:, 0], n), n + 1).to(items.dtype)
         for s in range(slate.shape[1]):
             one, filled = slice(s, s + 1), (slate[:, s] >= 0).unsqueeze(1)
             x = self._enter(state["base"], items[:, one], places[:, one], above.unsqueeze(1))

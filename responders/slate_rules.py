@@ -32,12 +32,13 @@ class SlateRules:
         """Return the rules that the catalogue's attributes state.
 
         `layer` (1, 2, …): the S positions are split evenly among the layers, top to bottom, as in
-        RL4RS. `special`: at most one in a slate.
+        RL4RS; an item of layer 0 (unknown, a new one) may stand nowhere. `special`: at most one in
+        a slate.
         """
         layer, special = catalogue.attributes.get("layer"), catalogue.attributes.get("special")
         allowed = None
         if layer is not None:
-            layers = np.unique(layer)
+            layers = np.unique(layer[layer > 0])
             of_position = layers[np.arange(n_positions) * len(layers) // n_positions]
             allowed = torch.from_numpy(of_position[:, None] == layer[None])
         flags = None if special is None else torch.from_numpy(np.array(special, dtype=bool))

@@ -170,7 +170,11 @@ class ClickGRU(NeuralResponder):
         n = after.shape[0]
         # Where no click is fed, what is fed on in its place says which click was probably the last.
         sure = feed == "click"
-        last = torch.full_like(rows[:, 0], n) if sure else F.one_hot(torch.full_like(rows[:, 0], n))
+        last = (
+            torch.full_like(rows[:, 0], n)
+            if sure
+            else F.one_hot(torch.full_like(rows[:, 0], n), n + 1)
+        )
         if offset is not None:
             bias = bias + offset.squeeze(1)
         for s in range(slate.shape[1]):

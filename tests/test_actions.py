@@ -219,7 +219,7 @@ BAD = [
     ({"shift": 3}, "shift must name traits"),
     ({"reward": 3}, "reward 3 names nothing"),
     ({"reward": ["clicks", "nove"]}, "reward 'nove' is unknown; did you mean novelty"),
-    ({"reward": {"clicks": float("nan")}}, "weights of rewards must be finite"),
+    ({"reward": {"clicks": float("nan")}}, "weight of clicks must be a finite number"),
     ({"population": 3}, "population must be held_out, cold or a log, not 3"),
     ({"catalogue": 3}, "catalogue must be a Catalogue"),
     ({"leaving": 0.3}, "leaving is True, False or a Hazard"),
@@ -227,6 +227,19 @@ BAD = [
     ({"responder": 3}, "a responder is a folder, or several"),
     ({"one_member": True}, "one_member needs an ensemble"),
     ({"device": "gpu"}, "device 'gpu' is unknown: auto, cpu or cuda"),
+    ({"device": None}, "device None is unknown"),
+    ({"seed": 3}, r"a seed goes to reset\(seed=…\)"),
+    ({"autoreset_mode": "same"}, "autoreset_mode 'same' is unknown; did you mean SameStep"),
+    ({"warm_start": 1.0}, "warm_start is 1.0"),
+    ({"retrieval": 5}, "retrieval 5 is unknown"),
+    ({"retrieval": lambda world, mask: None}, "candidates must be a tensor"),
+    ({"retrieval": lambda world, mask: None, "candidates": 5}, "decides how many"),
+    ({"reward": [["clicks"]]}, "is unknown"),
+    ({"shift": {3: 1.0}}, "shift by 3 is unknown"),
+    ({"observe": 5}, "observe 5 is unknown"),
+    ({"first_user": 1.5}, "first_user must be a whole number"),
+    ({"paged": "x"}, "paged is True, False or None"),
+    ({"one_member": 5}, "one_member is True or False"),
 ]
 
 
@@ -241,8 +254,9 @@ def test_layers_and_vectors_are_looked_after() -> None:
     for name in ("arm", "scores"):
         with pytest.raises(InputError, match="layer"):
             make_actions(name, pages, 20)
-    with pytest.raises(InputError, match="paged environments"):
-        make_vector_env(2, "rl4rs", observe="flat")
+    for options in ({"observe": "flat"}, {"retrieval": "random"}):
+        with pytest.raises(InputError, match="paged environments"):
+            make_vector_env(2, "rl4rs", **options)
     world = make_world("contentwise", num_users=2)
     from dataclasses import replace
 
@@ -259,7 +273,11 @@ def test_a_state_that_grows_is_no_observation() -> None:
     world = make_world("contentwise", num_users=2)
     flat = StateObservation(world)
     assert flat(world).shape == (2, flat.space.shape[0])
-    world.responder = random_responder("session_transformer")
+    world.responder, kept = random_responder("pbm"), world.state
+    world.state = {}
+    with pytest.raises(InputError, match="remembers nothing"):
+        StateObservation(world)
+    world.responder, world.state = random_responder("session_transformer"), kept
     world.state = world.responder.start(torch.zeros(2, 2))
     world.n_positions = 4
     with pytest.raises(InputError, match="grows with the session"):

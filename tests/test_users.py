@@ -87,6 +87,11 @@ def test_a_rule_makes_users_leave(trained: Path) -> None:
         world.reset(outcome.left)
     with pytest.raises(InputError, match="chances between 0 and 1"):
         Hazard((0.1, 1.5))
+    whole = make_world("any", responder=trained, leaving=Hazard((0.1,), weights=(0, 0, 1)))
+    whole.step(random_slates(whole))
+    for weights in ((0.0, 1.0), (0.0, 1.0, np.nan)):
+        with pytest.raises(InputError, match=r"of (a|the) hazard"):
+            Hazard((0.1,), weights=weights)  # type: ignore[arg-type]
 
 
 # Coming back.
@@ -127,6 +132,24 @@ def test_returns_are_learned_by_the_clicks_of_the_visit() -> None:
     assert fit_returns(alone, np.arange(alone.n_sessions)) is None
     again = Returns.from_json(returns.to_json())
     assert again == returns
+
+
+@pytest.mark.parametrize(
+    ("tables", "message"),
+    [
+        ((0.0, (0,), (0.5,), ((0.0, 0.0),)), "window must be more than 0"),
+        ((9.0, (0,), (0.5,), ((0.0, 10.0),)), "gaps must ascend within 0 and the window"),
+        ((9.0, (0,), (0.5,), ((3.0, 1.0),)), "gaps must ascend"),
+        ((9.0, (1,), (0.5,), ((0.0, 1.0),)), "ascending from 0"),
+        ((9.0, (0,), (1.5,), ((0.0, 1.0),)), "chances to come back"),
+        ((9.0, (0, 2), (0.5, 0.5), ((0.0, 1.0), (0.0, 1.0, 2.0))), "same number of quantiles"),
+    ],
+)
+def test_tables_of_returns_must_fit(tables: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Returns(*tables)
+    with pytest.raises(InputError, match="days must be more than 0"):
+        Returns.rule(days=0)
 
 
 def test_draws_follow_the_tables() -> None:
@@ -341,6 +364,24 @@ def test_new_items_are_answered_by_their_features(small_log: SessionLog, tmp_pat
         make_world("any", responder=users, catalogue=Catalogue(np.arange(3)))
 
 
+def test_new_items_do_not_move_the_layers_of_the_others() -> None:
+    users = open_responder(Path(__file__).parents[1] / "recsim_env/assets/rl4rs")
+    old = users.contexts.catalogue
+    plain = make_world("rl4rs", responder=users).rules.allowed
+    unknown = make_world("rl4rs", responder=users, catalogue=old.extended([10**6])).rules.allowed
+    assert plain is not None
+    assert unknown is not None
+    assert torch.equal(unknown[:, :-1], plain)
+    assert not unknown[:, -1].any()
+    more = old.extended([10**6])
+    layer = more.attributes["layer"].copy()
+    layer[-1] = 3
+    known = replace(more, attributes=more.attributes | {"layer": layer})
+    allowed = make_world("rl4rs", responder=users, catalogue=known).rules.allowed
+    assert allowed is not None
+    assert allowed[:, -1].tolist() == [False] * 6 + [True] * 3
+
+
 def test_true_users_know_their_own_items_alone(small_log_path: Path) -> None:
     users = open_responder(small_log_path)
     old = users.contexts.catalogue
@@ -400,6 +441,43 @@ def test_objectives_are_what_they_say() -> None:
         assert float(outcome.reward[user, 1]) == pytest.approx(bits[slate[user].numpy()].mean())
     assert float(outcome.reward[2, 0]) == 0
     torch.testing.assert_close(outcome.reward[:, 2], outcome.probability.sum(1))
+
+
+def test_rewards_can_be_weighted_by_whole_numbers_and_differentiated() -> None:
+    world = make_world("contentwise", num_users=4, reward={"clicks": 1, "diversity": np.int64(2)})
+    outcome = world.step(random_slates(world))
+    policy = torch.ones(4, requires_grad=True)
+    (policy * outcome.reward).sum().backward()  # as policy gradients do
+    assert torch.equal(policy.grad, outcome.reward)  # type: ignore[arg-type]
+    outcome.click[:] = True  # the caller's
+
+
+@pytest.mark.parametrize(
+    "function", [lambda s, c, p: c.sum(), lambda s, c, p: c, lambda s, c, p: 1.0]
+)
+def test_functions_must_return_one_number_a_user(function: Any) -> None:
+    world = make_world("contentwise", num_users=4, reward=function)
+    with pytest.raises(InputError, match="one number for each of 4 users"):
+        world.step(random_slates(world))
+
+
+def test_infos_are_the_callers(trained: Path) -> None:
+    envs = make_vector_env(3, responder=[trained, trained], one_member=True)
+    _, info = envs.reset(seed=0)
+    user, member = envs.world.context.clone(), envs.world.member.clone()
+    for name in ("user", "member"):
+        info[name][:] = -7
+    assert torch.equal(envs.world.context, user)
+    assert torch.equal(envs.world.member, member)
+
+
+def test_pages_can_be_penalised() -> None:
+    asset = str(Path(__file__).parents[1] / "recsim_env/assets/rl4rs")
+    envs = gym.make_vec("RecSim-RL4RS-v0", num_envs=2, responder=[asset, asset])
+    wrapped = VectorPenaliseDisagreement(envs)
+    wrapped.reset(seed=0)
+    for _ in range(10):
+        wrapped.step(wrapped.action_space.sample())
 
 
 def test_what_cannot_be_rewarded_is_told(trained: Path, small_log: SessionLog) -> None:

@@ -29,8 +29,12 @@ _COST = {"row": 90, "block": 2, "batch": 2}
 """What a sampled negative costs in items of the full loss: by row the gather and the addition of
 its vector, where vectors are shared the drawing alone. See benchmarks/kernels.md."""
 
+_WIDEST = 2048
+"""Bytes of a vector beyond which no tile of them fits on a GPU's chip."""
+
 Implementation = Literal["auto", "triton", "chunked"]
-"""`auto` takes Triton on a CUDA device and PyTorch in chunks elsewhere and for float64."""
+"""`auto` takes Triton on a CUDA device; PyTorch in chunks elsewhere, for float64, and for vectors
+of more than 512 numbers in float32 (1,024 in half precision)."""
 
 
 @torch.compiler.disable  # it picks tiles by size; what stands around it can be compiled
@@ -113,6 +117,11 @@ def linear_cross_entropy(
     if by == "triton":
         each = _triton(hidden, items, bias, kept, softcap, sampling, deterministic)
         return _reduced(each, counts, reduction, sampling is None)
+    if deterministic and sampling is not None and hidden.is_cuda:
+        raise InputError(
+            "in plain PyTorch on a GPU, additions over negatives come in any order: deterministic "
+            "needs Triton (float32 or half precision), the full catalogue, or the CPU"
+        )
     n = max(int(counts.sum()), 1)
     scale = 1 / n if reduction == "mean" else 1.0
     summed = reduction != "none" and (whole or sampling is None)
@@ -152,6 +161,8 @@ def choose_negatives(n_items: int, share: str = "row") -> tuple[int | None, str]
 def implementation_for(hidden: Tensor) -> str:
     """Return what `auto` runs for tensors like `hidden`: triton or chunked."""
     if not hidden.is_cuda or hidden.dtype == torch.float64:
+        return "chunked"
+    if hidden.shape[1] * hidden.element_size() > _WIDEST:
         return "chunked"
     try:
         import triton  # noqa: F401
