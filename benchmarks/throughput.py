@@ -23,6 +23,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
+import gymnasium
 import numpy as np
 import pandas as pd
 import torch
@@ -186,7 +187,40 @@ def measure_ppo(options: dict[str, Any], seconds: float) -> float:
     return steps / (time.perf_counter() - began)
 
 
-def _ppo_table(seconds: float) -> None:
+def measure_one_user(seconds: float) -> tuple[float, float]:
+    """Return steps per second of the bare responder and of `gym.make`, both with one user."""
+    env = gymnasium.make("RecSim-ContentWise-v0")
+    world = env.unwrapped.vector.world  # type: ignore[attr-defined]
+    slate = np.arange(world.n_positions)
+    shown, uniform = torch.from_numpy(slate[None]), torch.rand(1, len(slate))
+    env.reset(seed=0)
+
+    @torch.no_grad()
+    def respond() -> None:
+        world.responder.respond(world.state, shown, uniform=uniform)
+
+    def step() -> None:
+        *_, terminated, truncated, _ = env.step(slate)
+        if terminated or truncated:
+            env.reset()
+
+    times: list[list[float]] = [[], []]
+    ends = time.perf_counter() + seconds
+    while time.perf_counter() < ends:
+        for run, taken in zip((respond, step), times, strict=True):
+            began = time.perf_counter()
+            run()
+            taken.append(time.perf_counter() - began)
+    bare, whole = (1 / float(np.median(taken[10:])) for taken in times)
+    return bare, whole
+
+
+def _users_of_it(seconds: float) -> None:
+    bare, whole = measure_one_user(seconds)
+    console().print(
+        f"one user through gym.make: {whole:,.0f} steps/s, {whole / bare:.0%} of the bare "
+        f"responder's {bare:,.0f}"
+    )
     rows = [[name, measure_ppo(o, seconds)] for name, o in PPO_ACTIONS.items()]
     show_table(
         "Stable-Baselines3's PPO end to end, 1,024 users",
@@ -242,7 +276,7 @@ def main(
     )
     if quick:
         return
-    _ppo_table(seconds)
+    _users_of_it(seconds)
     out.mkdir(parents=True, exist_ok=True)
     table.to_csv(out / "throughput.csv", index=False)
     _plot(table, out / "throughput.png")

@@ -228,6 +228,22 @@ def _check_number(world: World, n_candidates: object) -> None:
         raise InputError(f"candidates must be 1 to {world.n_items}, not {n_candidates!r}")
 
 
+def given_candidates(world: World, items: object) -> Tensor:
+    """Return candidates [S, C]: the catalogue indices `items` [C] at every position.
+
+    Raises:
+        InputError: they are not different items of the catalogue.
+    """
+    array = np.asarray(items)
+    fits = array.ndim == 1 and array.dtype.kind in "iu" and len(array)
+    if not fits or array.min() < 0 or array.max() >= world.n_items:
+        raise InputError(f"candidates must be items 0 to {world.n_items - 1}, not {items!r}")
+    if len(np.unique(array)) < len(array):
+        raise InputError("an item is given twice among the candidates")
+    row = torch.from_numpy(array.astype(np.int64)).to(world.device)
+    return row.expand(world.n_positions, -1)
+
+
 def popular_candidates(world: World, n_candidates: int) -> Tensor:
     """Return candidates [S, C]: at each position the most clicked items allowed there.
 

@@ -18,7 +18,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from gymnasium.vector import AutoresetMode
+from torch import Tensor
 
 from recsim_env.actions import (
     Actions,
@@ -28,6 +30,7 @@ from recsim_env.actions import (
     RandomCandidates,
     Retrieve,
     SlateActions,
+    given_candidates,
     item_arms,
     popular_candidates,
 )
@@ -173,7 +176,7 @@ def make_world(
 def make_actions(
     name: str,
     world: World,
-    candidates: int | None = None,
+    candidates: int | Sequence[int] | None = None,
     retrieval: str | Retrieve = "popular",
     vector: int | None = None,
 ) -> Actions:
@@ -182,7 +185,7 @@ def make_actions(
     Args:
         name: `slate`, `scores`, `proto` or `arm`, see `recsim_env.actions` and `.continuous`.
         world: of the users.
-        candidates: C items to choose from instead of the whole catalogue.
+        candidates: choose among C items instead of the whole catalogue: their number, or the items.
         retrieval: which: the most clicked (`popular`), `random` ones at every step, or a function
             of your own, see `recsim_env.actions.Retrieve`.
         vector: see `Scenario`.
@@ -204,7 +207,7 @@ def make_actions(
     if retrieve is not None and candidates is not None:
         raise InputError("a retrieval function decides how many candidates there are: leave it out")
     if retrieval == "random":
-        if candidates is None:
+        if not isinstance(candidates, int):
             raise InputError("random candidates need their number: candidates=…")
         retrieve = RandomCandidates(world, candidates)
     if retrieve is not None:
@@ -215,12 +218,17 @@ def make_actions(
         if name == "slate":
             return SlateActions(world)
         return ScoreActions(world) if name == "scores" else ArmActions(item_arms(world))
-    popular = popular_candidates(world, candidates)
+    if isinstance(candidates, Sequence | np.ndarray | Tensor):
+        fixed = given_candidates(world, candidates)
+    else:
+        fixed = popular_candidates(world, candidates)
     if name == "slate":
-        return CandidateActions(popular)
-    if name == "scores":
-        return ScoreActions(world, popular[0])
-    return ArmActions(item_arms(world, popular[0]))
+        return CandidateActions(fixed)
+    return (
+        ScoreActions(world, fixed[0])
+        if name == "scores"
+        else ArmActions(item_arms(world, fixed[0]))
+    )
 
 
 def make_vector_env(
@@ -229,7 +237,7 @@ def make_vector_env(
     *,
     observe: str = "history",
     action: str = "slate",
-    candidates: int | None = None,
+    candidates: int | Sequence[int] | None = None,
     retrieval: str | Retrieve = "popular",
     paged: bool | None = None,
     autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
@@ -245,7 +253,7 @@ def make_vector_env(
         scenario: see `make_world`.
         observe: `history` (Dict), `flat` or `state` (Box), see `recsim_env.observations`.
         action: `slate`, `scores`, `proto` or `arm`, see `make_actions`.
-        candidates: offer so many items instead of the whole catalogue.
+        candidates: offer so many items, or these, instead of the whole catalogue.
         retrieval: which ones, see `make_actions`.
         paged: choose slates item by item; None = as the scenario does.
         autoreset_mode: see `recsim_env.vector.WorldVectorEnv`.

@@ -143,6 +143,18 @@ def test_offered_candidates_are_what_is_shown() -> None:
         np.testing.assert_array_equal(info["slate"][there], offered[there, :10])
 
 
+def test_candidates_can_be_given() -> None:
+    items = [5, 900, 31, *range(100, 110)]
+    envs = make_vector_env(2, "contentwise", candidates=items)
+    envs.reset(seed=0)
+    *_, info = envs.step(np.tile(np.arange(10), (2, 1)))
+    assert info["slate"][0].tolist() == items[:10]
+    assert make_vector_env(2, "contentwise", action="arm", candidates=items).action_masks().all()
+    for bad, message in (([1, 1000], "items 0 to 999"), ([1, 1], "twice"), ([], "items 0 to")):
+        with pytest.raises(InputError, match=message):
+            make_vector_env(2, "contentwise", candidates=bad)
+
+
 def test_a_retrieval_policy_of_your_own() -> None:
     def unseen(world: Any, mask: Any) -> torch.Tensor:
         score = torch.rand(world.num_users, world.n_items)
