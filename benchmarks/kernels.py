@@ -26,7 +26,7 @@ import typer
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.memory import memory, peak_memory
+from benchmarks.memory import forget_peak, memory, peak_memory
 from benchmarks.report import console, show_table
 from responders.kernels import linear_cross_entropy
 from responders.kernels.loss import implementation_for
@@ -207,7 +207,7 @@ def measure(name: str, case: Case, device: str, dtype: str, repeats: int) -> dic
     """Time one way in this process; NaN where memory runs out."""
     kind = getattr(torch, dtype)
     h = torch.randn(case.positions, case.size, device=device, dtype=kind).requires_grad_()
-    c = (torch.randn(case.items, case.size, device=device, dtype=kind) / 16).requires_grad_()
+    c = torch.randn(case.items, case.size, device=device, dtype=kind).div_(16).requires_grad_()
     y = torch.randint(case.items, (case.positions,), device=device)
     small = replace(case, positions=64, items=128, negatives=16)
     WAYS[name](h[:64], c[:128], y[:64] % 128, small).backward()  # loads and compiles
@@ -216,6 +216,7 @@ def measure(name: str, case: Case, device: str, dtype: str, repeats: int) -> dic
     if cuda:
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
+    forget_peak()
     before = torch.cuda.memory_allocated() if cuda else 1024 * memory()
     seconds = []
     try:
@@ -339,7 +340,8 @@ def _plot(table: pd.DataFrame, path: Path, where: str) -> None:
                 axes.plot(each[column], each[metric], style, marker="o", label=way)
             axes.set(xscale="log", yscale="log", xlabel=label, ylabel=text)
             axes.grid(alpha=0.3)
-    panels[0, 0].legend(fontsize=8)
+    lines, names = panels[0, 0].get_legend_handles_labels()
+    figure.legend(lines, names, loc="outside lower center", ncols=4)
     figure.suptitle(f"cross-entropy over a catalogue – {where}")
     figure.savefig(path, dpi=120)
 

@@ -29,7 +29,7 @@ import pandas as pd
 import torch
 import typer
 
-from benchmarks.memory import memory, peak_memory
+from benchmarks.memory import forget_peak, memory, peak_memory
 from benchmarks.report import console, show_table
 from benchmarks.simulators import DISTRIBUTIONS, PEERS, measure_all
 from recsim_env.vector import RecSimVectorEnv
@@ -111,6 +111,7 @@ def make_world(setting: Setting, device: str) -> World:
 def measure(setting: Setting, seconds: float, device: str) -> Speed:
     """Time the three layers in alternating rounds for about `seconds` in all."""
     cuda = device != "cpu"
+    forget_peak()
     before = torch.cuda.memory_allocated() if cuda else 1024 * memory()
     world = make_world(setting, device)
     env = RecSimVectorEnv(world)
