@@ -298,17 +298,17 @@ def _others(peers: dict[str, str], seconds: float, table: pd.DataFrame, out: Pat
     wanted = {DISTRIBUTIONS[name] for name in peers}
     found = [row for row in measure_all(peers, seconds) if DISTRIBUTIONS[row["peer"]] in wanted]
     same = asdict(Setting())
-    others = [k for k in same if k != "users"]
-    ours = table[(table[others] == pd.Series(same)[others]).all(axis=1)]
+    shape = ["positions", "items"]
+    ours = table[(table[shape] == pd.Series(same)[shape]).all(axis=1)]
     rows = [
         {
             "simulator": "recsim-env",
             "version": version("recsim-env"),
-            "setting": f"SessionGRU, {users:,} users, slate 10 of 1,000, Gymnasium",
+            "setting": f"{name}, {users:,} users, slate 10 of 1,000, Gymnasium",
             "steps_per_second": rate,
             "reason": None,
         }
-        for users, rate in zip(ours.users, ours.environment, strict=True)
+        for name, users, rate in zip(ours.responder, ours.users, ours.environment, strict=True)
     ]
     rows += [{**row, "simulator": row["peer"]} for row in found]
     rows.sort(key=lambda row: -(row["steps_per_second"] or 0))
