@@ -146,8 +146,9 @@ def _run(
     height = sampling.rows or max(len(hidden), 1)
     k, d = sampling.n_negatives, hidden.shape[1]
     # A tile holds whole groups while they are small, and a part of one group when they are not.
-    groups = max(1, _TILE // max(k * max(d, height), 1))
-    part = height if groups > 1 else max(1, min(height, _TILE // max(k, 1)))
+    tile = max(_TILE // 2, 1)  # some of them are there at a time: vectors, logits, probabilities
+    groups = max(1, tile // max(k * max(d, height), 1))
+    part = height if groups > 1 else max(1, min(height, tile // max(k, 1)))
     for first in range(0, len(hidden), height * groups):
         last = min(first + height * groups, len(hidden))
         for start in range(first, last, part if groups == 1 else height * groups):
