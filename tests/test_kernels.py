@@ -631,6 +631,33 @@ def test_the_full_kernels_read_any_strides() -> None:
     torch.testing.assert_close(loss, plain)
 
 
+@pytest.mark.parametrize("share", [None, *SHARES])
+@pytest.mark.parametrize("implementation", ["chunked", "triton"])
+def test_nothing_need_be_contiguous(share: str | None, implementation: str) -> None:
+    """Every input strided, and the upstream gradient too."""
+    wide, table, target = (t.detach().to(DEVICE) for t in inputs(40, 60, 14))
+    hidden = wide[::2, ::2].requires_grad_()
+    items, bias = table[::3, 1::2].requires_grad_(), torch.randn(40, device=DEVICE)[::2]
+    bias.requires_grad_()
+    target = (target % 20)[::2]
+    upstream = torch.rand(40, device=DEVICE)[::2]
+    options: dict[str, object] = {}
+    if share is not None:
+        options = {"share": share, "negatives": 9, "seed": 4}
+
+    def gradients(*given: Tensor) -> tuple[Tensor, ...]:
+        loss = linear_cross_entropy(
+            *given[:2], given[3], bias=given[2], reduction="none", implementation=implementation,
+            **options,
+        )  # type: ignore[arg-type]  # fmt: skip
+        return (loss, *torch.autograd.grad(loss, given[:3], upstream))
+
+    found = gradients(hidden, items, bias, target)
+    plain = [t.detach().contiguous().requires_grad_() for t in (hidden, items, bias)]
+    for one, two in zip(found, gradients(*plain, target.contiguous()), strict=True):
+        torch.testing.assert_close(one, two)
+
+
 def test_what_runs_is_told_and_never_swapped_silently(monkeypatch: pytest.MonkeyPatch) -> None:
     hidden, items, target = inputs(5, 6, 3)
     assert implementation_for(hidden) == "chunked"

@@ -101,6 +101,7 @@ def linear_cross_entropy(
     if torch.is_autocast_enabled(hidden.device.type):
         dtype = torch.get_autocast_dtype(hidden.device.type)
         hidden, items = hidden.to(dtype), items.to(dtype)
+    bias = None if bias is None else bias.contiguous()
     by = implementation_for(hidden) if implementation == "auto" else implementation
     sampling = None
     if negatives is not None:
