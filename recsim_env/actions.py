@@ -46,7 +46,7 @@ def check_actions(actions: object, space: spaces.Space, num_envs: int) -> np.nda
         assert isinstance(space, (spaces.MultiDiscrete, spaces.Discrete))
         low = np.array(0)
         high = np.array(space.n if isinstance(space, spaces.Discrete) else space.nvec) - 1
-    if array.size and not (array.min() >= low.max() and array.max() <= high.min()):
+    if array.size and not (array.min() >= low.max() and array.max() <= high.min()):  # the usual
         bad = ~((array >= low) & (array <= high))
         if bad.any():
             place = tuple(int(i) for i in np.argwhere(bad)[0])

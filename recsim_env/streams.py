@@ -23,6 +23,11 @@ def _mix(x: Tensor) -> Tensor:
     return _unsigned_shift(x, _LAST_SHIFT).bitwise_xor_(x)
 
 
+def _wrapped(x: int) -> int:
+    """Return `x` as a signed 64-bit integer, wrapped."""
+    return (x + (1 << 63)) % (1 << 64) - (1 << 63)
+
+
 def check_seed(seed: object) -> int:
     """Return `seed` as an int, or raise `InputError` unless it is a whole number ≥ 0."""
     return check_whole("seed", seed, 0)
@@ -46,8 +51,7 @@ class UserStreams:
     ) -> None:
         user = torch.arange(first_user, first_user + num_users, device=device)
         start = _mix(torch.tensor(check_seed(seed) % (1 << 62), device=device) + 1)
-        self._key = _mix(start + (user + 1) * _GOLDEN)
-        self._count = torch.zeros_like(self._key)
+        self._position = _mix(start + (user + 1) * _GOLDEN)
         self._steps = torch.arange(1, 4097, device=device) * _GOLDEN
 
     def uniform(self, n: int, mask: Tensor | None = None) -> Tensor:
@@ -57,15 +61,17 @@ class UserStreams:
             n: numbers per user, at most 4096.
             mask: [B] bool; the streams of other users do not advance (their numbers mean nothing).
         """
-        numbers = self._numbers(self._key + self._count * _GOLDEN, n)
-        self._count = self._count + (n if mask is None else n * mask)
+        numbers = self._numbers(self._position, n)
+        passed = _wrapped(n * _GOLDEN)
+        self._position = self._position + (passed if mask is None else passed * mask)
         return numbers
 
     def uniform_of(self, rows: Tensor, n: int) -> Tensor:
         """Return the next numbers [len(rows), n] of the users `rows` (int64, each once) alone."""
-        count = self._count[rows]
-        self._count = self._count.index_copy(0, rows, count + n)
-        return self._numbers(self._key[rows] + count * _GOLDEN, n)
+        position = self._position[rows]
+        passed = position + _wrapped(n * _GOLDEN)
+        self._position = self._position.index_copy(0, rows, passed)
+        return self._numbers(position, n)
 
     def _numbers(self, position: Tensor, n: int) -> Tensor:
         bits = _mix(position.unsqueeze(1) + self._steps[:n])

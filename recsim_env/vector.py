@@ -157,21 +157,21 @@ class WorldVectorEnv(VectorEnv):
                 f"user {int(np.argmax(over))} has ended its episode: call reset before step"
             )
         outcome, shown = self._advance(array)
-        objectives = self.world.n_objectives
-        reward = np.zeros(self.num_envs if objectives is None else (self.num_envs, objectives))
-        terminated, truncated = (np.zeros(self.num_envs, dtype=bool) for _ in range(2))
         infos: dict[str, np.ndarray] = {}
-        if outcome is not None:
+        if outcome is None:
+            objectives = self.world.n_objectives
+            reward = np.zeros(self.num_envs if objectives is None else (self.num_envs, objectives))
+            terminated, truncated = (np.zeros(self.num_envs, dtype=bool) for _ in range(2))
+        else:
             self._last = outcome
             reward = outcome.reward.double().cpu().numpy()
             terminated, truncated = outcome.left.cpu().numpy(), outcome.truncated.cpu().numpy()
             infos = outcome_info(self.world, outcome)
         if over.any():  # NEXT_STEP: this step only resets those who had ended
             self._restart(over)
-            shown = shown & ~over
-            terminated, truncated = terminated & shown, truncated & shown
-            for value in (reward, *infos.values()):
-                value[over] = 0
+            rows = np.flatnonzero(over)
+            for value in (shown, reward, terminated, truncated, *infos.values()):
+                value[rows] = 0
         ended = terminated | truncated
         extra: dict[str, Any] = {}
         if mode == AutoresetMode.SAME_STEP and ended.any():

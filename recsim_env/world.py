@@ -115,6 +115,7 @@ class World:
         self.num_users, self.horizon, self.history = num_users, horizon, history
         self.n_items, self.n_positions = len(self.catalogue), responder.shape.n_positions
         self.rules = SlateRules.of(self.catalogue, self.n_positions).to(self.device)
+        self._has_rules = self.rules.allowed is not None or self.rules.special is not None
         self.hazard, self.returns = hazard, returns
         self._hazard = (hazard or Hazard((0.0,))).tables(self.device)
         self._min_slates = 0 if hazard is None else hazard.min_slates
@@ -249,12 +250,9 @@ class World:
             returned, left = left & comes, left & ~comes
             gap = gap * returned
             state = self._new_visit(now, state, returned, gap)
-        if self.rules.allowed is None and self.rules.special is None:
-            invalid = torch.zeros_like(left)
-        else:
-            invalid = self.rules.broken(slate)
-            if self.rules.allowed is not None:
-                invalid = invalid | (duplicates > 0)
+        invalid = self.rules.broken(slate) if self._has_rules else torch.zeros_like(left)
+        if self.rules.allowed is not None:
+            invalid = invalid | (duplicates > 0)
         truncated = (now["step_number"] >= self.horizon) & ~left
         apart = answer.disagreement
         outcome = Outcome(
@@ -262,8 +260,10 @@ class World:
             chance, returned, gap, torch.zeros_like(answer.probability) if apart is None else apart,
         )  # fmt: skip
         reward = self.reward(outcome)
-        earns = ~invalid if reward.ndim == 1 else ~invalid.unsqueeze(1)
-        outcome = replace(outcome, reward=torch.where(earns, reward, 0.0))
+        if self._has_rules:
+            earns = ~invalid if reward.ndim == 1 else ~invalid.unsqueeze(1)
+            reward = torch.where(earns, reward, 0.0)
+        outcome = replace(outcome, reward=reward)
         self._set(now, state, mask)
         return outcome if mask is None else outcome.only(mask)
 
