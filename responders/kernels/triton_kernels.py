@@ -57,6 +57,28 @@ def _draw(seed_low, seed_high, group, k, n_items, accept, alias, WEIGHTED: tl.co
 
 
 @triton.jit
+def _vectors(table, place, row_stride, col_stride, d, there, wide, UPCAST: tl.constexpr):
+    """Return the vectors at `place` [n] of `table`, zeros outside `there` [n] and `wide` [SIZE]."""
+    vectors = tl.load(
+        table + place[:, None] * row_stride + d[None, :] * col_stride,
+        mask=there[:, None] & wide[None, :],
+        other=0.0,
+    )
+    if UPCAST:
+        vectors = vectors.to(tl.float32)
+    return vectors
+
+
+@triton.jit
+def _log_kq(log_q, item, drawn, log_k, uniform_log_q, WEIGHTED: tl.constexpr):
+    """Return log(K · q) of items [n], what the logQ correction subtracts."""
+    value = tl.zeros(item.shape, tl.float32) + uniform_log_q
+    if WEIGHTED:
+        value = tl.load(log_q + item, mask=drawn, other=0.0)
+    return value + log_k
+
+
+@triton.jit
 def _add(table, place, slot, size, d, value, mask, SLOTS: tl.constexpr):
     """Add rows `value` at `place` of `table`, or store them at their own `slot`."""
     if SLOTS:
@@ -86,13 +108,7 @@ def full_forward(
     d = tl.arange(0, SIZE)
     here = row < n_rows
     wide = d < size
-    h = tl.load(
-        hidden + row[:, None] * h_row + d[None, :] * h_col,
-        mask=here[:, None] & wide[None, :],
-        other=0.0,
-    )
-    if UPCAST:
-        h = h.to(tl.float32)
+    h = _vectors(hidden, row, h_row, h_col, d, here, wide, UPCAST)
     y = tl.load(target + row, mask=here, other=-1)
     top = tl.full([ROWS], float("-inf"), tl.float32)
     total = tl.zeros([ROWS], tl.float32)
@@ -101,13 +117,7 @@ def full_forward(
     for first in range(0, n_items, ITEMS):
         item = first + tl.arange(0, ITEMS).to(tl.int64)
         inside = item < n_items
-        c = tl.load(
-            items + item[:, None] * c_row + d[None, :] * c_col,
-            mask=inside[:, None] & wide[None, :],
-            other=0.0,
-        )
-        if UPCAST:
-            c = c.to(tl.float32)
+        c = _vectors(items, item, c_row, c_col, d, inside, wide, UPCAST)
         logits = tl.dot(h, tl.trans(c), input_precision=PRECISION)
         if HAS_BIAS:
             logits += tl.load(bias + item, mask=inside, other=0.0).to(tl.float32)[None, :]
@@ -129,14 +139,7 @@ def full_forward(
     tl.store(lse + row, top + tl.log(total), mask=here)
     tl.store(own + row, mine, mask=here)
     if GRADIENT:
-        own_c = tl.load(
-            items + y[:, None] * c_row + d[None, :] * c_col,
-            mask=(here & (y >= 0))[:, None] & wide[None, :],
-            other=0.0,
-        )
-        if UPCAST:
-            own_c = own_c.to(tl.float32)
-        own_c = own_c.to(tl.float32)
+        own_c = _vectors(items, y, c_row, c_col, d, here & (y >= 0), wide, True)
         if SOFTCAP > 0:
             share = mine / SOFTCAP
             own_c = own_c * (1.0 - share * share)[:, None]
@@ -158,13 +161,7 @@ def full_backward(
     d = tl.arange(0, SIZE)
     inside = item < n_items
     wide = d < size
-    c = tl.load(
-        items + item[:, None] * c_row + d[None, :] * c_col,
-        mask=inside[:, None] & wide[None, :],
-        other=0.0,
-    )
-    if UPCAST:
-        c = c.to(tl.float32)
+    c = _vectors(items, item, c_row, c_col, d, inside, wide, UPCAST)
     b = tl.zeros([ITEMS], tl.float32)
     if HAS_BIAS:
         b = tl.load(bias + item, mask=inside, other=0.0).to(tl.float32)
@@ -173,13 +170,7 @@ def full_backward(
     for first in range(0, n_rows, ROWS):
         row = first + tl.arange(0, ROWS).to(tl.int64)
         here = row < n_rows
-        h = tl.load(
-            hidden + row[:, None] * h_row + d[None, :] * h_col,
-            mask=here[:, None] & wide[None, :],
-            other=0.0,
-        )
-        if UPCAST:
-            h = h.to(tl.float32)
+        h = _vectors(hidden, row, h_row, h_col, d, here, wide, UPCAST)
         y = tl.load(target + row, mask=here, other=-1)
         up = tl.load(upstream + row, mask=here, other=0.0)
         normal = tl.load(lse + row, mask=here, other=0.0)
@@ -220,22 +211,9 @@ def shared(
     d = tl.arange(0, SIZE)
     here = row < n_rows
     wide = d < size
-    h = tl.load(
-        hidden + row[:, None] * h_row + d[None, :] * h_col,
-        mask=here[:, None] & wide[None, :],
-        other=0.0,
-    )
-    if UPCAST:
-        h = h.to(tl.float32)
+    h = _vectors(hidden, row, h_row, h_col, d, here, wide, UPCAST)
     y = tl.load(target + row, mask=here, other=0)
-    own_c = tl.load(
-        items + y[:, None] * c_row + d[None, :] * c_col,
-        mask=here[:, None] & wide[None, :],
-        other=0.0,
-    )
-    if UPCAST:
-        own_c = own_c.to(tl.float32)
-    own_c = own_c.to(tl.float32)
+    own_c = _vectors(items, y, c_row, c_col, d, here, wide, True)
     mine = tl.sum(h.to(tl.float32) * own_c, 1)
     if HAS_BIAS:
         mine += tl.load(bias + y, mask=here, other=0.0).to(tl.float32)
@@ -259,13 +237,7 @@ def shared(
         k = first + tl.arange(0, DRAWN)
         drawn = k < n_negatives
         item = _draw(seed_low, seed_high, group, k, n_items, accept, alias, WEIGHTED)
-        c = tl.load(
-            items + item[:, None] * c_row + d[None, :] * c_col,
-            mask=drawn[:, None] & wide[None, :],
-            other=0.0,
-        )
-        if UPCAST:
-            c = c.to(tl.float32)
+        c = _vectors(items, item, c_row, c_col, d, drawn, wide, UPCAST)
         logits = tl.dot(h, tl.trans(c), input_precision=PRECISION)
         if HAS_BIAS:
             logits += tl.load(bias + item, mask=drawn, other=0.0).to(tl.float32)[None, :]
@@ -273,10 +245,7 @@ def shared(
         if SOFTCAP > 0:
             logits, slope = _cap(logits, SOFTCAP)
         if CORRECT:
-            if WEIGHTED:
-                logits -= (tl.load(log_q + item, mask=drawn, other=0.0) + log_k)[None, :]
-            else:
-                logits -= uniform_log_q + log_k
+            logits -= _log_kq(log_q, item, drawn, log_k, uniform_log_q, WEIGHTED)[None, :]
         counts = drawn[None, :] & (item[None, :] != y[:, None])
         logits = tl.where(counts, logits, float("-inf"))
         if BACKWARD:
@@ -320,7 +289,7 @@ def by_row(
     n_rows, n_items, size, n_negatives, log_k, uniform_log_q, seed_low, seed_high,
     first_program, h_row, h_col, c_row, c_col,
     SOFTCAP: tl.constexpr, HAS_BIAS: tl.constexpr, WEIGHTED: tl.constexpr, CORRECT: tl.constexpr,
-    BACKWARD: tl.constexpr, SLOTS: tl.constexpr, GRADIENT: tl.constexpr, UPCAST: tl.constexpr,
+    BACKWARD: tl.constexpr, SLOTS: tl.constexpr, GRADIENT: tl.constexpr,
     DRAWN: tl.constexpr, SIZE: tl.constexpr,
 ):  # fmt: skip
     """One position and its own negatives, several at a time, forward or backward."""
@@ -329,13 +298,9 @@ def by_row(
     own_slot = tl.num_programs(0).to(tl.int64) * n_negatives + program + tl.arange(0, 1)
     d = tl.arange(0, SIZE)
     wide = d < size
-    h = tl.load(hidden + row * h_row + d * h_col, mask=wide, other=0.0)
-    if UPCAST:
-        h = h.to(tl.float32)
+    h = tl.load(hidden + row * h_row + d * h_col, mask=wide, other=0.0).to(tl.float32)
     y = tl.load(target + row)
-    own_c = tl.load(items + y * c_row + d * c_col, mask=wide, other=0.0)
-    if UPCAST:
-        own_c = own_c.to(tl.float32)
+    own_c = tl.load(items + y * c_row + d * c_col, mask=wide, other=0.0).to(tl.float32)
     mine = tl.sum(h * own_c, 0)
     if HAS_BIAS:
         mine += tl.load(bias + y).to(tl.float32)
@@ -358,13 +323,7 @@ def by_row(
         k = first + tl.arange(0, DRAWN)
         drawn = k < n_negatives
         item = _draw(seed_low, seed_high, row, k, n_items, accept, alias, WEIGHTED)
-        c = tl.load(
-            items + item[:, None] * c_row + d[None, :] * c_col,
-            mask=drawn[:, None] & wide[None, :],
-            other=0.0,
-        )
-        if UPCAST:
-            c = c.to(tl.float32)
+        c = _vectors(items, item, c_row, c_col, d, drawn, wide, True)
         logits = tl.sum(c * h[None, :], 1)
         if HAS_BIAS:
             logits += tl.load(bias + item, mask=drawn, other=0.0).to(tl.float32)
@@ -372,10 +331,7 @@ def by_row(
         if SOFTCAP > 0:
             logits, slope = _cap(logits, SOFTCAP)
         if CORRECT:
-            if WEIGHTED:
-                logits -= tl.load(log_q + item, mask=drawn, other=0.0) + log_k
-            else:
-                logits -= uniform_log_q + log_k
+            logits -= _log_kq(log_q, item, drawn, log_k, uniform_log_q, WEIGHTED)
         logits = tl.where(drawn & (item != y), logits, float("-inf"))
         if BACKWARD:
             g = tl.exp(logits - top) * up

@@ -231,7 +231,6 @@ class Problem:
                 *numbers,
                 *rest,
                 *self._strides,
-                UPCAST=True,
                 DRAWN=self.tile.drawn,
                 **options,
             )
