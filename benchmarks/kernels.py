@@ -28,7 +28,7 @@ from torch.nn import functional as F
 
 from benchmarks.memory import forget_peak, memory, peak_memory
 from benchmarks.report import console, show_table
-from responders.kernels import linear_cross_entropy
+from responders.kernels import Proposal, linear_cross_entropy
 from responders.kernels.loss import implementation_for
 from responders.kernels.reference import reference
 from responders.progress import progress_bar
@@ -192,8 +192,6 @@ def check() -> str:
     full = linear_cross_entropy(h, c, y)
     assert abs(full - reference(h, c, y).mean()) < 1e-5 * full
     for share, rows in (("row", 1), ("block", 64), ("batch", 1 << 30)):
-        from responders.kernels.negatives import Proposal
-
         proposal, group = Proposal(300), torch.arange(200, device=device) // rows
         index = proposal.draw(5, group, 64)
         shift = np.log(64) + proposal.log_probability(index)

@@ -237,7 +237,7 @@ def measure_one_user(seconds: float) -> tuple[float, float]:
     return bare, whole
 
 
-def _users_of_it(seconds: float) -> None:
+def _show_users(seconds: float) -> None:
     bare, whole = measure_one_user(seconds)
     console().print(
         f"one user through gym.make: {whole:,.0f} steps/s, {whole / bare:.0%} of the bare "
@@ -298,7 +298,7 @@ def main(
     )
     if quick:
         return
-    _users_of_it(seconds)
+    _show_users(seconds)
     out.mkdir(parents=True, exist_ok=True)
     table.to_csv(out / "throughput.csv", index=False)
     _plot(table, out / "throughput.png")

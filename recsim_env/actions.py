@@ -68,13 +68,16 @@ class Actions:
 
     space: spaces.Space
     offered: Tensor | None = None
+    _retrieve: Retrieve | None = None
 
     def slate(self, action: Tensor) -> Tensor:
         """Return slates [B, S] int64 for actions [B, …]."""
         raise NotImplementedError
 
     def refresh(self, world: World, mask: Tensor | None = None) -> None:
-        """Offer new candidates to the users of `mask` [B] bool (None = all)."""
+        """Offer new candidates to the users of `mask` [B] bool (None = all), where they change."""
+        if self._retrieve is not None:
+            self.offered = retrieved(self._retrieve, world, mask, self.offered)
 
     def mask(self) -> Tensor | None:
         """Return the valid choices, [n] or [B, n] bool, as MaskablePPO takes them; None = all."""
@@ -168,10 +171,6 @@ class OfferedActions(Actions):
     def slate(self, action: Tensor) -> Tensor:
         """Return slates [B, S] for choices [B, S]."""
         return self.offered.gather(1, action)  # type: ignore[union-attr]
-
-    def refresh(self, world: World, mask: Tensor | None = None) -> None:
-        """Retrieve new candidates."""
-        self.offered = retrieved(self._retrieve, world, mask, self.offered)
 
 
 def retrieved(

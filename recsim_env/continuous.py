@@ -8,7 +8,7 @@ from gymnasium import spaces
 from torch import Tensor
 from torch.nn import functional as F
 
-from recsim_env.actions import Actions, Retrieve, retrieved
+from recsim_env.actions import Actions, Retrieve
 from recsim_env.world import World
 from responders import InputError
 
@@ -30,7 +30,6 @@ class ScoreActions(Actions):
     def __init__(self, world: World, candidates: Tensor | Retrieve | None = None) -> None:
         self.rules, self.n_positions = world.rules, world.n_positions
         self._fixed: Tensor | None = None
-        self._retrieve: Retrieve | None = None
         if candidates is not None and world.rules.allowed is not None:
             raise InputError("scores of candidates do not know layers: score the whole catalogue")
         size = world.n_items
@@ -52,11 +51,6 @@ class ScoreActions(Actions):
         if self.offered is not None:
             return self.offered.gather(1, best)
         return self._fixed[best]  # type: ignore[index]
-
-    def refresh(self, world: World, mask: Tensor | None = None) -> None:
-        """Retrieve new candidates."""
-        if self._retrieve is not None:
-            self.offered = retrieved(self._retrieve, world, mask, self.offered)
 
 
 class ProtoActions(Actions):

@@ -22,19 +22,6 @@ Choice = str | Function | Sequence[str] | Mapping[str, float]
 Reward = Callable[[Outcome], Tensor]
 """From an outcome whose reward is still empty to reward [B] or [B, M] float32."""
 
-REWARDS = {
-    "clicks": "items clicked",
-    "expected_clicks": "sum of the probabilities from which the clicks were drawn",
-    "revenue": "prices of the items clicked",
-    "expected_revenue": "sum of price × probability",
-    "diversity": "mean of 1 − cosine of the features of any two items of the slate",
-    "novelty": "mean of −log2 of the shown items' share of the training log's impressions",
-    "satisfaction": "chance that the user stays after the slate",
-    "retention": "when the user leaves and comes back: 1 − gap / window; else 0",
-    "disagreement": "sum of the deviations of an ensemble's members",
-}
-"""Rewards by name."""
-
 
 def make_reward(
     choice: Choice,
@@ -124,40 +111,49 @@ class Weighted:
 
 
 def _clicks(o: Outcome, table: Tensor) -> Tensor:
+    """Items clicked."""
     return o.click.sum(1, dtype=torch.float32)
 
 
 def _expected_clicks(o: Outcome, table: Tensor) -> Tensor:
+    """Sum of the probabilities from which the clicks were drawn."""
     return o.probability.sum(1)
 
 
 def _revenue(o: Outcome, price: Tensor) -> Tensor:
+    """Prices of the items clicked."""
     return (price[o.slate.clamp(min=0)] * o.click).sum(1)
 
 
 def _expected_revenue(o: Outcome, price: Tensor) -> Tensor:
+    """Sum of price × probability."""
     return (price[o.slate.clamp(min=0)] * o.probability).sum(1)
 
 
 def _satisfaction(o: Outcome, table: Tensor) -> Tensor:
+    """Chance that the user stays after the slate."""
     return 1 - o.leave_chance
 
 
 def _retention(o: Outcome, window: Tensor) -> Tensor:
+    """When the user leaves and comes back: 1 − gap / window; else 0."""
     return torch.where(o.returned, 1 - o.gap / window, 0.0)
 
 
 def _disagreement(o: Outcome, table: Tensor) -> Tensor:
+    """Sum of the deviations of an ensemble's members."""
     return o.disagreement.sum(1)
 
 
 def _novelty(o: Outcome, bits: Tensor) -> Tensor:
+    """Mean of −log2 of the shown items' share of the training log's impressions."""
     there = o.slate >= 0
     total = torch.where(there, bits[o.slate.clamp(min=0)], 0.0).sum(1)
     return total / there.sum(1).clamp(min=1)
 
 
 def _diversity(o: Outcome, direction: Tensor) -> Tensor:
+    """Mean of 1 − cosine of the features of any two items of the slate."""
     there = o.slate >= 0
     vectors = direction[o.slate.clamp(min=0)] * there.unsqueeze(2)
     # Σ of cosines over ordered pairs = |Σ v|² − Σ |v|²
@@ -166,7 +162,7 @@ def _diversity(o: Outcome, direction: Tensor) -> Tensor:
     return torch.where(pairs > 0, 1 - cosines / pairs.clamp(min=1), 0.0)
 
 
-_FUNCTIONS = {
+REWARDS = {
     "clicks": _clicks,
     "expected_clicks": _expected_clicks,
     "revenue": _revenue,
@@ -177,6 +173,7 @@ _FUNCTIONS = {
     "retention": _retention,
     "disagreement": _disagreement,
 }
+"""Rewards by name: functions of the outcome and of the table that `_named` makes."""
 
 
 def _named(
@@ -211,4 +208,4 @@ def _named(
             raise InputError("reward 'diversity' needs item features, and the catalogue has none")
         centred = catalogue.features - catalogue.features.mean(0)
         table = centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
-    return Named(_FUNCTIONS[name], torch.tensor(table, dtype=torch.float32, device=device))
+    return Named(REWARDS[name], torch.tensor(table, dtype=torch.float32, device=device))

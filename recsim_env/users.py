@@ -14,7 +14,7 @@ from responders import Catalogue, InputError, SessionLog
 from responders.checkpoint import Checkpoint, check_catalogue, load_checkpoint
 from responders.ensemble import Ensemble
 from responders.errors import near_matches
-from responders.fit import make_contexts
+from responders.fit import make_contexts, pick_contexts
 from responders.leaving import Hazard
 from responders.returns import Returns
 from responders.storage import read_json
@@ -133,7 +133,7 @@ def open_population(population: str | Path | SessionLog, users: Checkpoint) -> S
     if not isinstance(population, SessionLog):
         raise InputError(f"population must be held_out, cold or a log, not {population!r}")
     check_catalogue(users.card, population.catalogue, "the responder")
-    chosen = make_contexts(population, np.arange(population.n_sessions))
+    chosen = pick_contexts(population, np.arange(population.n_sessions))
     wanted, given = (log.users.features.shape[1] for log in (contexts, chosen))
     if wanted != given:
         raise InputError(f"the population has {given} user features, the responder reads {wanted}")

@@ -18,7 +18,7 @@ from recsim_env.population import Population
 from recsim_env.rewards import Choice, make_reward
 from recsim_env.streams import UserStreams, check_seed
 from responders import EMPTY, InputError, SessionLog
-from responders.base import Responder, put_rows
+from responders.base import Responder, put_at, put_rows
 from responders.device import pick_device
 from responders.ensemble import MEMBER, Ensemble
 from responders.errors import check_whole
@@ -181,20 +181,13 @@ class World:
         }
         if mask is None or self.returns is not None:
             start |= {"visit": zero, "gap": zero.float()}
-        if rows is None or mask is None:
+        if rows is None:
             self._set(start, state, mask)
             return
         for name in ("_slates", "_clicks"):  # large, and seen by nobody but in copies
             vars(self)[name][rows] = start.pop(name)
         now = {name: vars(self)[name].index_copy(0, rows, v) for name, v in start.items()}
-        same = all(self.state[name].shape[1:] == v.shape[1:] for name, v in state.items())
-        if same:
-            state = {name: self.state[name].index_copy(0, rows, v) for name, v in state.items()}
-        else:  # a memory that grows with the session
-            long = {name: v.new_zeros(len(mask), *v.shape[1:]) for name, v in state.items()}
-            state = {name: long[name].index_copy(0, rows, v) for name, v in state.items()}
-            state = put_rows(self.state, mask, state)
-        self._set(now, state, None)
+        self._set(now, put_at(self.state, rows, state), None)
 
     def _set(
         self, values: dict[str, Tensor], state: dict[str, Tensor], mask: Tensor | None

@@ -38,13 +38,30 @@ def put_rows(state: State, mask: Tensor, fresh: State) -> State:
     """
 
     def choose(old: Tensor, new: Tensor) -> Tensor:
-        if old.shape != new.shape:
-            longest = max(old.shape[1], new.shape[1])
-            pads = ((0, 0) * (t.ndim - 2) + (longest - t.shape[1], 0) for t in (old, new))
-            old, new = (F.pad(t, pad) for t, pad in zip((old, new), pads, strict=True))
+        old, new = _as_long(old, new)
         return torch.where(mask.view(-1, *[1] * (old.ndim - 1)), new, old)
 
     return {name: choose(value, fresh[name]) for name, value in state.items()}
+
+
+def put_at(state: State, rows: Tensor, fresh: State) -> State:
+    """Return `state` with the users `rows` [n] int64 replaced by those of `fresh`, [n]."""
+
+    def place(old: Tensor, new: Tensor) -> Tensor:
+        old, new = _as_long(old, new)
+        return old.index_copy(0, rows, new)
+
+    return {name: place(value, fresh[name]) for name, value in state.items()}
+
+
+def _as_long(old: Tensor, new: Tensor) -> tuple[Tensor, Tensor]:
+    """Return both, a memory that grows with the session padded in front to the longer one."""
+    if old.shape[1:] == new.shape[1:]:
+        return old, new
+    longest = max(old.shape[1], new.shape[1])
+    pads = ((0, 0) * (t.ndim - 2) + (longest - t.shape[1], 0) for t in (old, new))
+    old, new = (F.pad(t, pad) for t, pad in zip((old, new), pads, strict=True))
+    return old, new
 
 
 @dataclass(frozen=True)

@@ -69,10 +69,17 @@ def typed(key: str, value: Any, kind: type) -> Any:
         raise InputError(f"setting {key} takes a {kind.__name__}, not {value!r}") from None
 
 
+def pick_contexts(log: SessionLog, users: np.ndarray) -> SessionLog:
+    """Return the first slates of up to 1,000 of the sessions `users` [K], spread evenly."""
+    step = max(len(users) // _CONTEXT_USERS, 1)
+    chosen = log.select(users[::step][:_CONTEXT_USERS], first_slates=_CONTEXT_SLATES)
+    return replace(chosen, propensity=None)
+
+
 def make_contexts(
     log: SessionLog, users: np.ndarray, counted: tuple[SessionLog, np.ndarray] | None = None
 ) -> SessionLog:
-    """Return the users with whom a simulation starts: the first slates of up to 1,000 sessions.
+    """Return the users with whom a simulation starts: `pick_contexts`, and what was counted.
 
     Args:
         log: the log.
@@ -80,13 +87,10 @@ def make_contexts(
         counted: a log and its sessions whose impressions and clicks the catalogue's attributes
             `shown` and `clicked` count; by default `log` and `users`.
     """
-    step = max(len(users) // _CONTEXT_USERS, 1)
-    contexts = log.select(users[::step][:_CONTEXT_USERS], first_slates=_CONTEXT_SLATES)
     shown, clicked = (c.sum(1) for c in count(*(counted or (log, users))))
     attributes = log.catalogue.attributes | {"shown": shown, "clicked": clicked}
-    return replace(
-        contexts, catalogue=replace(log.catalogue, attributes=attributes), propensity=None
-    )
+    catalogue = replace(log.catalogue, attributes=attributes)
+    return replace(pick_contexts(log, users), catalogue=catalogue)
 
 
 def fit(
