@@ -18,35 +18,46 @@ Retrieve = Callable[[World, Tensor | None], Tensor]
 candidates [B, C] int64, a set of C different items for each user."""
 
 
-def check_actions(actions: object, space: spaces.Space, num_envs: int) -> np.ndarray:
-    """Return `actions` as int64 (float32 for a Box) [B, …], or raise `InputError` saying why not.
+class ActionCheck:
+    """Refuses batches of actions that are not of a space.
 
     Args:
-        actions: [B, *space.shape].
         space: of a single action: MultiDiscrete, Discrete or Box.
         num_envs: B.
     """
-    try:
-        array = np.asarray(actions)
-    except ValueError as error:
-        raise InputError(f"the action is not an array: {error}") from None
-    wanted = (num_envs, *(space.shape or ()))
-    continuous = isinstance(space, spaces.Box)
-    if array.dtype.kind not in ("iuf" if continuous else "iu"):
-        give = "numbers" if continuous else "integers (item indices)"
-        raise InputError(f"the action has dtype {array.dtype}; give {give}")
-    if array.shape != wanted:
-        raise InputError(
-            f"the action has shape {array.shape}; this environment takes {wanted} "
-            "(users × positions)"
-        )
-    if isinstance(space, spaces.Box):
-        low, high = space.low, space.high
-    else:
-        assert isinstance(space, (spaces.MultiDiscrete, spaces.Discrete))
-        low = np.array(0)
-        high = np.array(space.n if isinstance(space, spaces.Discrete) else space.nvec) - 1
-    if array.size and not (array.min() >= low.max() and array.max() <= high.min()):  # the usual
+
+    def __init__(self, space: spaces.Space, num_envs: int) -> None:
+        self._shape = (num_envs, *(space.shape or ()))
+        self._continuous = isinstance(space, spaces.Box)
+        if isinstance(space, spaces.Box):
+            self._low, self._high = space.low, space.high
+        else:
+            assert isinstance(space, (spaces.MultiDiscrete, spaces.Discrete))
+            n = space.n if isinstance(space, spaces.Discrete) else space.nvec
+            self._low, self._high = np.array(0), np.array(n) - 1
+        self._all_take = self._low.max(), self._high.min()
+
+    def __call__(self, actions: object) -> np.ndarray:
+        """Return `actions` [B, …] as int64 (float32 for a Box), or raise `InputError`."""
+        try:
+            array = np.asarray(actions)
+        except ValueError as error:
+            raise InputError(f"the action is not an array: {error}") from None
+        if array.dtype.kind not in ("iuf" if self._continuous else "iu"):
+            give = "numbers" if self._continuous else "integers (item indices)"
+            raise InputError(f"the action has dtype {array.dtype}; give {give}")
+        if array.shape != self._shape:
+            raise InputError(
+                f"the action has shape {array.shape}; this environment takes {self._shape} "
+                "(users × positions)"
+            )
+        lowest, highest = self._all_take
+        if array.size and not (array.min() >= lowest and array.max() <= highest):  # the usual
+            self._check_each(array)
+        return array.astype(np.float32 if self._continuous else np.int64, copy=False)
+
+    def _check_each(self, array: np.ndarray) -> None:
+        low, high = self._low, self._high
         bad = ~((array >= low) & (array <= high))
         if bad.any():
             place = tuple(int(i) for i in np.argwhere(bad)[0])
@@ -54,7 +65,6 @@ def check_actions(actions: object, space: spaces.Space, num_envs: int) -> np.nda
             raise InputError(
                 f"action {array[place]} of {where} is out of range {low.min():g} to {high.max():g}"
             )
-    return array.astype(np.float32 if continuous else np.int64, copy=False)
 
 
 class Actions:

@@ -65,8 +65,8 @@ class Population:
     def _warm(self, responder: Responder, slates: int, history: int, device: torch.device) -> None:
         log, n_positions = self.contexts, responder.shape.n_positions
         shape = (log.n_sessions, history, n_positions)
-        self.slate = torch.full(shape, EMPTY, dtype=torch.int32, device=device)
-        self.click = torch.zeros(shape, dtype=torch.bool, device=device)
+        self.slate = torch.tensor(EMPTY, dtype=torch.int32, device=device).expand(shape)
+        self.click = torch.tensor(False, device=device).expand(shape)
         state = responder.start(self.features)
         start = torch.from_numpy(log.session_start[:-1].copy())
         length = torch.from_numpy(log.session_length)

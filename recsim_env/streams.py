@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,21 +14,31 @@ from responders.errors import check_whole
 _GOLDEN = -7046029254386353131
 _MIX = ((30, -4658895280553007687), (27, -7723592293110705685))
 _LAST_SHIFT = 31
+_UNIT = 2.0**-24
+
+Bits = TypeVar("Bits", Tensor, np.ndarray)
+"""64-bit integers of either library: both wrap and know the same operators."""
 
 
-def _unsigned_shift(x: Tensor, bits: int) -> Tensor:
-    return (x >> bits).bitwise_and_((1 << (64 - bits)) - 1)
+def _unsigned_shift(x: Bits, bits: int) -> Bits:
+    y = x >> bits
+    y &= (1 << (64 - bits)) - 1
+    return y
 
 
-def _mix(x: Tensor) -> Tensor:
+def _mix(x: Bits) -> Bits:
+    """Return the bits mixed, but for SplitMix64's last shift, which leaves the upper 31 alone."""
     for bits, factor in _MIX:
-        x = _unsigned_shift(x, bits).bitwise_xor_(x).mul_(factor)
+        y = _unsigned_shift(x, bits)
+        y ^= x
+        y *= factor
+        x = y
+    return x
+
+
+def _mix_all(x: Tensor) -> Tensor:
+    x = _mix(x)
     return _unsigned_shift(x, _LAST_SHIFT).bitwise_xor_(x)
-
-
-def _wrapped(x: int) -> int:
-    """Return `x` as a signed 64-bit integer, wrapped."""
-    return (x + (1 << 63)) % (1 << 64) - (1 << 63)
 
 
 def check_seed(seed: object) -> int:
@@ -50,9 +63,10 @@ class UserStreams:
         self, num_users: int, seed: int, first_user: int = 0, device: torch.device | str = "cpu"
     ) -> None:
         user = torch.arange(first_user, first_user + num_users, device=device)
-        start = _mix(torch.tensor(check_seed(seed) % (1 << 62), device=device) + 1)
-        self._position = _mix(start + (user + 1) * _GOLDEN)
+        start = _mix_all(torch.tensor(check_seed(seed) % (1 << 62), device=device) + 1)
+        self._position = _mix_all(start + (user + 1) * _GOLDEN)
         self._steps = torch.arange(1, 4097, device=device) * _GOLDEN
+        self._by_numpy = self._position.device.type == "cpu"  # the same numbers in less time
 
     def uniform(self, n: int, mask: Tensor | None = None) -> Tensor:
         """Return float32 numbers [B, n] in [0, 1).
@@ -61,18 +75,29 @@ class UserStreams:
             n: numbers per user, at most 4096.
             mask: [B] bool; the streams of other users do not advance (their numbers mean nothing).
         """
-        numbers = self._numbers(self._position, n)
-        passed = _wrapped(n * _GOLDEN)
+        position, steps = self._position.unsqueeze(1), self._steps[:n]
+        passed = self._steps[n - 1]
         self._position = self._position + (passed if mask is None else passed * mask)
-        return numbers
+        if self._by_numpy:
+            return _unit_by_numpy(position.numpy() + steps.numpy())
+        return _numbers(position + steps).to(torch.float32).mul_(_UNIT)
 
-    def uniform_of(self, rows: Tensor, n: int) -> Tensor:
-        """Return the next numbers [len(rows), n] of the users `rows` (int64, each once) alone."""
-        position = self._position[rows]
-        passed = position + _wrapped(n * _GOLDEN)
-        self._position = self._position.index_copy(0, rows, passed)
-        return self._numbers(position, n)
+    def uniform_of(self, rows: np.ndarray, n: int) -> Tensor:
+        """Return the next numbers [len(rows), n] of the users `rows` (int64, each once) alone.
 
-    def _numbers(self, position: Tensor, n: int) -> Tensor:
-        bits = _mix(position.unsqueeze(1) + self._steps[:n])
-        return _unsigned_shift(bits, 40).to(torch.float32) * 2.0**-24
+        For streams on the CPU.
+        """
+        position, steps = self._position.numpy(), self._steps.numpy()
+        now = position[rows]
+        position[rows] = now + steps[n - 1]
+        return _unit_by_numpy(now[:, None] + steps[:n])
+
+
+def _unit_by_numpy(position: np.ndarray) -> Tensor:
+    """Return float32 numbers in [0, 1)."""
+    return torch.from_numpy(_numbers(position).astype(np.float32) * np.float32(_UNIT))
+
+
+def _numbers(position: Bits) -> Bits:
+    """Return whole numbers of 24 bits, as many as float32 tells apart."""
+    return _unsigned_shift(_mix(position), 40)

@@ -13,7 +13,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recsim_env.actions import Actions, SlateActions, check_actions
+from recsim_env.actions import ActionCheck, Actions, SlateActions
 from recsim_env.observations import Encoder, HistoryObservation, bounds
 from recsim_env.outcome import Outcome
 from recsim_env.rendering import render_ansi, render_rgb
@@ -64,6 +64,7 @@ class WorldVectorEnv(VectorEnv):
         self.render_mode = render_mode
         self.world, self.encoder = world, encoder
         self.num_envs = world.num_users
+        self._check = ActionCheck(action_space, self.num_envs)
         self.single_action_space = action_space
         self.single_observation_space = observation_space
         self.action_space = batch_space(action_space, self.num_envs)
@@ -147,7 +148,7 @@ class WorldVectorEnv(VectorEnv):
             InputError: the action has a wrong shape, dtype or range, or a user has ended and
                 autoreset is disabled. The environment stays as it was.
         """
-        array = check_actions(actions, self.single_action_space, self.num_envs)
+        array = self._check(actions)
         mode = self.autoreset_mode
         if self._fresh:
             raise InputError("step before reset: call reset first")

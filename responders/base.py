@@ -246,7 +246,7 @@ def cached(module: nn.Module, compute: Callable[[], Any]) -> Any:
     if torch.is_grad_enabled():
         return compute()
     tensors = (*module.parameters(), *module.buffers())
-    key = tuple((id(t), t._version, t.device) for t in tensors)
+    key = tuple((id(t), 0 if t.is_inference() else t._version, t.device) for t in tensors)
     kept = module.__dict__.get("_kept")
     if kept is None or kept[0] != key:
         kept = module.__dict__["_kept"] = (key, compute())

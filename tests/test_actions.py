@@ -14,7 +14,7 @@ from stable_baselines3.common.env_checker import check_env as sb3_check_env
 from torch.nn import functional as F
 
 from recsim_env import continuous
-from recsim_env.actions import ArmActions, RandomCandidates, check_actions, item_arms
+from recsim_env.actions import ActionCheck, ArmActions, RandomCandidates, item_arms
 from recsim_env.continuous import ProtoActions, item_vectors, nearest
 from recsim_env.scenarios import make_actions, make_vector_env, make_world
 from recsim_env.vector import RecSimVectorEnv
@@ -211,7 +211,7 @@ def test_any_bad_action_is_one_clear_error(data: st.DataObject) -> None:
     )
     thing = data.draw(st.recursive(number, lambda inner: st.lists(inner, max_size=4)))
     with np.errstate(all="ignore"), contextlib.suppress(InputError):
-        array = check_actions(thing, space, 2)
+        array = ActionCheck(space, 2)(thing)
         assert all(space.contains(row) for row in array)
 
 

@@ -50,6 +50,11 @@ def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+def wait_for_nothing(world: World) -> None:
+    """Have `world` on the CPU do as on a GPU."""
+    world._counts_rows = world.streams._by_numpy = False
+
+
 def world_of(name: str, trained: Path, **options: Any) -> World:
     users = load_checkpoint(trained)
     shape = users.responder.shape
@@ -63,7 +68,7 @@ def test_a_step_never_waits_for_the_device(
 ) -> None:
     as_on_a_gpu(monkeypatch)
     world = world_of(name, trained, num_users=7)
-    world._counts_rows = False
+    wait_for_nothing(world)
     slate = torch.randint(world.n_items, (7, world.n_positions))
     world.step(slate)  # tables of the responder are made once
     with NoWaiting():
@@ -85,7 +90,7 @@ def test_the_extras_of_a_step_do_not_wait_either(
         shift={"click_rate": 1.0},
         reward=("clicks", "diversity", "novelty", "satisfaction", "retention", "disagreement"),
     )
-    world._counts_rows = False
+    wait_for_nothing(world)
     slate = torch.randint(world.n_items, (6, world.n_positions))
     world.step(slate)
     with NoWaiting():
@@ -96,7 +101,7 @@ def test_the_extras_of_a_step_do_not_wait_either(
 @pytest.mark.parametrize("name", ["session_gru", "session_transformer"])
 def test_rows_are_reset_alike_with_and_without_counting_them(name: str, trained: Path) -> None:
     one, two = (world_of(name, trained, num_users=9, returns=Returns.rule()) for _ in range(2))
-    two._counts_rows = False
+    wait_for_nothing(two)
     generator = torch.Generator().manual_seed(0)
     for _ in range(6):
         slate = torch.randint(40, (9, one.n_positions), generator=generator)
@@ -106,6 +111,7 @@ def test_rows_are_reset_alike_with_and_without_counting_them(name: str, trained:
             world.reset(mask)
         for name in ("context", "visit", "gap", "streak", "step_number", "history_slate"):
             assert torch.equal(getattr(one, name), getattr(two, name)), name
+        assert torch.equal(one.streams.uniform(9), two.streams.uniform(9))
         for key in one.state:
             torch.testing.assert_close(one.state[key], two.state[key])
 
@@ -193,3 +199,17 @@ def test_duplicates_in_every_dtype_are_left_empty() -> None:
         *_, info = envs.step(np.full((2, 10), 7, dtype))
         assert info["duplicates"].tolist() in ([9, 9], [9, 0], [0, 9], [0, 0])
         assert set(info["slate"][:, 1:].ravel()) <= {-1, 0}
+
+
+def test_inference_mode_leaves_nothing_behind(trained: Path) -> None:
+    with torch.inference_mode():
+        world = world_of("session_gru", trained, num_users=6, seed=1)
+        slate = torch.randint(world.n_items, (6, world.n_positions))
+        first = world.step(slate)
+    mask = torch.tensor([True, False] * 3)
+    world.reset(mask)
+    second = world.step(slate)
+    plain = world_of("session_gru", trained, num_users=6, seed=1)
+    torch.testing.assert_close(first.probability, plain.step(slate).probability)
+    plain.reset(mask)
+    torch.testing.assert_close(second.probability, plain.step(slate).probability)
