@@ -6,8 +6,8 @@
                                                other simulators in the same run, see simulators.md
 
 Three layers are timed on the same slates: the responder's `respond` alone, the World (random
-streams, leaving, history, reward) and the Gymnasium vector face (NumPy, autoreset, infos). Rounds
-of the three alternate and medians are reported, so that a drift of the machine's speed hits all
+streams, leaving, history, reward, new users for those who left) and the Gymnasium vector face
+(NumPy, autoreset, infos, observations). Rounds of the three alternate and medians are reported, so that a drift of the machine's speed hits all
 alike. Weights are random: they do not change the speed.
 """
 
@@ -124,11 +124,11 @@ def measure(setting: Setting, seconds: float, device: str) -> Speed:
     def respond(i: int) -> None:
         world.responder.respond(world.state, shown[i % 8], uniform=uniform)
 
-    layers: list[Callable[[int], object]] = [
-        respond,
-        lambda i: world.step(slates[i % 8]),
-        lambda i: env.step(actions[i % 8]),
-    ]
+    def tensors(i: int) -> None:
+        outcome = world.step(slates[i % 8])
+        world.reset(outcome.left | outcome.truncated)
+
+    layers: list[Callable[[int], object]] = [respond, tensors, lambda i: env.step(actions[i % 8])]
     times: list[list[float]] = [[], [], []]
     inner = max(1, int(2048 / setting.users))
     ends = time.perf_counter() + seconds
@@ -320,16 +320,21 @@ def _others(peers: dict[str, str], seconds: float, table: pd.DataFrame, out: Pat
     found = [row for row in measure_all(peers, seconds) if DISTRIBUTIONS[row["peer"]] in wanted]
     same = asdict(Setting())
     shape = ["positions", "items"]
-    ours = table[(table[shape] == pd.Series(same)[shape]).all(axis=1)]
+    ours = table[
+        (table[shape] == pd.Series(same)[shape]).all(axis=1)
+        & table.users.isin((1, same["users"]))
+        & table.responder.isin(("session_gru", "mf", "pbm"))
+    ]
     rows = [
         {
             "simulator": "recsim-env",
             "version": version("recsim-env"),
-            "setting": f"{name}, {users:,} users, slate 10 of 1,000, Gymnasium",
-            "steps_per_second": rate,
+            "setting": f"{row['responder']}, {row['users']:,} users at once, slate 10 of 1,000, {face}",
+            "steps_per_second": row[layer],
             "reason": None,
         }
-        for name, users, rate in zip(ours.responder, ours.users, ours.environment, strict=True)
+        for row in ours.to_dict("records")
+        for face, layer in (("Gymnasium", "environment"), ("tensors", "world"))
     ]
     rows += [{**row, "simulator": row["peer"]} for row in found]
     rows.sort(key=lambda row: -(row["steps_per_second"] or 0))
@@ -382,6 +387,8 @@ def _plot(table: pd.DataFrame, path: Path) -> None:
         for layer in ("respond", "world", "environment"):
             axes.plot(rows[name], rows[layer], marker="o", label=layer)
         axes.set(xscale="log", yscale="log", xlabel=name)
+        axes.set_xticks(rows[name], [f"{n:,}" for n in rows[name]])
+        axes.minorticks_off()
         axes.grid(alpha=0.3)
     panels[0].set_ylabel("user-slate steps per second")
     panels[0].legend()
