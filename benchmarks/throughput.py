@@ -7,8 +7,8 @@
 
 Three layers are timed on the same slates: the responder's `respond` alone, the World (random
 streams, leaving, history, reward, new users for those who left) and the Gymnasium vector face
-(NumPy, autoreset, infos, observations). Rounds of the three alternate and medians are reported, so that a drift of the machine's speed hits all
-alike. Weights are random: they do not change the speed.
+(NumPy, autoreset, infos, observations). Rounds of the three alternate and medians are reported, so
+that a drift of the machine's speed hits all alike. Weights are random: they do not change the speed.
 """
 
 from __future__ import annotations
@@ -329,7 +329,7 @@ def _others(peers: dict[str, str], seconds: float, table: pd.DataFrame, out: Pat
         {
             "simulator": "recsim-env",
             "version": version("recsim-env"),
-            "setting": f"{row['responder']}, {row['users']:,} users at once, slate 10 of 1,000, {face}",
+            "setting": f"{row['responder']}, {row['users']:,} at once, slate 10 of 1,000, {face}",
             "steps_per_second": row[layer],
             "reason": None,
         }
