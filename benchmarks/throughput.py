@@ -8,7 +8,7 @@
 Three layers are timed on the same slates: the responder's `respond` alone, the World (random
 streams, leaving, history, reward, new users for those who left) and the Gymnasium vector face
 (NumPy, autoreset, infos, observations). Rounds of the three alternate and medians are reported, so
-that a drift of the machine's speed hits all alike. Weights are random: they do not change the speed.
+that a drift of the machine's speed hits all alike. Weights are random: the speed is the same.
 """
 
 from __future__ import annotations
