@@ -30,8 +30,10 @@ class Walk(NamedTuple):
 
 
 class _Tables(NamedTuple):
-    """What the walk needs of every item (a table row each), H hidden units."""
+    """What the walk needs of every item (a table row each) and position, H hidden units."""
 
+    place: Tensor  # [S, 3H] input of the three gates at the position
+    after: Tensor  # [S, S + 1] log-odds at the position by the last click above
     enter: Tensor  # [rows, 3H] input of the three gates when the item is shown
     read: Tensor  # [rows, H] readout: logit = read · hidden + bias
     bias: Tensor  # [rows]
@@ -151,9 +153,11 @@ class ClickGRU(NeuralResponder):
         rows = self.items.rows(slate)
         tables = cached(self, self._tables) if self._tabled else None
         by_position = rows.t()  # positions first: slices are contiguous
-        enter, read, bias = (
-            self._products(by_position) if tables is None else tables.take(by_position)
-        )
+        if tables is None:
+            (place, after), items = self._positions(), self._products(by_position)
+        else:
+            place, after, items = tables.place, tables.after, tables.take(by_position)
+        enter, read, bias = items
 
         def click_input(row: Tensor) -> Tensor:
             return self._click_product(row) if tables is None else F.embedding(row, tables.click)
@@ -161,12 +165,9 @@ class ClickGRU(NeuralResponder):
         feed = feed or self._feed
         if feed == "click" and click is None and uniform is None:
             feed = "soft"
-        place = F.linear(self.position.weight, self._gates()[0])
         gaps = may_have_gaps(slate)
         logits, clicks = [], []
         fed, before, total = None, hidden, torch.zeros_like(hidden)
-        assert self.readout.after is not None
-        after = self.readout.after + self.readout.position_bias.weight  # [S, S + 1]
         n = after.shape[0]
         # Where no click is fed, what is fed on in its place says which click was probably the last.
         sure = feed == "click"
@@ -177,19 +178,21 @@ class ClickGRU(NeuralResponder):
         )
         if offset is not None:
             bias = bias + offset.squeeze(1)
-        for s in range(slate.shape[1]):
-            row = rows[:, s]
-            x = enter[s] + place[s] + (click_input(above) if fed is None else fed)
+        each = (by_position, enter, place, read, bias, after)  # views of all positions in one call
+        for s, (row, entering, there, reading, start, lasting) in enumerate(
+            zip(*(t.unbind(0) for t in each), strict=False)
+        ):
+            x = entering + there + (click_input(above) if fed is None else fed)
             walked = self._cell(x, hidden)
-            odds = (read[s] * walked).sum(-1) + bias[s]
-            odds = odds + (after[s][last] if sure else last.to(odds.dtype) @ after[s])
+            odds = (reading * walked).sum(-1) + start
+            odds = odds + (lasting[last] if sure else last.to(odds.dtype) @ lasting)
             filled = row != self.items.empty if gaps else None
             clicked = self._clicked(odds, s, click, uniform, feed)
             if filled is not None:
                 walked = torch.where(filled.unsqueeze(1), walked, hidden)
                 clicked = clicked * filled
             if sure:
-                last = torch.where(clicked, s, last)
+                last = last.masked_fill(clicked, s)
             else:
                 weight = self._passed(odds, clicked, feed).unsqueeze(1)
                 weight = weight if filled is None else weight * filled.unsqueeze(1)
@@ -238,10 +241,11 @@ class ClickGRU(NeuralResponder):
     def _cell(self, x: Tensor, hidden: Tensor) -> Tensor:
         """Return the next hidden state [B, H] for gate inputs x [B, 3H]; as `nn.GRU` defines it."""
         size, weight, bias = self.hidden_size, self.gru.weight_hh_l0, self.gru.bias_hh_l0
-        gates = torch.addmm(cast(Tensor, bias), hidden, cast(Tensor, weight).t())
-        reset_update = (x[:, : 2 * size] + gates[:, : 2 * size]).sigmoid()
-        reset, update = reset_update.split(size, 1)
-        candidate = torch.addcmul(x[:, 2 * size :], reset, gates[:, 2 * size :]).tanh()
+        gates = F.linear(hidden, cast(Tensor, weight), cast(Tensor, bias))
+        entering, candidate = x.split([2 * size, size], 1)
+        kept, proposed = gates.split([2 * size, size], 1)
+        reset, update = (entering + kept).sigmoid().split(size, 1)
+        candidate = torch.addcmul(candidate, reset, proposed).tanh()
         return torch.lerp(candidate, hidden, update)
 
     def _gates(self) -> tuple[Tensor, Tensor]:
@@ -258,12 +262,18 @@ class ClickGRU(NeuralResponder):
         bias = item @ match.bias + self.items.bias(rows).squeeze(-1) + out.bias
         return enter, read, bias
 
+    def _positions(self) -> tuple[Tensor, Tensor]:
+        """Return what the walk needs of the positions, as `_Tables` names it."""
+        assert self.readout.after is not None
+        place = F.linear(self.position.weight, self._gates()[0])
+        return place, self.readout.after + self.readout.position_bias.weight
+
     def _click_product(self, rows: Tensor) -> Tensor:
         return F.linear(self.items(rows), self._gates()[1])
 
     def _tables(self) -> _Tables:
         rows = torch.arange(self.items.bias.num_embeddings, device=self.items.bias.weight.device)
-        return _Tables(*self._products(rows), self._click_product(rows))
+        return _Tables(*self._positions(), *self._products(rows), self._click_product(rows))
 
     @property
     def _tabled(self) -> bool:
