@@ -1,5 +1,8 @@
 """Cross-entropy over large catalogues: against the float64 reference, PyTorch, and statistics."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -584,15 +587,39 @@ def test_gradients_summed_in_order_are_the_same_ones(
 
 
 @pytest.mark.parametrize("wide", [16, 64, 256, 512, 1024, 4096])
-@pytest.mark.parametrize("itemsize", [2, 4])
-def test_tiles_fit_on_the_chip(wide: int, itemsize: int) -> None:
-    tiles = triton_loss.Tiles.fitting(wide, itemsize)
+@pytest.mark.parametrize("product", ["half", "tf32", "ieee"])
+@pytest.mark.parametrize("on_chip", [99 << 10, 163 << 10, 227 << 10])
+def test_tiles_fit_on_the_chip(wide: int, product: str, on_chip: int) -> None:
+    width = 2 if product == "half" else 4
+    tiles = triton_loss.Tiles.fitting(wide, width, product, on_chip)
+    if tiles is None:
+        assert 6 * 16 * wide * width + 4096 > on_chip
+        return
     assert BLOCK % tiles.rows == 0  # groups are whole tiles
     assert min(tiles.rows, tiles.items) >= 16
-    used = (tiles.rows + 3 * tiles.items) * wide * itemsize
-    assert used <= 160 << 10 or tiles.rows == tiles.items == 16
-    if wide * itemsize <= 512:
+    assert (2 * tiles.rows + 4 * tiles.items) * wide * width + 4096 <= on_chip
+    if wide <= 64 and product != "ieee" and on_chip > 100 << 10:
         assert (tiles.rows, tiles.items) == (64, 64)
+
+
+def test_kernels_compile_without_a_gpu_and_fit() -> None:
+    """For an RTX 4090 and an H200."""
+    program = """
+from benchmarks.kernel_resources import ON_CHIP, needs
+from responders.kernels.triton_loss import Tiles
+for capability in (89, 90):
+    tiles = Tiles.fitting(128, 2, "half", ON_CHIP[capability])
+    for need in needs(128, "half", capability, tiles):
+        assert need.shared <= ON_CHIP[capability], need
+        assert need.spilled < 200, need
+        print(need.kernel)
+"""
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    ran = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=environment
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.split().count("by_row") == 4
 
 
 @pytest.mark.parametrize("share", SHARES)

@@ -29,12 +29,11 @@ _COST = {"row": 90, "block": 2, "batch": 2}
 """What a sampled negative costs in items of the full loss: by row the gather and the addition of
 its vector, where vectors are shared the drawing alone. See benchmarks/kernels.md."""
 
-_WIDEST = 2048
-"""Bytes of a vector beyond which no tile of them fits on a GPU's chip."""
-
 Implementation = Literal["auto", "triton", "chunked"]
-"""`auto` takes Triton on a CUDA device; PyTorch in chunks elsewhere, for float64, and for vectors
-of more than 512 numbers in float32 (1,024 in half precision)."""
+"""`auto` takes Triton on a CUDA device; PyTorch in chunks elsewhere, for float64, for vectors too
+wide for the GPU's chip (on an A100 over 512 numbers in half precision), and for the full catalogue
+in float32 unless `torch.set_float32_matmul_precision("high")` allows TF32: without tensor cores
+cuBLAS multiplies faster than Triton."""
 
 
 @torch.compiler.disable  # it picks tiles by size; what stands around it can be compiled
@@ -102,7 +101,11 @@ def linear_cross_entropy(
         dtype = torch.get_autocast_dtype(hidden.device.type)
         hidden, items = hidden.to(dtype), items.to(dtype)
     bias = None if bias is None else bias.contiguous()
-    by = implementation_for(hidden) if implementation == "auto" else implementation
+    by = (
+        implementation_for(hidden, negatives is None)
+        if implementation == "auto"
+        else implementation
+    )
     sampling = None
     if negatives is not None:
         rows = {"row": 1, "block": BLOCK, "batch": 0}[share]
@@ -159,17 +162,21 @@ def choose_negatives(n_items: int, share: str = "row") -> tuple[int | None, str]
     return chosen, why
 
 
-def implementation_for(hidden: Tensor) -> str:
-    """Return what `auto` runs for tensors like `hidden`: triton or chunked."""
+def implementation_for(hidden: Tensor, full: bool = True) -> str:
+    """Return what `auto` runs for tensors like `hidden`: triton or chunked.
+
+    Args:
+        hidden: [N, d].
+        full: whether the whole catalogue is summed.
+    """
     if not hidden.is_cuda or hidden.dtype == torch.float64:
         return "chunked"
-    if hidden.shape[1] * hidden.element_size() > _WIDEST:
-        return "chunked"
     try:
-        import triton  # noqa: F401
+        from responders.kernels.triton_loss import Tiles, product_of
     except ImportError:  # Triton is for Linux
         return "chunked"
-    return "triton"
+    slow = full and product_of(hidden) == "ieee"
+    return "chunked" if slow or Tiles.of(hidden) is None else "triton"
 
 
 def _triton(

@@ -24,39 +24,73 @@ _SLOT_NUMBERS = 1 << 24
 """Numbers that the ordered sums of `deterministic` may keep at a time: 64 MB."""
 
 
-_ON_CHIP = 160 << 10
-"""Bytes of shared memory that a program may use: an A100 has 163 KB, an H100 or H200 227."""
+_HELD = {"half": 16_384, "tf32": 8_192, "ieee": 2_048}
+"""Numbers of a tile that a program sums in registers, by how products are made: with more, the
+compiler spills them to memory."""
 
 
 @dataclass(frozen=True)
 class Tiles:
-    """Sizes of the tiles, powers of two; those of rows and items at least 16.
+    """Sizes of the tiles, powers of two, rows and items at least 16; and warps of a program.
 
     Args:
-        rows: positions.
-        items: items, or negatives that a group draws at a time.
+        rows: positions (in the backward pass of the full catalogue: items), which are held.
+        items: items (there: positions) that pass by at a time.
         drawn: negatives that a single position draws at a time.
+        warps: of 32 threads each.
     """
 
     rows: int = 64
     items: int = 64
     drawn: int = 16
+    warps: int = 4
 
     @staticmethod
-    def fitting(wide: int, itemsize: int) -> Tiles:
-        """Return the largest tiles whose operands fit on the chip.
+    def fitting(wide: int, itemsize: int, product: str, on_chip: int) -> Tiles | None:
+        """Return the largest tiles that stay in registers and shared memory, None if none do.
 
-        A tile of positions and, loads of the next ones being under way, three of items are there at
-        a time. Half precision at d = 256 keeps 64 × 64.
+        Compiled for compute capability 8.0, 8.9 and 9.0 (`python -m benchmarks.kernel_resources`),
+        no kernel takes more shared memory than two tiles of what is held and four of what passes
+        by, loads of the next ones being under way, and 4 KB.
 
         Args:
             wide: numbers in a vector, a power of two.
             itemsize: bytes of a number as it is multiplied.
+            product: half, tf32 or ieee.
+            on_chip: bytes of shared memory that a program may use.
         """
-        rows = items = 64
-        while (rows + 3 * items) * wide * itemsize > _ON_CHIP and rows + items > 32:
-            rows, items = (rows, items // 2) if items >= rows else (rows // 2, items)
-        return Tiles(rows, items, max(2, min(16, 4096 // wide)))
+        rows = min(64, max(16, _HELD[product] // wide))
+        items = min(64, max(16, _HELD[product] // 2 // wide))
+        while (2 * rows + 4 * items) * wide * itemsize + 4096 > on_chip:
+            if rows == items == 16:
+                return None
+            rows, items = (rows, items // 2) if items > 16 else (rows // 2, items)
+        return Tiles(rows, items, max(2, min(16, 4096 // wide)), 8 if rows * wide >= 8192 else 4)
+
+    @staticmethod
+    def of(hidden: Tensor) -> Tiles | None:
+        """Return the tiles for vectors like `hidden` [N, d] on its device, or None."""
+        on_chip = 1 << 40  # the interpreter has no chip
+        if not INTERPRETED:
+            find = triton.runtime.driver.active.utils.get_device_properties
+            on_chip = find(hidden.device.index)["max_shared_mem"]
+        product = product_of(hidden)
+        width = hidden.element_size() if product == "half" and not INTERPRETED else 4
+        return Tiles.fitting(_wide(hidden.shape[1]), width, product, on_chip)
+
+
+def product_of(hidden: Tensor) -> str:
+    """Return how products of tensors like `hidden` are made: half, tf32 or ieee.
+
+    TF32 only where PyTorch was told to: `torch.set_float32_matmul_precision("high")`.
+    """
+    if hidden.dtype in (torch.float16, torch.bfloat16):
+        return "half"
+    return "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32"
+
+
+def _wide(size: int) -> int:
+    return max(16, int(triton.next_power_of_2(size)))
 
 
 @dataclass
@@ -93,16 +127,19 @@ class Problem:
 
     def __post_init__(self) -> None:
         self.size = self.hidden.shape[1]
-        self.wide = max(16, triton.next_power_of_2(self.size))
-        half = self.hidden.dtype in (torch.float16, torch.bfloat16)
-        # TF32 only where PyTorch was told to: torch.set_float32_matmul_precision("high").
-        rounded = torch.get_float32_matmul_precision() != "highest"
-        self.precision = "tf32" if half or rounded else "ieee"
+        self.wide = _wide(self.size)
+        product = product_of(self.hidden)
+        self.precision = "ieee" if product == "ieee" else "tf32"
         # Half-precision operands go to the tensor cores as they are; the interpreter multiplies
         # bfloat16 wrongly, so there everything is float32.
-        self.upcast = not half or INTERPRETED
-        width = 4 if self.upcast else self.hidden.element_size()
-        self.tile = self.tiles or Tiles.fitting(self.wide, width)
+        self.upcast = product != "half" or INTERPRETED
+        tile = self.tiles or Tiles.of(self.hidden)
+        if tile is None:
+            raise InputError(
+                f"vectors of {self.size} numbers ({self.hidden.dtype}) do not fit on this GPU's "
+                "chip: use implementation='chunked'"
+            )
+        self.tile = tile
 
     def forward(self, gradient: bool) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return loss [N], log-sum-exp [N] and, if asked, the loss's gradient by hidden [N, d]."""
@@ -117,7 +154,7 @@ class Problem:
                     SOFTCAP=self.softcap or 0.0, HAS_BIAS=self.bias is not None, GRADIENT=gradient,
                     PRECISION=self.precision, UPCAST=self.upcast,
                     ROWS=self.tile.rows, ITEMS=self.tile.items,
-                    SIZE=self.wide,
+                    SIZE=self.wide, num_warps=self.tile.warps,
                 )  # fmt: skip
             else:
                 self._sampled(lse, own, None, grad, None, None)
@@ -131,13 +168,13 @@ class Problem:
         if len(self.hidden):
             upstream = upstream.float().contiguous()
             if self.proposal is None:
-                full_backward[(triton.cdiv(v, self.tile.items),)](
+                full_backward[(triton.cdiv(v, self.tile.rows),)](
                     self.hidden, self.items, self.bias, self.target, lse, upstream, grad_items,
                     grad_bias, len(self.hidden), v, self.size, *self._strides,
                     SOFTCAP=self.softcap or 0.0, HAS_BIAS=self.bias is not None,
                     PRECISION=self.precision, UPCAST=self.upcast,
-                    ROWS=self.tile.rows, ITEMS=self.tile.items,
-                    SIZE=self.wide,
+                    ROWS=self.tile.items, ITEMS=self.tile.rows,
+                    SIZE=self.wide, num_warps=self.tile.warps,
                 )  # fmt: skip
             elif self.deterministic:
                 self._sampled_in_order(lse, upstream, grad_items, grad_bias)
@@ -241,7 +278,7 @@ class Problem:
         shared[(len(run),)](
             *tensors, *numbers, group_rows, *rest, *self._strides,
             PRECISION=self.precision, UPCAST=self.upcast,
-                    ROWS=rows, DRAWN=self.tile.items, **options,
+            ROWS=rows, DRAWN=self.tile.items, num_warps=self.tile.warps, **options,
         )  # fmt: skip
 
 
