@@ -39,6 +39,17 @@ class Sampling:
     correct: bool
 
 
+@dataclass(frozen=True)
+class _Inputs:
+    """What the loss is of: hidden [N, d], items [V, d], bias [V] or None, target [N], softcap."""
+
+    hidden: Tensor
+    items: Tensor
+    bias: Tensor | None
+    target: Tensor
+    softcap: float | None
+
+
 @dataclass
 class _Gradients:
     """Where a pass adds the gradients of inputs that need one; float32 or float64."""
@@ -73,12 +84,12 @@ class ChunkedCrossEntropy(torch.autograd.Function):
     ) -> Tensor:
         """Return the loss, float32 (float64 for double inputs)."""
         ctx.softcap, ctx.sampling, ctx.scale, ctx.stash = softcap, sampling, scale, None
-        upstream = None
+        upstream, inputs = None, _Inputs(hidden, items, bias, target, softcap)
         if scale is not None and any(ctx.needs_input_grad[:3]):
-            ctx.stash = _empty(ctx.needs_input_grad, hidden, items, bias)
+            ctx.stash = _empty(ctx.needs_input_grad, inputs)
             upstream = torch.tensor(scale, dtype=accumulator(hidden)).expand(len(hidden))
             upstream = upstream.to(hidden.device)
-        loss = _run(hidden, items, bias, target, softcap, sampling, ctx.stash, upstream)
+        loss = _run(inputs, sampling, ctx.stash, upstream)
         ctx.save_for_backward(hidden, items, target, *([bias] if bias is not None else []))
         return loss if scale is None else loss.sum() * scale
 
@@ -88,14 +99,14 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         """Return the gradients of hidden, items and bias."""
         (up,) = upstream
         hidden, items, target, *rest = ctx.saved_tensors
-        bias = rest[0] if rest else None
+        inputs = _Inputs(hidden, items, rest[0] if rest else None, target, ctx.softcap)
         # The stash is given away: a copy would double its memory. A second pass computes it anew.
         stash, ctx.stash = ctx.stash, None
         if stash is None:
-            stash = _empty(ctx.needs_input_grad, hidden, items, bias)
+            stash = _empty(ctx.needs_input_grad, inputs)
             if ctx.scale is not None:
                 up = (up * ctx.scale).expand(len(hidden))
-            _run(hidden, items, bias, target, ctx.softcap, ctx.sampling, stash, up)
+            _run(inputs, ctx.sampling, stash, up)
         elif not bool(up == 1):
             for gradient in (stash.hidden, stash.items, stash.bias):
                 if gradient is not None:
@@ -103,34 +114,29 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         found = (stash.hidden, stash.items, stash.bias)
         cast = [
             None if gradient is None or given is None else gradient.to(given.dtype)
-            for gradient, given in zip(found, (hidden, items, bias), strict=True)
+            for gradient, given in zip(found, (hidden, items, inputs.bias), strict=True)
         ]
         return (*cast, None, None, None, None)
 
 
-def _empty(
-    wanted: tuple[bool, ...], hidden: Tensor, items: Tensor, bias: Tensor | None
-) -> _Gradients:
+def _empty(wanted: tuple[bool, ...], inputs: _Inputs) -> _Gradients:
     made = [
         torch.zeros(t.shape, dtype=accumulator(t), device=t.device)
         if need and t is not None
         else None
-        for need, t in zip(wanted, (hidden, items, bias), strict=False)
+        for need, t in zip(wanted, (inputs.hidden, inputs.items, inputs.bias), strict=False)
     ]
     return _Gradients(*made)
 
 
 def _run(
-    hidden: Tensor,
-    items: Tensor,
-    bias: Tensor | None,
-    target: Tensor,
-    softcap: float | None,
+    inputs: _Inputs,
     sampling: Sampling | None,
     gradients: _Gradients | None,
     upstream: Tensor | None,
 ) -> Tensor:
     """Return the loss of each position; add gradients where asked, times `upstream` [N]."""
+    hidden, items = inputs.hidden, inputs.items
     dtype = accumulator(hidden)
     loss = torch.empty(len(hidden), dtype=dtype, device=hidden.device)
     if sampling is None:
@@ -141,7 +147,7 @@ def _run(
         for first in range(0, len(hidden), step):
             rows = slice(first, first + step)
             up = None if upstream is None else upstream[rows]
-            loss[rows] = _full(hidden, items, bias, target, softcap, rows, gradients, up)
+            loss[rows] = _full(inputs, rows, gradients, up)
         return loss
     height = sampling.rows or max(len(hidden), 1)
     k, d = sampling.n_negatives, hidden.shape[1]
@@ -154,9 +160,7 @@ def _run(
         for start in range(first, last, part if groups == 1 else height * groups):
             rows = slice(start, min(start + (part if groups == 1 else height * groups), last))
             up = None if upstream is None else upstream[rows]
-            loss[rows] = _sampled(
-                hidden, items, bias, target, softcap, sampling, height, rows, gradients, up
-            )
+            loss[rows] = _sampled(inputs, sampling, height, rows, gradients, up)
     return loss
 
 
@@ -170,20 +174,13 @@ def _capped(logits: Tensor, softcap: float | None) -> tuple[Tensor, Tensor | Non
 
 
 def _full(
-    hidden: Tensor,
-    items: Tensor,
-    bias: Tensor | None,
-    target: Tensor,
-    softcap: float | None,
-    rows: slice,
-    gradients: _Gradients | None,
-    upstream: Tensor | None,
+    inputs: _Inputs, rows: slice, gradients: _Gradients | None, upstream: Tensor | None
 ) -> Tensor:
-    dtype = accumulator(hidden)
-    h, c = hidden[rows].to(dtype), items.to(dtype)
+    dtype, bias = accumulator(inputs.hidden), inputs.bias
+    h, c = inputs.hidden[rows].to(dtype), inputs.items.to(dtype)
     logits = h @ c.t() if bias is None else torch.addmm(bias.to(dtype), h, c.t())
-    logits, slope = _capped(logits, softcap)
-    y = target[rows].unsqueeze(1)
+    logits, slope = _capped(logits, inputs.softcap)
+    y = inputs.target[rows].unsqueeze(1)
     own = logits.gather(1, y)
     top = logits.amax(1, keepdim=True)
     p = logits.sub_(top).exp_()
@@ -206,11 +203,7 @@ def _full(
 
 
 def _sampled(
-    hidden: Tensor,
-    items: Tensor,
-    bias: Tensor | None,
-    target: Tensor,
-    softcap: float | None,
+    inputs: _Inputs,
     sampling: Sampling,
     height: int,
     rows: slice,
@@ -218,12 +211,13 @@ def _sampled(
     upstream: Tensor | None,
 ) -> Tensor:
     """Whole groups of `height` positions (the last may be short), or a part of one group."""
+    hidden, items, bias = inputs.hidden, inputs.items, inputs.bias
     dtype, device = accumulator(hidden), hidden.device
     n = rows.stop - rows.start
     group = torch.arange(rows.start // height, (rows.stop - 1) // height + 1, device=device)
     tall = min(height, n) if len(group) == 1 else height
     index = sampling.proposal.draw(sampling.seed, group, sampling.n_negatives)  # [G, K]
-    h, y = _grouped(hidden[rows].to(dtype), len(group), tall), target[rows]
+    h, y = _grouped(hidden[rows].to(dtype), len(group), tall), inputs.target[rows]
     ys = _grouped(y.unsqueeze(1), len(group), tall).squeeze(2)
     c = items[index].to(dtype)  # [G, K, d]
     own_items = items[y].to(dtype)
@@ -232,8 +226,8 @@ def _sampled(
     if bias is not None:
         logits += bias[index].to(dtype).unsqueeze(1)
         own = own + bias[y].to(dtype).unsqueeze(1)
-    logits, slope = _capped(logits, softcap)
-    own, own_slope = _capped(own, softcap)
+    logits, slope = _capped(logits, inputs.softcap)
+    own, own_slope = _capped(own, inputs.softcap)
     if sampling.correct:
         log_k = torch.log(torch.tensor(float(sampling.n_negatives), dtype=dtype))
         logits -= (log_k + sampling.proposal.log_probability(index).to(dtype)).unsqueeze(1)
