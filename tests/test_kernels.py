@@ -23,7 +23,7 @@ from responders.kernels import (
     linear_cross_entropy,
 )
 from responders.kernels.loss import BLOCK, Share, implementation_for
-from responders.kernels.negatives import Proposal, philox
+from responders.kernels.negatives import Proposal, Sampling, philox
 from responders.kernels.reference import reference
 
 SHARES = Share.__args__  # type: ignore[attr-defined]
@@ -505,10 +505,12 @@ def of_triton(
     """The kernels' losses of tensors on the CPU, computed where the kernels run."""
     hidden, items, target = hidden.to(DEVICE), items.to(DEVICE), target.to(DEVICE)
     bias = None if bias is None else bias.to(DEVICE)
+    sampling = None
+    if proposal is not None:
+        sampling = Sampling(k, group_rows, proposal.to(DEVICE), (3 << 33) + 11, True)
     problem = triton_loss.Problem(
         hidden.detach(), items.detach(), None if bias is None else bias.detach(), target, softcap,
-        None if proposal is None else proposal.to(DEVICE), k, group_rows, (3 << 33) + 11,
-        tiles=SMALL_TILES, deterministic=deterministic,
+        sampling, deterministic, SMALL_TILES,
     )  # fmt: skip
     return triton_loss.TritonCrossEntropy.apply(hidden, items, bias, problem).cpu()
 

@@ -14,29 +14,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from responders.kernels.negatives import Proposal
+from responders.kernels.negatives import Sampling
 
 _TILE = 1 << 21  # numbers in a tile: 8 MB in float32
 _SHARE = 0.15  # of the memory of inputs and gradients that a tile may take where that is more
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How negatives are drawn and corrected.
-
-    Args:
-        n_negatives: K.
-        rows: positions that share a group's negatives; 0 = all of them.
-        proposal: where they come from.
-        seed: fixes them.
-        correct: subtract log(K · q) from their logits.
-    """
-
-    n_negatives: int
-    rows: int
-    proposal: Proposal
-    seed: int
-    correct: bool
 
 
 @dataclass(frozen=True)

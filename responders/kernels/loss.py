@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from responders.errors import InputError, near_matches
-from responders.kernels.chunked import ChunkedCrossEntropy, Sampling
-from responders.kernels.negatives import Proposal
+from responders.kernels.chunked import ChunkedCrossEntropy
+from responders.kernels.negatives import Proposal, Sampling
 
 Share = Literal["row", "block", "batch"]
 """Which positions share their negatives: none, each block of 64, or all."""
@@ -198,18 +198,10 @@ def _triton(
         )
     if hidden.dtype == torch.float64:
         raise InputError("implementation='triton' does not compute in float64: use 'chunked'")
+    free = None if bias is None else bias.detach()
     problem = Problem(
-        hidden.detach(),
-        items.detach(),
-        None if bias is None else bias.detach(),
-        target,
-        softcap,
-        deterministic=deterministic,
+        hidden.detach(), items.detach(), free, target, softcap, sampling, deterministic
     )
-    if sampling is not None:
-        problem.proposal, problem.n_negatives = sampling.proposal, sampling.n_negatives
-        problem.group_rows, problem.seed = sampling.rows, sampling.seed
-        problem.correct = sampling.correct
     with torch.autocast(hidden.device.type, enabled=False):
         return TritonCrossEntropy.apply(hidden, items, bias, problem)
 

@@ -123,3 +123,22 @@ class Proposal:
             value = -float(np.log(self.n_items))
             return torch.full(item.shape, value, dtype=torch.float64, device=item.device)
         return self.log_q[item]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How negatives are drawn and corrected.
+
+    Args:
+        n_negatives: K.
+        rows: positions that share a group's negatives; 0 = all of them.
+        proposal: where they come from.
+        seed: fixes them.
+        correct: subtract log(K · q) from their logits.
+    """
+
+    n_negatives: int
+    rows: int
+    proposal: Proposal
+    seed: int
+    correct: bool

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from responders.errors import InputError
-from responders.kernels.negatives import Proposal
+from responders.kernels.negatives import Sampling
 from responders.kernels.triton_kernels import (
     INTERPRETED,
     by_row,
@@ -103,13 +103,9 @@ class Problem:
         bias: [V] or None.
         target: [N] int64, all valid.
         softcap: c or None.
-        proposal: where negatives come from; None = the full catalogue.
-        n_negatives: K.
-        group_rows: positions that share negatives; 1 = none, 0 = all.
-        seed: of the negatives.
-        correct: subtract log(K · q).
-        tiles: sizes; None = by the size of the vectors.
+        sampling: how negatives are drawn; None = the full catalogue.
         deterministic: sum the items' gradient in a fixed order.
+        tiles: sizes; None = by the size of the vectors.
     """
 
     hidden: Tensor
@@ -117,13 +113,9 @@ class Problem:
     bias: Tensor | None
     target: Tensor
     softcap: float | None = None
-    proposal: Proposal | None = None
-    n_negatives: int = 0
-    group_rows: int = 1
-    seed: int = 0
-    correct: bool = True
-    tiles: Tiles | None = None
+    sampling: Sampling | None = None
     deterministic: bool = False
+    tiles: Tiles | None = None
 
     def __post_init__(self) -> None:
         self.size = self.hidden.shape[1]
@@ -147,7 +139,7 @@ class Problem:
         lse, own = torch.empty((2, n), device=device)
         grad = torch.empty((n, self.size), device=device) if gradient else None
         if n:
-            if self.proposal is None:
+            if self.sampling is None:
                 full_forward[(triton.cdiv(n, self.tile.rows),)](
                     self.hidden, self.items, self.bias, self.target, lse, own, grad,
                     n, len(self.items), self.size, *self._strides,
@@ -167,7 +159,7 @@ class Problem:
         grad_bias = None if self.bias is None else torch.zeros(v, device=device)
         if len(self.hidden):
             upstream = upstream.float().contiguous()
-            if self.proposal is None:
+            if self.sampling is None:
                 full_backward[(triton.cdiv(v, self.tile.rows),)](
                     self.hidden, self.items, self.bias, self.target, lse, upstream, grad_items,
                     grad_bias, len(self.hidden), v, self.size, *self._strides,
@@ -187,9 +179,14 @@ class Problem:
         return (*self.hidden.stride(), *self.items.stride())
 
     @property
+    def _drawn(self) -> Sampling:
+        assert self.sampling is not None
+        return self.sampling
+
+    @property
     def _rows(self) -> int:
         """Positions of a program of the sampled kernels."""
-        return 1 if self.group_rows == 1 else self.tile.rows
+        return 1 if self._drawn.rows == 1 else self.tile.rows
 
     @property
     def _programs(self) -> int:
@@ -197,7 +194,7 @@ class Problem:
 
     @property
     def _group_rows(self) -> int:
-        return self.group_rows or self._programs * self._rows
+        return self._drawn.rows or self._programs * self._rows
 
     def _sampled_in_order(
         self, lse: Tensor, upstream: Tensor, grad_items: Tensor, grad_bias: Tensor | None
@@ -207,8 +204,7 @@ class Problem:
         Some programs at a time write the product of each of their negatives and targets to a slot
         of its own; the slots of an item are summed in the order of the slots.
         """
-        assert self.proposal is not None
-        k, rows, device = self.n_negatives, self._rows, self.hidden.device
+        k, rows, device = self._drawn.n_negatives, self._rows, self.hidden.device
         at_once = max(1, _SLOT_NUMBERS // ((k + rows) * self.size))
         for first in range(0, self._programs, at_once):
             programs = range(first, min(first + at_once, self._programs))
@@ -217,7 +213,8 @@ class Problem:
             bias_slots = None if grad_bias is None else torch.zeros((n_slots, 1), device=device)
             self._sampled(lse, None, upstream, None, slots, bias_slots, programs)
             group = torch.arange(programs.start, programs.stop, device=device)
-            drawn = self.proposal.draw(self.seed, group * rows // self._group_rows, k)
+            group = group * rows // self._group_rows
+            drawn = self._drawn.proposal.draw(self._drawn.seed, group, k)
             own = self.target[programs.start * rows : programs.stop * rows]
             missing = len(programs) * rows - len(own)  # slots of the last program, all zero
             item = torch.cat([drawn.flatten(), own, own[:1].expand(missing)])
@@ -239,30 +236,29 @@ class Problem:
         programs: range | None = None,
     ) -> None:
         """Run all programs, or some of them, whose gradients then go to a slot each."""
-        assert self.proposal is not None
-        n, proposal = len(self.hidden), self.proposal
+        n, how, proposal = len(self.hidden), self._drawn, self._drawn.proposal
         log_q = None if proposal.log_q is None else proposal.log_q.float()
-        log_k = float(torch.log(torch.tensor(float(self.n_negatives), dtype=torch.float64)))
+        log_k = float(torch.log(torch.tensor(float(how.n_negatives), dtype=torch.float64)))
         uniform = -float(torch.log(torch.tensor(float(len(self.items)), dtype=torch.float64)))
         tensors = (
             self.hidden, self.items, self.bias, self.target, lse, own, upstream, grad, grad_items,
             grad_bias, log_q, proposal.accept, proposal.alias,
         )  # fmt: skip
-        numbers = (n, len(self.items), self.size, self.n_negatives)
-        seed = (self.seed & 0xFFFFFFFF, (self.seed >> 32) & 0xFFFFFFFF)
+        numbers = (n, len(self.items), self.size, how.n_negatives)
+        seed = (how.seed & 0xFFFFFFFF, (how.seed >> 32) & 0xFFFFFFFF)
         run = range(self._programs) if programs is None else programs
         rest = (log_k, uniform, *seed, run.start)
         options = {
             "SOFTCAP": self.softcap or 0.0,
             "HAS_BIAS": self.bias is not None,
             "WEIGHTED": proposal.accept is not None,
-            "CORRECT": self.correct,
+            "CORRECT": how.correct,
             "BACKWARD": upstream is not None,
             "SLOTS": programs is not None,
             "GRADIENT": grad is not None,
             "SIZE": self.wide,
         }
-        if self.group_rows == 1:
+        if how.rows == 1:
             by_row[(len(run),)](
                 *tensors,
                 *numbers,
