@@ -124,14 +124,15 @@ def test_users_leave_by_the_hazard_and_never_without_one(trained: Path) -> None:
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.lists(st.integers(-1, 4), min_size=1, max_size=7))
-def test_later_copies_are_blanked(items: list[int]) -> None:
-    slate, copies = blank_duplicates(torch.tensor([items]))
-    expected = [
-        item if item >= 0 and item not in items[:place] else -1 for place, item in enumerate(items)
-    ]
-    assert slate[0].tolist() == expected
-    assert int(copies) == sum(i >= 0 for i in items) - sum(i >= 0 for i in expected)
+@given(
+    st.integers(1, 7).flatmap(lambda n: st.lists(st.tuples(*n * [st.integers(-1, 4)]), min_size=1))
+)
+def test_later_copies_are_blanked(slates: list[tuple[int, ...]]) -> None:
+    shown, copies = blank_duplicates(torch.tensor(slates))
+    for items, row, n_copies in zip(slates, shown.tolist(), copies.tolist(), strict=True):
+        first = [i >= 0 and i not in items[:place] for place, i in enumerate(items)]
+        assert row == [i if new else -1 for i, new in zip(items, first, strict=True)]
+        assert n_copies == sum(i >= 0 for i in items) - sum(first)
 
 
 def test_streams_are_uniform_and_apart() -> None:
