@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -70,13 +71,17 @@ class Tiles:
     @staticmethod
     def of(hidden: Tensor) -> Tiles | None:
         """Return the tiles for vectors like `hidden` [N, d] on its device, or None."""
-        on_chip = 1 << 40  # the interpreter has no chip
-        if not INTERPRETED:
-            find = triton.runtime.driver.active.utils.get_device_properties
-            on_chip = find(hidden.device.index)["max_shared_mem"]
+        on_chip = 1 << 40 if INTERPRETED else _shared_memory(hidden.device.index)
         product = product_of(hidden)
         width = hidden.element_size() if product == "half" and not INTERPRETED else 4
         return Tiles.fitting(_wide(hidden.shape[1]), width, product, on_chip)
+
+
+@lru_cache
+def _shared_memory(device: int) -> int:
+    """Return the bytes of shared memory that a program may use on CUDA device number `device`."""
+    find = triton.runtime.driver.active.utils.get_device_properties
+    return int(find(device)["max_shared_mem"])
 
 
 def product_of(hidden: Tensor) -> str:
