@@ -64,7 +64,7 @@ class HistoryObservation:
             "step": world.step_number.unsqueeze(1).clone(),
         }
         if "user" in self.space.spaces:
-            seen["user"] = world.features[world.context]
+            seen["user"] = world.features.index_select(0, world.context)
         if "visit" in self.space.spaces:
             seen["visit"] = world.visit.unsqueeze(1).clone()
             seen["gap"] = world.gap.unsqueeze(1).clone()

@@ -165,7 +165,7 @@ class WorldVectorEnv(VectorEnv):
             terminated, truncated = (np.zeros(self.num_envs, dtype=bool) for _ in range(2))
         else:
             self._last = outcome
-            reward = outcome.reward.double().cpu().numpy()
+            reward = outcome.reward.cpu().numpy().astype(np.float64)
             terminated, truncated = outcome.left.cpu().numpy(), outcome.truncated.cpu().numpy()
             infos = outcome_info(self.world, outcome)
         if over.any():  # NEXT_STEP: this step only resets those who had ended

@@ -170,7 +170,7 @@ class World:
         else:
             drawn = self.streams.uniform(n_draws, mask)
         context = self.population.draw(drawn[:, 0])
-        state = {name: table[context] for name, table in self.population.state.items()}
+        state = {n: t.index_select(0, context) for n, t in self.population.state.items()}
         if self._one_member:
             state[MEMBER] = (drawn[:, 1] * self.n_members).long()
         counters = ["step_number", "visit_step", "visit_clicks", "streak"]
@@ -311,7 +311,8 @@ def blank_duplicates(slate: Tensor, earlier: Tensor | None = None) -> tuple[Tens
     """
     if earlier is None:
         earlier = earlier_positions(slate.shape[1], slate.device)
-    item = slate.t().contiguous()  # users last: long runs, which is what makes this fast
+    # Users last: long runs, which is what makes this fast.
+    item = slate.t().to(torch.int32, memory_format=torch.contiguous_format)
     same = (item.unsqueeze(1) == item).view(torch.uint8).bitwise_and_(earlier)
     copy = (slate >= 0) & same.amax(0).view(torch.bool).t()
     return torch.where(copy, EMPTY, slate), copy.sum(1)

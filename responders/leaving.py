@@ -73,7 +73,7 @@ def leave_chance(
         clicks: [B] clicks of the session.
     """
     by_streak, weights = tables
-    chance = by_streak[streak.clamp(max=len(by_streak) - 1)]
+    chance = by_streak.index_select(0, streak.clamp(max=len(by_streak) - 1))
     if weights is None:
         return chance
     session = torch.stack([step.log1p(), last_clicks.float(), clicks / step.clamp(min=1)], 1)
