@@ -15,6 +15,8 @@ _GOLDEN = -7046029254386353131
 _MIX = ((30, -4658895280553007687), (27, -7723592293110705685))
 _LAST_SHIFT = 31
 _UNIT = 2.0**-24
+_AHEAD = 2
+"""Numbers made along with those of a step, for the users who start anew after it."""
 
 Bits = TypeVar("Bits", Tensor, np.ndarray)
 """64-bit integers of either library: both wrap and know the same operators."""
@@ -67,20 +69,26 @@ class UserStreams:
         self._position = _mix_all(start + (user + 1) * _GOLDEN)
         self._steps = torch.arange(1, 4097, device=device) * _GOLDEN
         self._by_numpy = self._position.device.type == "cpu"  # the same numbers in less time
+        self._ahead: np.ndarray | None = None  # [B, _AHEAD], what comes after those drawn last
 
     def uniform(self, n: int, mask: Tensor | None = None) -> Tensor:
         """Return float32 numbers [B, n] in [0, 1).
 
         Args:
-            n: numbers per user, at most 4096.
+            n: numbers per user, at most 4094.
             mask: [B] bool; the streams of other users do not advance (their numbers mean nothing).
         """
         position, steps = self._position.unsqueeze(1), self._steps[:n]
         passed = self._steps[n - 1]
         self._position = self._position + (passed if mask is None else passed * mask)
-        if self._by_numpy:
-            return _unit_by_numpy(position.numpy() + steps.numpy())
-        return _numbers(position + steps).to(torch.float32).mul_(_UNIT)
+        if not self._by_numpy:
+            return _numbers(position + steps).to(torch.float32).mul_(_UNIT)
+        if mask is not None:
+            self._ahead = None
+            return torch.from_numpy(_unit(position.numpy() + steps.numpy()))
+        numbers = _unit(position.numpy() + self._steps[: n + _AHEAD].numpy())
+        self._ahead = numbers[:, n:]
+        return torch.from_numpy(numbers[:, :n])
 
     def uniform_of(self, rows: np.ndarray, n: int) -> Tensor:
         """Return the next numbers [len(rows), n] of the users `rows` (int64, each once) alone.
@@ -88,14 +96,16 @@ class UserStreams:
         For streams on the CPU.
         """
         position, steps = self._position.numpy(), self._steps.numpy()
-        now = position[rows]
-        position[rows] = now + steps[n - 1]
-        return _unit_by_numpy(now[:, None] + steps[:n])
+        now, ahead = position[rows], self._ahead
+        position[rows], self._ahead = now + steps[n - 1], None
+        if ahead is not None and n <= _AHEAD:
+            return torch.from_numpy(ahead[rows, :n])
+        return torch.from_numpy(_unit(now[:, None] + steps[:n]))
 
 
-def _unit_by_numpy(position: np.ndarray) -> Tensor:
+def _unit(position: np.ndarray) -> np.ndarray:
     """Return float32 numbers in [0, 1)."""
-    return torch.from_numpy(_numbers(position).astype(np.float32) * np.float32(_UNIT))
+    return _numbers(position).astype(np.float32) * np.float32(_UNIT)
 
 
 def _numbers(position: Bits) -> Bits:

@@ -158,6 +158,25 @@ def test_streams_continue_and_wait() -> None:
     assert torch.equal(waiting.uniform(5)[1], whole[1, :5])
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["all", "mask", "rows"]), st.integers(1, 6), st.integers(0, 31))
+    )
+)
+def test_streams_draw_the_same_with_numpy_and_without(draws: list[tuple[str, int, int]]) -> None:
+    fast, plain = UserStreams(5, seed=3), UserStreams(5, seed=3)
+    plain._by_numpy = False
+    for way, n, bits in draws:
+        mask = torch.tensor([bits >> i & 1 == 1 for i in range(5)])
+        if way == "rows":
+            one = fast.uniform_of(np.flatnonzero(mask.numpy()), n)
+        else:
+            one = fast.uniform(n, None if way == "all" else mask)[mask]
+        two = plain.uniform(n, None if way == "all" else mask)[mask]
+        assert torch.equal(one, two)
+
+
 @pytest.mark.parametrize("seed", [-1, 1.5, "0", True, None])
 def test_bad_seeds_are_refused(seed: Any) -> None:
     with pytest.raises(InputError, match="seed must be a whole number"):
