@@ -22,7 +22,7 @@ demo: install
 	$(BIN)/recsim demo
 
 test: install
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 lint: install
 	$(BIN)/ruff check .
@@ -30,7 +30,7 @@ lint: install
 	$(BIN)/mypy
 
 bench: install
-	$(BIN)/python -m benchmarks.throughput
+	$(BIN)/python -m benchmarks.speed.throughput
 
 # The embedded responders, from the known-truth logs that they learned from (about 10 minutes).
 ASSETS := recsim_env/assets

@@ -12,6 +12,7 @@ from agents.policy import Policy
 from recsim_env.observations import HistoryObservation
 from recsim_env.world import World
 from responders import EMPTY, SessionLog, Users
+from responders.log import ragged
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def _as_log(
     owner, slate, click = (torch.cat(column).numpy() for column in zip(*parts, strict=True))
     order = np.argsort(owner, kind="stable")
     length = np.bincount(owner, minlength=world.num_users)
-    step = np.arange(len(order)) - np.repeat(np.cumsum(length) - length, length)
+    step = ragged.place(length)
     shown = (slate[order] != EMPTY).any(1)  # a slate of nothing but broken choices shows nothing
     length = np.bincount(owner[order][shown], minlength=world.num_users)
     kept = length > 0
@@ -74,7 +75,7 @@ def _as_log(
     return SessionLog(
         slate=slate[order][shown],
         response=click[order][shown],
-        session_start=np.concatenate([[0], np.cumsum(length[kept])]),
+        session_start=ragged.offsets(length[kept]),
         user=np.arange(len(ids)),
         time=step[shown] + 1,
         catalogue=world.catalogue,

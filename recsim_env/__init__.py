@@ -1,27 +1,27 @@
-"""Where they answer: simulated users as batched Gymnasium environments.
-
-Importing this package is cheap; its names are loaded when they are used.
-"""
+"""Simulated users as batched Gymnasium environments. Importing it registers them with Gymnasium."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from recsim_env.plugin import install
+import gymnasium
+
+from recsim_env.registry import ENVIRONMENTS
 
 if TYPE_CHECKING:
-    from recsim_env.scenarios import make_env, make_vector_env, make_world
+    from recsim_env.make import make_env, make_vector_env, make_world
+    from recsim_env.outcome import Outcome
     from recsim_env.single import RecSimEnv
     from recsim_env.vector import RecSimVectorEnv
-    from recsim_env.world import Outcome, World
+    from recsim_env.world import World
 
-_HOMES = {
-    "Outcome": "world",
-    "RecSimEnv": "single",
-    "RecSimVectorEnv": "vector",
-    "World": "world",
-    "make_env": "scenarios",
-    "make_vector_env": "scenarios",
-    "make_world": "scenarios",
+_MODULES = {
+    "Outcome": "recsim_env.outcome",
+    "RecSimEnv": "recsim_env.single",
+    "RecSimVectorEnv": "recsim_env.vector",
+    "World": "recsim_env.world",
+    "make_env": "recsim_env.make",
+    "make_vector_env": "recsim_env.make",
+    "make_world": "recsim_env.make",
 }
 
 __all__ = [
@@ -36,9 +36,17 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(f"recsim_env.{_HOMES[name]}"), name)
-    raise AttributeError(f"module 'recsim_env' has no attribute {name!r}")
+    """Import what is asked for on first use, so that registering does not import PyTorch."""
+    if name not in _MODULES:
+        raise AttributeError(f"module 'recsim_env' has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)
 
 
-install()
+for _id, _scenario in ENVIRONMENTS.items():
+    if _id not in gymnasium.registry:
+        gymnasium.register(
+            id=_id,
+            entry_point="recsim_env.make:make_env",
+            vector_entry_point="recsim_env.make:make_vector_env",
+            kwargs={"scenario": _scenario, "users": "synthetic unless a responder is given"},
+        )

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from responders import EMPTY, InputError, SessionLog, Users
-from responders.base import Responder, State
 from responders.errors import check_finite, near_matches
+from responders.models.base import Responder
+from responders.models.state import State
 
 
 class Population:

@@ -18,13 +18,14 @@ from recsim_env.population import Population
 from recsim_env.rewards import Choice, make_reward
 from recsim_env.streams import UserStreams, check_seed
 from responders import EMPTY, InputError, SessionLog
-from responders.base import Responder, State, put_at, put_rows
+from responders.behaviour.leaving import Hazard, leave_chance
+from responders.behaviour.returns import Returns, draw_return
+from responders.behaviour.slate_rules import SlateRules
 from responders.device import pick_device
-from responders.ensemble import MEMBER, Ensemble
 from responders.errors import check_whole
-from responders.leaving import Hazard, leave_chance
-from responders.returns import Returns, draw_return
-from responders.slate_rules import SlateRules
+from responders.models.base import Responder
+from responders.models.ensemble import MEMBER, Ensemble
+from responders.models.state import State, put_at, put_rows
 
 __all__ = ["Outcome", "World", "blank_duplicates"]
 

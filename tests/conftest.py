@@ -15,14 +15,15 @@ import torch
 if not torch.cuda.is_available():  # before any kernel is defined: Triton's interpreter, on the CPU
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
-from benchmarks import cli
+from benchmarks.cli import main as cli
 from responders import SessionLog
-from responders.base import LogShape, Responder
-from responders.batch import SessionBatch
-from responders.build import RESPONDERS, default_options
-from responders.fit import fit
-from responders.synthesize import synthesize
-from responders.synthetic import PRESETS, TruthSettings, make_truth
+from responders.known_truth.logs import synthesize
+from responders.known_truth.presets import PRESETS, TruthSettings
+from responders.known_truth.world import make_truth
+from responders.log.batch import SessionBatch
+from responders.models.base import LogShape, Responder
+from responders.models.build import RESPONDERS, default_options
+from responders.training.fit import fit
 
 SMALL = PRESETS["contentwise"].changed(
     n_items=40, n_positions=5, clusters=6, item_features=4, dimensions=3, max_slates=12

@@ -28,8 +28,7 @@ def test_dependencies_point_one_way(layer: str) -> None:
         assert not imported(path) & above, f"{path} imports from a layer above {layer}"
 
 
-def test_starting_python_does_not_import_the_heavy_parts() -> None:
-    """The plug-in that registers the environments must cost nothing."""
-    code = "import recsim_env, sys; print([m for m in ('torch', 'gymnasium') if m in sys.modules])"
+def test_registering_the_environments_does_not_import_pytorch() -> None:
+    code = "import recsim_env, sys; print('torch' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == "[]"
+    assert run.stdout.strip() == "False"

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import cli
+from benchmarks.cli import main as cli
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
@@ -63,7 +63,7 @@ def test_commands_run_as_printed(
 
 
 def test_every_source_and_responder_is_listed() -> None:
-    from responders.build import RESPONDERS
+    from responders.models.build import RESPONDERS
     from responders.sources import SOURCES
 
     for name in (*RESPONDERS, *SOURCES):

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from responders.catalogue import Catalogue
 from responders.errors import InputError, near_matches
-from responders.log import SessionLog
+from responders.log.catalogue import Catalogue
+from responders.log.session_log import SessionLog
 from responders.sources import (
     amazon,
     contentwise,

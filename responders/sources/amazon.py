@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from responders.catalogue import Catalogue
-from responders.log import SessionLog
-from responders.sources.build import build
-from responders.sources.files import only
-from responders.sources.parse import Ragged, integer_lists
-from responders.sources.raw import CHUNK_ROWS, Chunk, read_text
-from responders.sources.slates import Slates, Spec
+from responders.log.catalogue import Catalogue
+from responders.log.session_log import SessionLog
+from responders.sources._reading.build import build
+from responders.sources._reading.files import only
+from responders.sources._reading.parse import Ragged, integer_lists
+from responders.sources._reading.raw import CHUNK_ROWS, Chunk, read_text
+from responders.sources._reading.slates import Slates, Spec
 
 
 def read(

@@ -15,15 +15,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from responders.catalogue import Catalogue
 from responders.errors import InputError
-from responders.log import SessionLog
-from responders.sources.build import build
-from responders.sources.files import find, need
-from responders.sources.parse import Ragged, integer_lists, integers, microseconds
-from responders.sources.raw import CHUNK_ROWS, Chunk, read_parquet, read_text
-from responders.sources.slates import Slates, Spec
-from responders.sources.staging import ParquetSink, flat, sort_by, to_lists, whole_groups
+from responders.log.catalogue import Catalogue
+from responders.log.session_log import SessionLog
+from responders.sources._reading.build import build
+from responders.sources._reading.files import find, need
+from responders.sources._reading.parse import Ragged, integer_lists, integers, microseconds
+from responders.sources._reading.raw import CHUNK_ROWS, Chunk, read_parquet, read_text
+from responders.sources._reading.slates import Slates, Spec
+from responders.sources._reading.staging import ParquetSink, flat, sort_by, to_lists, whole_groups
 
 _INTERACTIONS = ["utc_ts_milliseconds", "user_id", "series_id", "recommendation_id"]
 _IMPRESSIONS = ["recommendation_id", "recommended_series_list"]

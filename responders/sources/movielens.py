@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from responders.catalogue import Catalogue
-from responders.log import SessionLog
-from responders.sources.build import build
-from responders.sources.files import need
-from responders.sources.parse import Ragged, floats, integers
-from responders.sources.raw import CHUNK_ROWS, Chunk, read_text
-from responders.sources.slates import Slates, Spec
+from responders.log.catalogue import Catalogue
+from responders.log.session_log import SessionLog
+from responders.sources._reading.build import build
+from responders.sources._reading.files import need
+from responders.sources._reading.parse import Ragged, floats, integers
+from responders.sources._reading.raw import CHUNK_ROWS, Chunk, read_text
+from responders.sources._reading.slates import Slates, Spec
 
 _COLUMNS = ["userId", "movieId", "rating", "timestamp"]
 

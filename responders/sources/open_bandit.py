@@ -13,13 +13,19 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from responders.catalogue import Catalogue, Users
-from responders.log import SessionLog
-from responders.sources.build import build
-from responders.sources.files import existing, need, only
-from responders.sources.parse import Ragged, distinct_integers, floats, integers, microseconds
-from responders.sources.raw import CHUNK_ROWS, Chunk, read_text
-from responders.sources.slates import NO_ITEM, Slates, Spec
+from responders.log.catalogue import Catalogue, Users
+from responders.log.session_log import SessionLog
+from responders.sources._reading.build import build
+from responders.sources._reading.files import existing, need, only
+from responders.sources._reading.parse import (
+    Ragged,
+    distinct_integers,
+    floats,
+    integers,
+    microseconds,
+)
+from responders.sources._reading.raw import CHUNK_ROWS, Chunk, read_text
+from responders.sources._reading.slates import NO_ITEM, Slates, Spec
 
 _POSITIONS = 3
 _USER = [f"user_feature_{k}" for k in range(4)]

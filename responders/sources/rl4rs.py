@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-from responders.catalogue import Catalogue
 from responders.errors import InputError, near_matches
-from responders.log import SessionLog
-from responders.sources.build import build
-from responders.sources.files import existing, need
-from responders.sources.parse import (
+from responders.log.catalogue import Catalogue
+from responders.log.session_log import SessionLog
+from responders.sources._reading.build import build
+from responders.sources._reading.files import existing, need
+from responders.sources._reading.parse import (
     Ragged,
     distinct_integers,
     float_lists,
@@ -26,8 +26,8 @@ from responders.sources.parse import (
     integer_lists,
     integers,
 )
-from responders.sources.raw import CHUNK_ROWS, Chunk, read_text
-from responders.sources.slates import NO_ITEM, Slates, Spec
+from responders.sources._reading.raw import CHUNK_ROWS, Chunk, read_text
+from responders.sources._reading.slates import NO_ITEM, Slates, Spec
 
 _COLUMNS = [
     "timestamp",

@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from responders.catalogue import Catalogue
 from responders.errors import InputError
-from responders.log import SessionLog
-from responders.sources.build import build
-from responders.sources.files import find
-from responders.sources.parse import Ragged, integer_lists, integers
-from responders.sources.raw import CHUNK_ROWS, Chunk, read_text
-from responders.sources.slates import NO_ITEM, Slates, Spec
+from responders.log.catalogue import Catalogue
+from responders.log.session_log import SessionLog
+from responders.sources._reading.build import build
+from responders.sources._reading.files import find
+from responders.sources._reading.parse import Ragged, integer_lists, integers
+from responders.sources._reading.raw import CHUNK_ROWS, Chunk, read_text
+from responders.sources._reading.slates import NO_ITEM, Slates, Spec
 
 _NAMES = ["session_id", "query_id", "documents", "verticals", "clicks"]
 _SUFFIX = "_per_query_quid.txt"

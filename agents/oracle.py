@@ -1,0 +1,81 @@
+"""Policies without learning: random, most popular, and the oracle of a known-truth world."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from agents.policy import Policy
+from recsim_env.world import World
+from responders import InputError
+from responders.known_truth.world import truth_of
+from responders.models.state import State, put_rows
+
+
+class OraclePolicy(Policy):
+    """Knows the true users of a known-truth world and shows what they most likely click next.
+
+    It follows each user's true state from what is visible (features, slates, clicks) and fills the
+    positions greedily by true probability, with regard to the items above. It looks one slate
+    ahead: a strong reference for the achievable, not a proof of the optimum. In a world of layers
+    the last one is filled by price × probability, those that unlock it by probability.
+
+    Args:
+        world: its contexts must come from a synthetic log.
+
+    Raises:
+        InputError: the users of the world are not from a known-truth world.
+    """
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        truth = truth_of(world.contexts)
+        if truth is None:
+            raise InputError(
+                "the oracle needs a known-truth world; this one was learned from real users"
+            )
+        self.truth = truth.to(self.device)
+        self._state: State | None = None
+        price = self.catalogue.price
+        self._price = None if price is None else torch.from_numpy(price.copy()).to(self.device)
+
+    def reset(self) -> None:
+        """Forget the users."""
+        self._state = None
+
+    @torch.inference_mode()
+    def act(self, observation: dict[str, Tensor]) -> Tensor:
+        """Return slates; see `Policy.act`."""
+        item, click = (
+            observation[name].view(
+                -1, observation[name].shape[1] // self.n_positions, self.n_positions
+            )
+            for name in ("item", "click")
+        )
+        new = observation["step"][:, 0] == 0
+        state = self._state
+        if state is not None:
+            state = self.truth.observe(state, item[:, -1], click[:, -1])
+        if state is None or bool(new.any()):
+            fresh = self.truth.start(observation["user"])
+            for age in range(item.shape[1]):
+                fresh = self.truth.observe(fresh, item[:, age], click[:, age])
+            state = fresh if state is None else put_rows(state, new, fresh)
+        self._state = state
+        return self._fill(self.truth.attraction(state))
+
+    def _fill(self, attraction: Tensor) -> Tensor:
+        settings, place = self.truth.settings, self.truth.place[:-1]
+        slate = torch.full((len(attraction), self.n_positions), -1, device=self.device)
+        above = attraction.new_zeros(len(attraction), settings.dimensions)
+        for s in range(self.n_positions):
+            alike = (above @ place.t() / max(s, 1)).clamp(min=0)
+            value = (attraction - settings.competition * alike).sigmoid()
+            last_layer = settings.layers and s >= self.n_positions * (1 - 1 / settings.layers)
+            if last_layer and self._price is not None:
+                value = value * self._price
+            free = self.rules.mask(slate, s)
+            best = value.masked_fill(~free, -1).argmax(1)
+            slate[:, s] = torch.where(free.any(1), best, -1)
+            above = above + place[best]
+        return slate

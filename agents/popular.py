@@ -1,0 +1,27 @@
+"""Policies without learning: random, most popular, and the oracle of a known-truth world."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from agents.policy import Policy
+from recsim_env.world import World
+from responders import InputError
+
+
+class PopularPolicy(Policy):
+    """The valid slate of the items most clicked in the responder's training log, for everybody."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        clicked = self.catalogue.attributes.get("clicked")
+        if clicked is None:
+            raise InputError("the catalogue has no column `clicked`: popularity is unknown here")
+        score = torch.from_numpy(np.asarray(clicked, dtype=np.float32)).to(self.device)
+        self.slate = self.rules.choose(score)
+
+    def act(self, observation: dict[str, Tensor]) -> Tensor:
+        """Return slates; see `Policy.act`."""
+        return self.slate.expand(len(observation["item"]), -1)

@@ -1,0 +1,28 @@
+"""Policies without learning: random, most popular, and the oracle of a known-truth world."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from agents.policy import Policy
+from recsim_env.world import World
+
+
+class RandomPolicy(Policy):
+    """Uniformly random valid slates.
+
+    Args:
+        world: see `Policy`.
+        seed: of the choices.
+    """
+
+    def __init__(self, world: World, seed: int = 0) -> None:
+        super().__init__(world)
+        self.generator = torch.Generator(self.device).manual_seed(seed)
+
+    def act(self, observation: dict[str, Tensor]) -> Tensor:
+        """Return slates; see `Policy.act`."""
+        shape = (len(observation["item"]), self.n_items)
+        noise = torch.rand(shape, generator=self.generator, device=self.device)
+        return self.rules.choose(noise)

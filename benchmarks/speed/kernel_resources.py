@@ -1,0 +1,145 @@
+"""What the Triton kernels take of a GPU, told without one: shared memory, registers, spills.
+
+    python -m benchmarks.speed.kernel_resources                     vectors of 64 to 512 numbers, H200
+    python -m benchmarks.speed.kernel_resources --capability 80     A100
+
+Each kernel is compiled with the tiles that `Tiles.fitting` picks, as a loss over contiguous tensors
+launches it. Spilled bytes are of a thread's registers that go to memory: some dozens cost little,
+hundreds are a sign of tiles too large.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import triton
+import typer
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from benchmarks.reports.tables import show_table
+from responders.kernels import triton_kernels
+from responders.kernels.triton_loss import Tiles
+from responders.progress import progress_bar
+
+ON_CHIP = {80: 163 << 10, 86: 99 << 10, 89: 99 << 10, 90: 227 << 10}
+"""Bytes of shared memory that a program may use, by compute capability."""
+
+_TYPES = {"half": "bf16", "tf32": "fp32", "ieee": "fp32"}
+_FLOATS = ("lse", "own", "upstream", "grad_hidden", "grad_items", "grad_bias", "log_q", "accept")
+_ROUND = ("size", "h_row", "c_row")
+"""Numbers that are multiples of 16 where the vectors are."""
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a program of a kernel takes: bytes of shared memory; registers and spilled bytes of a
+    thread."""
+
+    kernel: str
+    shared: int
+    registers: int
+    spilled: int
+
+
+def needs(wide: int, product: str, capability: int, tiles: Tiles) -> Iterator[Need]:
+    """Compile the kernels for vectors of `wide` numbers and yield what each takes."""
+    precision = "ieee" if product == "ieee" else "tf32"
+    held, passing = {"ROWS": tiles.rows}, tiles.items
+    full = {"SOFTCAP": 0.0, "HAS_BIAS": False, "SIZE": wide, "bias": None}
+    dots = {"PRECISION": precision, "UPCAST": product != "half", "num_warps": tiles.warps}
+    yield _compile(
+        "full_forward",
+        product,
+        capability,
+        full | dots | held | {"GRADIENT": True, "ITEMS": passing},
+    )
+    yield _compile(
+        "full_backward", product, capability,
+        full | dots | {"grad_bias": None, "ROWS": passing, "ITEMS": tiles.rows},
+    )  # fmt: skip
+    sampled = full | dict.fromkeys(("grad_bias", "log_q", "accept", "alias"))
+    sampled |= {"WEIGHTED": False, "CORRECT": True, "SLOTS": False}
+    for backward in (False, True):
+        unused = ("own", "grad_hidden") if backward else ("upstream", "grad_items")
+        way = sampled | dict.fromkeys(unused) | {"BACKWARD": backward, "GRADIENT": not backward}
+        yield _compile("shared", product, capability, way | dots | held | {"DRAWN": passing})
+        yield _compile("by_row", product, capability, way | {"DRAWN": tiles.drawn})
+
+
+def _compile(name: str, product: str, capability: int, given: dict[str, Any]) -> Need:
+    kernel: Any = getattr(triton_kernels, name)
+    options = {"num_warps": given.pop("num_warps")} if "num_warps" in given else {}
+    constants = given | {"h_col": 1, "c_col": 1}  # contiguous
+    kind = _TYPES[product]
+    types = {"hidden": f"*{kind}", "items": f"*{kind}", "bias": f"*{kind}"}
+    types |= dict.fromkeys(_FLOATS, "*fp32") | {"target": "*i64", "alias": "*i64"}
+    types |= {"log_k": "fp32", "uniform_log_q": "fp32", "seed_low": "i64", "seed_high": "i64"}
+    names = kernel.arg_names
+    aligned = [
+        n for n in names if n not in constants and (types.get(n, "")[:1] == "*" or n in _ROUND)
+    ]
+    source = ASTSource(
+        fn=kernel,
+        signature={n: "constexpr" if n in constants else types.get(n, "i32") for n in names},
+        constexprs={(names.index(n),): value for n, value in constants.items()},
+        attrs={(names.index(n),): [["tt.divisibility", 16]] for n in aligned},
+    )
+    made: Any = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+    registers, spilled = _usage(made.asm["cubin"])
+    label = name + (" backward" if given.get("BACKWARD") else "")
+    return Need(label, made.metadata.shared, registers, spilled)
+
+
+def _usage(cubin: bytes) -> tuple[int, int]:
+    """Return registers and spilled bytes of a thread, by the cuobjdump that Triton brings."""
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "kernel.cubin"
+        path.write_bytes(cubin)
+        told = subprocess.run(
+            [tool, "-res-usage", path], capture_output=True, text=True, check=True
+        ).stdout
+    found = re.search(r"REG:(\d+) STACK:(\d+)", told)
+    if found is None:
+        raise RuntimeError(f"{tool} told no registers: {told}")
+    return int(found[1]), int(found[2])
+
+
+def main(
+    capability: Annotated[int, typer.Option(help="80 (A100), 86, 89 (RTX), 90 (H100, H200).")] = 90,
+    sizes: Annotated[str, typer.Option(help="Numbers in a vector.")] = "64,128,256,512",
+    products: Annotated[str, typer.Option(help="Of half, tf32, ieee.")] = "half,tf32",
+) -> None:
+    """Show shared memory, registers and spilled bytes of every kernel."""
+    if triton_kernels.INTERPRETED:
+        raise typer.BadParameter("nothing is compiled in the interpreter: unset TRITON_INTERPRET")
+    if capability not in ON_CHIP:
+        raise typer.BadParameter(f"capability is one of {', '.join(map(str, ON_CHIP))}")
+    cases = [(p, int(d)) for p in products.split(",") for d in sizes.split(",")]
+    rows = []
+    for product, wide in progress_bar(cases, unit="size"):
+        width = 2 if product == "half" else 4
+        tiles = Tiles.fitting(wide, width, product, ON_CHIP[capability])
+        if tiles is None:
+            rows.append([product, str(wide), "too wide for the chip", "", "", "", ""])
+            continue
+        shape = f"{tiles.rows} × {tiles.items}, {tiles.warps} warps"
+        for need in needs(wide, product, capability, tiles):
+            numbers = [f"{need.shared / 1024:.0f}", str(need.registers), str(need.spilled)]
+            rows.append([product, str(wide), shape, need.kernel, *numbers])
+    show_table(
+        f"compute capability {capability / 10}, {ON_CHIP[capability] >> 10} KB on the chip",
+        ["products", "d", "tiles", "kernel", "shared KB", "registers", "spilled bytes"],
+        rows,
+    )
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,173 @@
+"""Whom a world simulates: trained responders, ensembles of them, new items, other users."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from recsim_env.population import cold
+from responders import Catalogue, InputError, SessionLog
+from responders.behaviour.leaving import Hazard
+from responders.behaviour.returns import Returns
+from responders.errors import near_matches
+from responders.files import read_json
+from responders.known_truth.world import KnownTruth, truth_of
+from responders.models.ensemble import Ensemble
+from responders.training.checkpoint import Checkpoint, check_catalogue, load_checkpoint
+from responders.training.contexts import make_contexts, pick_contexts
+
+Source = str | Path | Checkpoint
+
+
+def open_responder(source: Source | Sequence[Source]) -> Checkpoint:
+    """Return the users at `source`.
+
+    Args:
+        source: a responder written by `recsim train`; a synthetic log, whose known-truth users then
+            answer themselves; a checkpoint already loaded; or several of these, for an ensemble.
+
+    Raises:
+        InputError: there is nothing usable at `source`.
+    """
+    if isinstance(source, Checkpoint):
+        return source
+    if not isinstance(source, (str, Path)):
+        if not isinstance(source, Sequence):
+            raise InputError(f"a responder is a folder, or several in a list, not {source!r}")
+        return _ensemble([open_responder(each) for each in source])
+    path = Path(source).expanduser()
+    if not path.exists():
+        raise InputError(f"there is no responder at {path}: train one with `recsim train`")
+    has_card = (path / "card.json").exists()
+    if not has_card or read_json(path / "card.json", "responder").get("kind") != "session log":
+        return load_checkpoint(path)
+    log = SessionLog.load(path)
+    truth = truth_of(log)
+    if truth is None:
+        raise InputError(
+            f"{path} is a log of real users, which cannot answer new slates: train a responder on "
+            f"it with `recsim train {path} --responder session_gru --out DIR`"
+        )
+    hazard = Hazard(tuple(truth.hazard), truth.settings.min_slates)
+    card = {
+        "synthetic": True,
+        "responder": {"name": "known_truth"},
+        "data": log.card,
+        "catalogue": {"items": len(log.catalogue), "fingerprint": log.catalogue.fingerprint()},
+    }
+    return Checkpoint(truth, card, make_contexts(log, np.arange(log.n_sessions)), hazard)
+
+
+def _ensemble(members: Sequence[Checkpoint]) -> Checkpoint:
+    """Return the users of several checkpoints of one catalogue; contexts are the first one's."""
+    if not members:
+        raise InputError("an ensemble needs at least one responder")
+    first = members[0]
+    for member in members[1:]:
+        check_catalogue(member.card, first.contexts.catalogue, "a member of the ensemble")
+    card = {
+        "synthetic": any(member.synthetic for member in members),
+        "responder": {"name": "ensemble", "members": [m.card["responder"] for m in members]},
+        "data": first.card["data"],
+        "catalogue": first.card["catalogue"],
+    }
+    responder = Ensemble([member.responder for member in members]).eval()
+    return Checkpoint(responder, card, first.contexts, first.hazard, first.returns)
+
+
+def with_items(users: Checkpoint, catalogue: Catalogue) -> Checkpoint:
+    """Return users who also answer the items that `catalogue` has beyond their own (cold items).
+
+    A content embedding places them by their features; others take them for the unknown item.
+
+    Raises:
+        InputError: the catalogue is not theirs with items appended, or the users are the true ones
+            of a known-truth world, who have no opinion on items outside it.
+    """
+    if not isinstance(catalogue, Catalogue):
+        raise InputError(
+            f"catalogue must be a Catalogue, such as SessionLog.load(path).catalogue, not "
+            f"{catalogue!r}"
+        )
+    check_catalogue(users.card, catalogue, "the responder")
+    old = users.contexts.catalogue
+    more = len(catalogue) - len(old)
+    if not more:
+        return users
+    if isinstance(users.responder, KnownTruth):
+        raise InputError("the true users of a known-truth world know its own items alone")
+    responder = copy.deepcopy(users.responder)
+    responder.extend(catalogue)
+    counted = ("shown", "clicked")  # of the training log, which never showed the new ones
+    attributes = {
+        name: np.concatenate([column, np.zeros(more, column.dtype)])
+        for name, column in old.attributes.items()
+    } | {name: column for name, column in catalogue.attributes.items() if name not in counted}
+    contexts = replace(users.contexts, catalogue=replace(catalogue, attributes=attributes))
+    return replace(users, responder=responder.eval(), contexts=contexts)
+
+
+def open_population(population: str | Path | SessionLog, users: Checkpoint) -> SessionLog:
+    """Return the contexts of the users that may come.
+
+    Args:
+        population: `held_out`, those of the checkpoint; `cold`, the same with nothing known of
+            them; or a log (or its folder), whose users come instead.
+        users: whose catalogue they must share.
+
+    Raises:
+        InputError: an unknown name, or a log of another catalogue.
+    """
+    contexts = users.contexts
+    if isinstance(population, str) and population in ("held_out", "cold"):
+        return cold(contexts) if population == "cold" else contexts
+    if isinstance(population, (str, Path)):
+        if not Path(population).expanduser().exists():
+            known = near_matches(str(population), ("held_out", "cold"))
+            raise InputError(f"population {str(population)!r} is no log and no name; {known}")
+        population = SessionLog.load(Path(population).expanduser())
+    if not isinstance(population, SessionLog):
+        raise InputError(f"population must be held_out, cold or a log, not {population!r}")
+    check_catalogue(users.card, population.catalogue, "the responder")
+    chosen = pick_contexts(population, np.arange(population.n_sessions))
+    wanted, given = (log.users.features.shape[1] for log in (contexts, chosen))
+    if wanted != given:
+        raise InputError(f"the population has {given} user features, the responder reads {wanted}")
+    if len(chosen.catalogue) > len(contexts.catalogue):
+        raise InputError("the population's catalogue has new items: give it as catalogue=… too")
+    return replace(chosen, catalogue=contexts.catalogue)
+
+
+def pick_hazard(leaving: bool | Hazard, users: Checkpoint) -> Hazard | None:
+    """Return when users leave: True as learned, False never, or by a rule of your own."""
+    if isinstance(leaving, Hazard):
+        return leaving
+    if not isinstance(leaving, bool):
+        raise InputError(
+            f"leaving is True, False or a Hazard, such as Hazard((0.3,)), not {leaving!r}"
+        )
+    return users.hazard if leaving else None
+
+
+def pick_returns(returns: str | Returns | None, users: Checkpoint) -> Returns | None:
+    """Return whether users come back: None never, "learned", "rule", or `Returns` of your own.
+
+    Raises:
+        InputError: an unknown name, or the log did not tell.
+    """
+    if returns is None or isinstance(returns, Returns):
+        return returns
+    if returns == "rule":
+        return Returns.rule()
+    if returns != "learned":
+        raise InputError(f"returns {returns!r} is unknown: learned, rule, or Returns(…)")
+    if users.returns is None:
+        raise InputError(
+            "the responder's log has no user with two sessions, so returns cannot be learned from "
+            'it: use returns="rule" or Returns(…)'
+        )
+    return users.returns

@@ -1,0 +1,156 @@
+"""When users leave: the hazard of ending the session, learned from a log or set by a rule."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.stats import chi2
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor
+
+from responders.errors import InputError, check_finite
+from responders.log import ragged
+from responders.log.session_log import SessionLog
+
+_STREAKS = 21
+_PRIOR = 20.0
+_SLATES, _SIGNIFICANT = 500_000, 0.01
+
+
+@dataclass(frozen=True)
+class Hazard:
+    """The chance that a user leaves after a slate.
+
+    Its log-odds are those of `by_streak` plus `weights` times the session so far: log(1 + slates),
+    clicks on the last slate, clicks per slate. A rule is a table of your own: Hazard((0, 0, 0, 1))
+    leaves after three slates in a row without a click.
+
+    Args:
+        by_streak: [K] chance by the number of slates in a row without a click, the last value for
+            all longer rows.
+        min_slates: nobody leaves before so many slates.
+        weights: of the session so far; zeros where the streak tells it all.
+
+    Raises:
+        InputError: a chance is outside [0, 1], or weights are not three finite numbers.
+    """
+
+    by_streak: tuple[float, ...]
+    min_slates: int = 1
+    weights: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+    def __post_init__(self) -> None:
+        if not self.by_streak or not all(0 <= p <= 1 for p in self.by_streak):
+            raise InputError(f"by_streak must be chances between 0 and 1, not {self.by_streak}")
+        if len(self.weights) != 3:
+            raise InputError(f"weights of a hazard are three numbers, not {self.weights}")
+        for weight in self.weights:
+            check_finite("a weight of the hazard", weight)
+
+    def tables(self, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor | None]:
+        """Return `by_streak` [K] and `weights` [3] (None where they are zero) as tensors."""
+        weights = None
+        if any(self.weights):
+            weights = torch.tensor(self.weights, dtype=torch.float32, device=device)
+        return torch.tensor(self.by_streak, dtype=torch.float32, device=device), weights
+
+
+def leave_chance(
+    tables: tuple[Tensor, Tensor | None],
+    streak: Tensor,
+    step: Tensor,
+    last_clicks: Tensor,
+    clicks: Tensor,
+) -> Tensor:
+    """Return the chance [B] to leave after a slate, before `min_slates` is looked at.
+
+    Args:
+        tables: of `Hazard.tables`.
+        streak: [B] int64 slates in a row without a click.
+        step: [B] int64 slates answered.
+        last_clicks: [B] clicks on the last slate.
+        clicks: [B] clicks of the session.
+    """
+    by_streak, weights = tables
+    chance = by_streak.index_select(0, streak.clamp(max=len(by_streak) - 1))
+    if weights is None:
+        return chance
+    session = torch.stack([step.log1p(), last_clicks.float(), clicks / step.clamp(min=1)], 1)
+    return torch.sigmoid(torch.logit(chance, eps=1e-7) + session @ weights)
+
+
+def fruitless(log: SessionLog, sessions: np.ndarray) -> np.ndarray:
+    """Return the number of slates in a row without a click that end at each slate, int64.
+
+    Slates are those of `sessions`, session by session; a session starts at 0.
+    """
+    rows = log.rows(sessions)
+    length = log.session_length[sessions]
+    clicked = np.concatenate([log.response[block].any(1) for block in log.blocks(sessions)])
+    index = np.arange(len(rows))
+    first = np.repeat(ragged.offsets(length)[:-1], length)
+    last_reset = np.maximum.accumulate(np.where(clicked, index, -1))
+    return index - np.maximum(last_reset, first - 1)
+
+
+def fit_hazard(log: SessionLog, sessions: np.ndarray) -> Hazard:
+    """Estimate the hazard from the lengths of `sessions`.
+
+    The table by streak is counted (a discrete Kaplan-Meier) and its rare streaks shrunk towards
+    the overall rate. A logistic head on the session so far is kept where it explains the lengths
+    better than the table alone (likelihood ratio, p < 0.01). Sessions shorter than the shortest of
+    the log were filtered out, so nobody leaves before it; sessions of the greatest length may have
+    been cut there and are treated as censored when it is shared by several.
+    """
+    length = log.session_length[sessions]
+    shortest, longest = int(length.min()), int(length.max())
+    first = np.repeat(ragged.offsets(length)[:-1], length)
+    step = 1 + ragged.place(length)
+    streak = np.minimum(fruitless(log, sessions), _STREAKS - 1)
+    left = step == np.repeat(length, length)
+    cut = (length == longest).sum() > 1 and longest > shortest
+    at_risk = (step >= shortest) & ~((step == longest) & cut)
+    seen = np.bincount(streak[at_risk], minlength=_STREAKS)
+    ended = np.bincount(streak[at_risk & left], minlength=_STREAKS)
+    overall = ended.sum() / max(seen.sum(), 1)
+    rate = (ended + _PRIOR * overall) / (seen + _PRIOR)
+    table = Hazard(tuple(float(r) for r in rate), shortest)
+    rows = np.flatnonzero(at_risk)
+    rows = rows[:: max(len(rows) // _SLATES, 1)]
+    clicks = np.concatenate([log.response[block].sum(1) for block in log.blocks(sessions)])
+    total = np.cumsum(clicks)
+    before = np.where(first > 0, total[np.maximum(first - 1, 0)], 0)
+    session = np.stack([np.log1p(step), clicks, (total - before) / step], 1)[rows]
+    return _with_head(table, streak[rows], session, left[rows])
+
+
+def _with_head(table: Hazard, streak: np.ndarray, session: np.ndarray, left: np.ndarray) -> Hazard:
+    """Return the hazard with a logistic head on `session` [n, 3], or `table` if it tells as much.
+
+    Args:
+        table: the counted hazard.
+        streak: [n] of slates at risk.
+        session: [n, 3] the session so far.
+        left: [n] bool, whether the user left.
+    """
+    if not 0 < left.sum() < len(left):
+        return table
+    odds = np.clip(np.array(table.by_streak), 1e-6, 1 - 1e-6)
+    odds = np.log(odds / (1 - odds))
+    inputs = np.column_stack([odds[streak], session])
+    model = LogisticRegression(C=np.inf, max_iter=1000).fit(inputs, left)
+
+    def fit_of(p: np.ndarray) -> float:
+        return float(np.log(np.where(left, p, 1 - p).clip(1e-12)).sum())
+
+    gain = 2 * (
+        fit_of(model.predict_proba(inputs)[:, 1]) - fit_of(np.array(table.by_streak)[streak])
+    )
+    if chi2.sf(gain, inputs.shape[1] + 1) > _SIGNIFICANT:
+        return table
+    slope, *weights = model.coef_[0]
+    by_streak = 1 / (1 + np.exp(-(model.intercept_[0] + slope * odds)))
+    step, last, mean = (float(w) for w in weights)
+    return Hazard(tuple(float(p) for p in by_streak), table.min_slates, (step, last, mean))

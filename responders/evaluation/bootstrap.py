@@ -1,0 +1,35 @@
+"""Bootstrap over users: every user is drawn with replacement, and all their positions go along."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+
+def user_weights(n_users: int, resamples: int, seed: int = 0) -> Iterator[np.ndarray]:
+    """Yield `resamples` arrays [n_users] int64: how often each user was drawn."""
+    rng = np.random.default_rng(seed)
+    for _ in range(resamples):
+        yield np.bincount(rng.integers(n_users, size=n_users), minlength=n_users)
+
+
+def percentile_intervals(samples: Sequence[dict[str, float]]) -> dict[str, float | None]:
+    """Return 95 % percentile intervals of resampled metrics.
+
+    Args:
+        samples: the metrics of each resample; NaN where a metric is undefined.
+
+    Returns:
+        `<metric>_low` and `<metric>_high` of every metric, None where it is undefined in all
+        resamples.
+    """
+    found: dict[str, float | None] = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a metric undefined in every resample
+        for name in samples[0]:
+            low, high = np.nanpercentile([row[name] for row in samples], [2.5, 97.5])
+            found[f"{name}_low"] = None if np.isnan(low) else float(low)
+            found[f"{name}_high"] = None if np.isnan(high) else float(high)
+    return found

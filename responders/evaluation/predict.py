@@ -1,0 +1,124 @@
+"""How well a responder's probabilities fit logged clicks, overall and by position."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from responders.log.batch import Part, SessionBatch, make_batch, plan_batches
+from responders.log.session_log import SessionLog
+from responders.models.base import Responder
+from responders.models.state import take_rows
+from responders.progress import progress_bar
+
+_DRAWN = 1024  # answers drawn at a time
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a responder says of the counted positions of a log, P of them.
+
+    Args:
+        logit: [P] float64 log-odds of a click.
+        click: [P] bool.
+        position: [P] int64.
+        user: [P] int64, for the bootstrap.
+        session: [P] int64.
+        item: [P] int64 catalogue indices.
+    """
+
+    logit: np.ndarray
+    click: np.ndarray
+    position: np.ndarray
+    user: np.ndarray
+    session: np.ndarray
+    item: np.ndarray
+
+    @property
+    def probability(self) -> np.ndarray:
+        """[P] float64."""
+        return 1 / (1 + np.exp(-self.logit))
+
+
+@torch.inference_mode()
+def predict(
+    responder: Responder,
+    log: SessionLog,
+    part: Part,
+    *,
+    batch_size: int = 256,
+    device: torch.device | str = "cpu",
+    progress: bool = False,
+    draws: int = 0,
+) -> Predictions:
+    """Say how likely each counted click of `part` was, given all before it (*conditional*).
+
+    With `draws`, given all before its slate but not the clicks in the slate itself
+    (*unconditional*): the mean probability over so many answers that the responder draws. For a
+    responder that does not read clicks above the two are the same.
+
+    Args:
+        responder: in whatever mode; it is evaluated in eval mode and left as it was.
+        log: the log.
+        part: the sessions, and which of their slates count.
+        batch_size: sessions at a time.
+        device: where the responder lies.
+        progress: show a progress bar.
+        draws: answers per slate for unconditional predictions; 0 = conditional ones.
+    """
+    training = responder.training
+    responder.eval()
+    logits, clicks, places, owners, items = [], [], [], [], []
+    groups = plan_batches(part, batch_size)
+    silent = not progress
+    generator = torch.Generator(device).manual_seed(0)
+    for group in progress_bar(groups, desc="evaluate", unit="batch", disable=silent, leave=False):
+        batch = make_batch(log, group)
+        step = torch.arange(batch.slate.shape[1])
+        counted = (step >= torch.from_numpy(group.first)[:, None]) & (step < batch.length[:, None])
+        keep = batch.shown & counted.unsqueeze(-1)
+        if draws and responder.reads_clicks_above:
+            logit = _unconditional(responder, batch.to(device), counted, draws, generator)
+        else:
+            logit = responder(batch.to(device))
+        logit = logit.double().cpu()
+        b, _, s = torch.nonzero(keep, as_tuple=True)
+        logits.append(logit[keep].numpy())
+        clicks.append(batch.click[keep].numpy() > 0)
+        places.append(s.numpy())
+        items.append(batch.slate[keep].numpy())
+        owners.append(group.sessions[b.numpy()])
+    responder.train(training)
+    session = np.concatenate(owners)
+    return Predictions(
+        logit=np.concatenate(logits),
+        click=np.concatenate(clicks),
+        position=np.concatenate(places),
+        user=log.user[session].astype(np.int64),
+        session=session,
+        item=np.concatenate(items),
+    )
+
+
+def _unconditional(
+    responder: Responder,
+    batch: SessionBatch,
+    counted: torch.Tensor,
+    draws: int,
+    generator: torch.Generator,
+) -> torch.Tensor:
+    """Return log-odds [B, R, S] of the counted [B, R] slates, clicks in the slate averaged out."""
+    state = responder.start(batch.user)
+    logits = torch.zeros(batch.slate.shape, device=batch.slate.device)
+    for r in range(batch.slate.shape[1]):
+        slate, wanted = batch.slate[:, r], counted[:, r].nonzero().squeeze(1).to(batch.slate.device)
+        at_once = max(_DRAWN // draws, 1)  # a long memory, copied for every draw, must fit
+        for some in wanted.split(at_once) if len(wanted) else ():
+            many = some.repeat_interleave(draws)
+            answer = responder.respond(take_rows(state, many), slate[many], generator)
+            mean = answer.probability.view(len(some), draws, -1).double().mean(1)
+            logits[some, r] = torch.logit(mean, eps=1e-7).float()
+        state = responder.observe(state, slate, batch.click[:, r])
+    return logits

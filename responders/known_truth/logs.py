@@ -1,0 +1,150 @@
+"""Logs of the known-truth world: its users answer slates of a logging policy. All synthetic."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from responders.behaviour.slate_rules import SlateRules
+from responders.errors import InputError, near_matches
+from responders.known_truth.presets import TruthSettings
+from responders.known_truth.world import KnownTruth, make_truth
+from responders.log.catalogue import Users
+from responders.log.session_log import SessionLog
+from responders.log.storage import LogWriter
+from responders.models.state import State, take_rows
+from responders.progress import progress_bar
+
+_DAYS = 30  # over which sessions begin
+
+POLICIES = ("mixed", "popular", "uniform", "personal")
+"""Logging policies: by noisy popularity, noisy true taste, their mixture, or at random."""
+
+
+class LoggingPolicy:
+    """Chooses the slates of a synthetic log: scores with Gumbel noise, best first, rules kept."""
+
+    def __init__(self, truth: KnownTruth, name: str) -> None:
+        if name not in POLICIES:
+            raise InputError(f"policy {name!r} is unknown; {near_matches(name, POLICIES)}")
+        self.truth, self.name = truth, name
+        self.rules = SlateRules.of(truth.catalogue, truth.settings.n_positions)
+        rng = np.random.default_rng([truth.settings.seed, 3])
+        rank = np.argsort(
+            np.argsort(-(truth.own[:-1].numpy() + 0.5 * rng.normal(size=len(truth.catalogue))))
+        )
+        self.popularity = -0.8 * torch.log1p(torch.tensor(rank, dtype=torch.float32))
+
+    def __call__(self, state: State, generator: torch.Generator) -> Tensor:
+        """Return slates [B, S] for users in `state`."""
+        b, n = len(state["fatigue"]), self.truth.settings.n_items
+        noise = torch.rand(b, n, generator=generator).clamp(min=1e-9)
+        score = -torch.log(-torch.log(noise))
+        if self.name == "popular":
+            score = score + self.popularity
+        elif self.name == "personal":
+            score = score + self.truth.attraction(state)
+        elif self.name == "mixed":
+            score = score + 0.6 * self.popularity + 0.6 * self.truth.attraction(state)
+        return self.rules.choose(score)
+
+
+@torch.inference_mode()
+def synthesize(
+    out: Path,
+    settings: TruthSettings,
+    sessions: int,
+    *,
+    seed: int = 0,
+    policy: str = "mixed",
+    name: str = "known truth",
+    overwrite: bool = False,
+    progress: bool = True,
+) -> SessionLog:
+    """Write a log of `sessions` users of the known-truth world to folder `out` and load it.
+
+    Args:
+        out: the folder; it appears when complete.
+        settings: the world; `settings.seed` fixes its items.
+        sessions: E; each is a user of its own.
+        seed: fixes the users, slates and clicks.
+        policy: the logging policy, one of `POLICIES`.
+        name: of the log, for its card.
+        overwrite: replace a log at `out`.
+        progress: show a progress bar.
+
+    Raises:
+        InputError: `sessions` is below 1, the policy is unknown, or `out` exists.
+    """
+    if sessions < 1:
+        raise InputError(f"sessions must be at least 1, not {sessions}")
+    truth = make_truth(settings)
+    logging = LoggingPolicy(truth, policy)
+    generator = torch.Generator().manual_seed(seed)
+    visible = torch.randn(sessions, settings.dimensions, generator=generator)
+    visible *= np.sqrt((1 - settings.hidden) / settings.dimensions)
+    hidden = torch.randn(sessions, settings.dimensions, generator=generator)
+    hidden *= np.sqrt(settings.hidden / settings.dimensions)
+    length = np.zeros(sessions, np.int64)
+    begins = np.random.default_rng([seed, 3]).integers(0, _DAYS * 86_400, sessions)
+    with (
+        LogWriter(out, overwrite) as writer,
+        progress_bar(
+            total=sessions, desc="synthesize", unit="session", disable=not progress
+        ) as bar,
+    ):
+        for first in range(0, sessions, 2048):
+            part = slice(first, first + 2048)
+            state = truth.start_at((visible[part] + hidden[part])[:, None])
+            slates = _play(truth, logging, state, generator)
+            length[part] = slates["length"]
+            time = slates["time"] + np.repeat(begins[part], slates["length"])
+            writer.append(slates["slate"], slates["click"], time)
+            bar.update(len(slates["length"]))
+        card = {
+            "name": f"synthetic {name}",
+            "source": "known-truth world (responders/synthetic.py); these users are simulated",
+            "licence": "Apache-2.0",
+            "synthetic": True,
+            "truth": asdict(settings),
+            "policy": policy,
+            "seed": seed,
+        }
+        ids = np.arange(sessions)
+        writer.finish(length, ids, truth.catalogue, Users(ids, visible.numpy()), card)
+    return SessionLog.load(out)
+
+
+def _play(
+    truth: KnownTruth, logging: LoggingPolicy, state: State, generator: torch.Generator
+) -> dict[str, np.ndarray]:
+    """Play users in `state` until all have left; return their slates session by session."""
+    s = truth.settings
+    hazard = torch.tensor(truth.hazard, dtype=torch.float32)
+    b = len(state["fatigue"])
+    active, streak, time = torch.arange(b), torch.zeros(b, dtype=torch.int64), torch.zeros(b)
+    parts = []
+    for step in range(1, s.max_slates + 1):
+        slate = logging(state, generator)
+        answer = truth.respond(state, slate, generator)
+        time = time + 30 + torch.randint(0, 300, (len(active),), generator=generator)
+        parts.append((active, slate, answer.click, time))
+        streak = torch.where(answer.click.any(1), 0, streak + 1)
+        leave = torch.rand(len(active), generator=generator)
+        stay = leave >= hazard[streak.clamp(max=len(hazard) - 1)] * (step >= s.min_slates)
+        state = take_rows(answer.state, stay)
+        active, streak, time = active[stay], streak[stay], time[stay]
+        if not len(active):
+            break
+    owner, slate, click, time = (torch.cat(column) for column in zip(*parts, strict=True))
+    order = torch.argsort(owner, stable=True)
+    return {
+        "slate": slate[order].numpy(),
+        "click": click[order].numpy(),
+        "time": time[order].numpy(),
+        "length": torch.bincount(owner, minlength=b).numpy(),
+    }

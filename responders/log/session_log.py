@@ -1,0 +1,364 @@
+"""SessionLog: slates shown to users in sessions and what they clicked.
+
+The one data type of the project: readers of raw logs make it, responders learn from it, and a
+policy run in a simulated world writes it again. Arrays are immutable; a log loaded from disk is
+memory-mapped. Storage is in `responders.storage`, conversion from and to pandas in
+`responders.frame`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from responders.errors import InputError
+from responders.log import ragged
+from responders.log.catalogue import EMPTY, Catalogue, Users, frozen
+from responders.log.frame import columns_of
+from responders.log.storage import LogWriter, read_columns
+
+_CHUNK = 1 << 17  # slates read at a time: bounds the memory of what passes over a whole log
+
+
+@dataclass(frozen=True)
+class SessionLog:
+    """T slates of S positions in E sessions.
+
+    Args:
+        slate: [T, S] int32, catalogue indices, -1 = empty position.
+        response: [T, S] uint8, 1 where the item was clicked.
+        session_start: [E + 1] int64; session e is the rows session_start[e]:session_start[e + 1],
+            in time order.
+        user: [E] int32, row of the session's user in `users`.
+        time: [T] int64, seconds; not negative, strictly increasing within a session.
+        catalogue: the items.
+        users: the users.
+        propensity: [T, S] float32, the logging policy's probability of the shown item, or None.
+        card: name, source, licence, synthetic (bool), and how the log was made.
+    """
+
+    slate: np.ndarray
+    response: np.ndarray
+    session_start: np.ndarray
+    user: np.ndarray
+    time: np.ndarray
+    catalogue: Catalogue
+    users: Users
+    propensity: np.ndarray | None = None
+    card: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        kinds: dict[str, Any] = {"slate": np.int32, "response": np.uint8, "session_start": np.int64}
+        kinds |= {"user": np.int32, "time": np.int64, "propensity": np.float32}
+        for name, dtype in kinds.items():
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, frozen(value, dtype))
+
+    @property
+    def n_slates(self) -> int:
+        """T, the number of slates."""
+        return len(self.slate)
+
+    @property
+    def n_positions(self) -> int:
+        """S, the number of positions of a slate."""
+        return int(self.slate.shape[1])
+
+    @property
+    def n_sessions(self) -> int:
+        """E, the number of sessions."""
+        return len(self.user)
+
+    @property
+    def session_length(self) -> np.ndarray:
+        """[E] int64, slates in each session."""
+        return np.diff(self.session_start)
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the users of this log were simulated."""
+        return bool(self.card.get("synthetic", False))
+
+    def fingerprint(self) -> str:
+        """Return a hash of everything that training reads: slates, clicks, sessions, ids."""
+        digest = hashlib.sha256(self.catalogue.fingerprint().encode())
+        for array in (self.session_start, self.user, self.users.features):
+            digest.update(np.ascontiguousarray(array).data)
+        for first in range(0, self.n_slates, _CHUNK):
+            rows = slice(first, first + _CHUNK)
+            digest.update(np.ascontiguousarray(self.slate[rows]).data)
+            digest.update(np.ascontiguousarray(self.response[rows]).data)
+        return digest.hexdigest()[:16]
+
+    def validate(self) -> SessionLog:
+        """Check every invariant of the log and return it.
+
+        Raises:
+            InputError: one clear message for the first fault found.
+        """
+        self._validate_shape()
+        self.catalogue.validate()
+        for first in range(0, self.n_slates, _CHUNK):
+            self._validate_rows(slice(first, min(first + _CHUNK, self.n_slates)))
+        later = np.diff(self.time) <= 0
+        later[self.session_start[1:-1] - 1] = False  # the step into the next session
+        if later.any():
+            row = int(np.argmax(later))
+            raise InputError(
+                f"time does not increase in session {self.session_of(row)}: slate {row} is at "
+                f"{self.time[row]} s and slate {row + 1} at {self.time[row + 1]} s (duplicate or "
+                "out of order); sort each session by time and give every slate its own second"
+            )
+        return self
+
+    def _validate_shape(self) -> None:
+        if self.slate.ndim != 2:
+            raise InputError(f"slate has shape {self.slate.shape}, not [slates, positions]")
+        if not self.n_slates or not self.n_sessions:
+            raise InputError("the log is empty: it has no slate in any session")
+        for name in ("response", "propensity"):
+            array = getattr(self, name)
+            if array is not None and array.shape != self.slate.shape:
+                raise InputError(f"{name} has shape {array.shape}, slate has {self.slate.shape}")
+        if self.time.shape != (self.n_slates,):
+            raise InputError(f"time has shape {self.time.shape} for {self.n_slates} slates")
+        start = self.session_start
+        if start.shape != (self.n_sessions + 1,) or start[0] != 0 or start[-1] != self.n_slates:
+            raise InputError(
+                f"session_start must run from 0 to {self.n_slates} in {self.n_sessions + 1} "
+                f"values; it has {len(start)} from {start[0]} to {start[-1]}"
+            )
+        if (self.session_length < 1).any():
+            raise InputError(f"session {int(np.argmin(self.session_length))} has no slate")
+        if self.user.min() < 0 or self.user.max() >= len(self.users):
+            raise InputError(f"a session's user is outside the {len(self.users)} users of the log")
+        if not np.isfinite(self.users.features).all():
+            row = int(np.argwhere(~np.isfinite(self.users.features))[0][0])
+            raise InputError(f"users.features of row {row} is NaN or infinite")
+
+    def _validate_rows(self, rows: slice) -> None:
+        slate, response, time = self.slate[rows], self.response[rows], self.time[rows]
+
+        def fail(bad: np.ndarray, values: np.ndarray, what: str) -> None:
+            if bad.any():
+                place = np.argwhere(bad)[0]
+                at = f"slate {rows.start + int(place[0])} of session "
+                at += str(self.session_of(rows.start + int(place[0])))
+                at += f", position {int(place[1])}" if len(place) > 1 else ""
+                raise InputError(f"{at}: {what.format(values[tuple(place)])}")
+
+        n = len(self.catalogue)
+        outside = (slate < EMPTY) | (slate >= n)
+        fail(outside, slate, f"item {{}} is not in the catalogue of {n} items (-1 = empty)")
+        fail(response > 1, response, "response {} is neither 0 nor 1")
+        fail((response > 0) & (slate == EMPTY), response, "a click on an empty position")
+        fail((slate == EMPTY).all(1), time, "every position is empty; leave such slates out")
+        fail(time < 0, time, "time {} is negative; give seconds since an origin")
+        if self.propensity is not None:
+            p = self.propensity[rows]
+            fail(~((p > 0) & (p <= 1)) & (slate != EMPTY), p, "propensity {} is not in (0, 1]")
+
+    def session_of(self, row: int) -> int:
+        """Return the session that slate `row` belongs to."""
+        return int(np.searchsorted(self.session_start, row, side="right")) - 1
+
+    def rows(self, sessions: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Return the int64 rows of all slates of `sessions`, session by session."""
+        sessions = np.asarray(sessions, dtype=np.int64)
+        length = self.session_length[sessions]
+        return np.repeat(self.session_start[sessions], length) + ragged.place(length)
+
+    def blocks(self, sessions: Sequence[int] | np.ndarray) -> Iterator[np.ndarray]:
+        """Yield the rows of `rows(sessions)` in blocks: what reads them needs a block's memory."""
+        rows = self.rows(sessions)
+        for first in range(0, len(rows), _CHUNK):
+            yield rows[first : first + _CHUNK]
+
+    def select(
+        self, sessions: Sequence[int] | np.ndarray, first_slates: int | np.ndarray | None = None
+    ) -> SessionLog:
+        """Return a log of `sessions` alone (indices or a mask), in that order, same catalogue.
+
+        Args:
+            sessions: [K] session indices, or an [E] boolean mask.
+            first_slates: keep at most so many slates at the start of each session; a number, or
+                one for each of the K sessions.
+        """
+        sessions = np.asarray(sessions)
+        if sessions.dtype == bool:
+            sessions = np.flatnonzero(sessions)
+        length = self.session_length[sessions]
+        rows = self.rows(sessions)
+        if first_slates is not None:
+            kept = np.minimum(length, first_slates)
+            rows, length = rows[ragged.place(length) < np.repeat(kept, length)], kept
+        users, user = np.unique(self.user[sessions], return_inverse=True)
+        return SessionLog(
+            slate=self.slate[rows],
+            response=self.response[rows],
+            session_start=ragged.offsets(length),
+            user=user,
+            time=self.time[rows],
+            propensity=None if self.propensity is None else self.propensity[rows],
+            catalogue=self.catalogue,
+            users=Users(self.users.ids[users], self.users.features[users]),
+            card=self.card,
+        )
+
+    @staticmethod
+    def concat(logs: Sequence[SessionLog]) -> SessionLog:
+        """Return one log of all sessions of `logs`, which must share one catalogue.
+
+        Users are told apart by their raw ids: the same id in two logs is the same user. Shorter
+        slates are padded with empty positions; propensities are kept if every log has them.
+        """
+        if not logs:
+            raise InputError("concat needs at least one log")
+        first = logs[0]
+        for i, log in enumerate(logs):
+            if log.catalogue.fingerprint() != first.catalogue.fingerprint():
+                raise InputError(f"log {i} has another catalogue than log 0: convert both with one")
+        width = max(log.n_positions for log in logs)
+
+        def wide(arrays: list[np.ndarray], fill: float) -> np.ndarray:
+            pads = [((0, 0), (0, width - a.shape[1])) for a in arrays]
+            return np.concatenate(
+                [np.pad(a, p, constant_values=fill) for a, p in zip(arrays, pads, strict=True)]
+            )
+
+        ids = np.concatenate([log.users.ids for log in logs])
+        _, keep, renumber = np.unique(ids, return_index=True, return_inverse=True)
+        offset = np.cumsum([0] + [len(log.users) for log in logs])
+        row = np.cumsum([0] + [log.n_slates for log in logs])
+        propensity = [log.propensity for log in logs if log.propensity is not None]
+        return SessionLog(
+            slate=wide([log.slate for log in logs], EMPTY),
+            response=wide([log.response for log in logs], 0),
+            session_start=np.concatenate(
+                [log.session_start[:-1] + r for log, r in zip(logs, row, strict=False)] + [row[-1:]]
+            ),
+            user=np.concatenate(
+                [renumber[log.user + o] for log, o in zip(logs, offset, strict=False)]
+            ),
+            time=np.concatenate([log.time for log in logs]),
+            propensity=wide(propensity, 0) if len(propensity) == len(logs) else None,
+            catalogue=first.catalogue,
+            users=Users(ids[keep], np.concatenate([log.users.features for log in logs])[keep]),
+            card=first.card | {"name": " + ".join(str(log.card.get("name")) for log in logs)},
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """Return counts, click rates overall, by position and by step, users, and time span."""
+        length = self.session_length
+        steps = 10  # the last stands for all later slates
+        shown_at, clicks_at = np.zeros((2, self.n_positions), np.int64)
+        shown_in, clicks_in = np.zeros((2, steps), np.int64)
+        items = np.zeros(len(self.catalogue), bool)
+        without = 0
+        for rows in self.blocks(np.arange(self.n_sessions)):
+            slate, click = self.slate[rows], self.response[rows].astype(bool)
+            shown = slate != EMPTY
+            first = self.session_start[np.searchsorted(self.session_start, rows, "right") - 1]
+            step = np.minimum(rows - first, steps - 1)
+            shown_at += shown.sum(0)
+            clicks_at += click.sum(0)
+            shown_in += np.bincount(step, shown.sum(1), steps).astype(np.int64)
+            clicks_in += np.bincount(step, click.sum(1), steps).astype(np.int64)
+            items[slate[shown]] = True
+            without += int((~click.any(1)).sum())
+
+        def rate(clicked: np.ndarray, seen: np.ndarray) -> list[float]:
+            return (clicked / np.maximum(seen, 1)).round(5).tolist()
+
+        return {
+            "sessions": self.n_sessions,
+            "slates": self.n_slates,
+            "impressions": int(shown_at.sum()),
+            "clicks": int(clicks_at.sum()),
+            "click_rate": float(clicks_at.sum() / shown_at.sum()),
+            "slates_without_click": without / self.n_slates,
+            "users": len(self.users),
+            "items": len(self.catalogue),
+            "items_shown": int(items.sum()),
+            "item_features": self.catalogue.features.shape[1],
+            "user_features": self.users.features.shape[1],
+            "slates_per_session": {
+                "min": int(length.min()),
+                "median": float(np.median(length)),
+                "mean": float(length.mean()),
+                "max": int(length.max()),
+            },
+            "first_time": int(self.time.min()),
+            "last_time": int(self.time.max()),
+            "click_rate_by_position": rate(clicks_at, shown_at),
+            "click_rate_by_step": rate(clicks_in, shown_in)[: int(length.max())],
+        }
+
+    def save(self, path: str | Path, overwrite: bool = False) -> Path:
+        """Validate the log and write it to the folder `path`, which appears when complete.
+
+        Raises:
+            InputError: the log is not valid, or `path` exists and `overwrite` is False.
+        """
+        self.validate()
+        with LogWriter(Path(path), overwrite) as writer:
+            for first in range(0, self.n_slates, _CHUNK):
+                rows = slice(first, first + _CHUNK)
+                propensity = None if self.propensity is None else self.propensity[rows]
+                writer.append(self.slate[rows], self.response[rows], self.time[rows], propensity)
+            writer.finish(self.session_length, self.user, self.catalogue, self.users, self.card)
+        return Path(path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> SessionLog:
+        """Load the log in folder `path`; its slates are memory-mapped and read as they are used.
+
+        Raises:
+            InputError: the folder is missing, is not a log, or a file of it is damaged.
+        """
+        return cls(**read_columns(Path(path)))
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the log as a frame with a row for each shown item, in the order of the log.
+
+        Columns are session, step, position, item, click, time, user and, where the log has it,
+        propensity. `item` and `user` are raw ids; `position` and `step` count from 0; empty
+        positions have no row.
+        """
+        row, position = np.nonzero(self.slate != EMPTY)
+        session = ragged.owner(self.session_length)
+        columns: dict[str, Any] = {
+            "session": session[row],
+            "step": ragged.place(self.session_length)[row],
+            "position": position,
+            "item": self.catalogue.ids[self.slate[row, position]],
+            "click": self.response[row, position],
+            "time": self.time[row],
+            "user": self.users.ids[self.user[session[row]]],
+        }
+        if self.propensity is not None:
+            columns["propensity"] = self.propensity[row, position]
+        return pd.DataFrame(columns)
+
+    @classmethod
+    def from_frame(cls, frame: pd.DataFrame, catalogue: Catalogue | None = None) -> SessionLog:
+        """Make a log from a frame in the format of `to_frame`; rows may come in any order.
+
+        Args:
+            frame: columns session, step, position, item, click, time; optionally user (otherwise
+                each session is a user of its own) and propensity.
+            catalogue: the items; by default the items of the frame in sorted order.
+
+        Raises:
+            InputError: a column is missing or has a missing value; a click is not 0 or 1; a
+                position is filled twice; an item is not in `catalogue`; the rows of a slate differ
+                in time; time is negative or does not increase with step.
+        """
+        return cls(**columns_of(frame, catalogue)).validate()

@@ -1,0 +1,98 @@
+"""Which slates train, validate and test a responder: by user, or by time."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from responders.errors import InputError
+from responders.log.batch import Part
+from responders.log.session_log import SessionLog
+
+PARTS = ("train", "validation", "test")
+FRACTIONS = (0.8, 0.1, 0.1)
+CONTEXT = 0.8
+"""Share of a test session's slates that only serve as history (arXiv 2409.20055)."""
+
+
+def split_users(
+    log: SessionLog, seed: int = 0, fractions: tuple[float, float, float] = FRACTIONS
+) -> dict[str, Part]:
+    """Split the sessions by user into train, validation and test (arXiv 2409.20055, 80/10/10).
+
+    Users are ranked by a hash of raw id and seed, so that the split does not depend on the order
+    of the log, and no user is in two parts. Of a test session the first 80 % of the slates are
+    history.
+
+    Raises:
+        InputError: a part would be empty.
+    """
+    key = f"{seed:016d}"[:16]
+    salted = pd.util.hash_array(log.users.ids.astype(str).astype(object), hash_key=key)
+    rank = np.empty(len(log.users), dtype=np.int64)
+    rank[np.argsort(salted, kind="stable")] = np.arange(len(log.users))
+    bounds = np.round(np.cumsum(fractions)[:-1] * len(log.users))
+    part = np.searchsorted(bounds, rank, side="right")[log.user]
+    split = {
+        name: Part.of(log, np.flatnonzero(part == i), CONTEXT if name == "test" else 0.0)
+        for i, name in enumerate(PARTS)
+    }
+    for name, sessions in split.items():
+        if not len(sessions):
+            raise InputError(
+                f"the log has {len(log.users)} users, too few to hold out 10 % of them: its "
+                f"{name} part is empty; convert a longer log"
+            )
+    return split
+
+
+def split_time(
+    log: SessionLog, fractions: tuple[float, float, float] = FRACTIONS
+) -> dict[str, Part]:
+    """Split the slates by two moments: who trains or validates sees nothing of a later time.
+
+    80 % of all slates lie before the first moment and train, the next 10 % validate, the rest
+    test. A session that goes on beyond a moment is cut there for the earlier part, and its earlier
+    slates are history for the later one.
+
+    Raises:
+        InputError: a part would be empty, since too many slates share one time.
+    """
+    moments = np.quantile(log.time, np.cumsum(fractions)[:-1], method="higher")
+    length = log.session_length
+    before = [_before(log, moment) for moment in moments]
+    bounds = [np.zeros_like(length), *before, length]
+    split = {}
+    for i, name in enumerate(PARTS):
+        sessions = np.flatnonzero(bounds[i + 1] > bounds[i])
+        if not len(sessions):
+            raise InputError(
+                f"the slates cannot be split by time: the {name} part is empty, as too many slates "
+                f"share a time (they run from {log.time.min()} to {log.time.max()} s); use a user "
+                "split"
+            )
+        split[name] = Part(sessions, bounds[i][sessions], bounds[i + 1][sessions])
+    return split
+
+
+def _before(log: SessionLog, moment: float) -> np.ndarray:
+    """Return how many slates of each session came before `moment`, [E] int64."""
+    earlier = np.append(0, np.cumsum(log.time < moment))
+    return np.diff(earlier[log.session_start])
+
+
+SPLITS = ("user", "time")
+
+
+def make_split(log: SessionLog, by: str, seed: int) -> dict[str, Part]:
+    """Return the split of `log` by `user` (drawn by `seed`) or by `time`."""
+    if by not in SPLITS:
+        raise InputError(f"split {by!r} is unknown: user or time")
+    return split_users(log, seed) if by == "user" else split_time(log)
+
+
+def seen_in(log: SessionLog, part: Part) -> tuple[SessionLog, np.ndarray]:
+    """Return a log and its sessions that hold just what `part` may see: `log` itself if it can."""
+    if (part.end == log.session_length[part.sessions]).all():
+        return log, part.sessions
+    return log.select(part.sessions, first_slates=part.end), np.arange(len(part))

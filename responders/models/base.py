@@ -1,0 +1,212 @@
+"""Responder: the contract of every simulated user.
+
+A responder has four verbs. `start` makes the state of B users, `logits` says how likely they are
+to click each item of a slate, `respond` draws their clicks, `observe` moves the state on. `forward`
+evaluates whole sessions at once and equals stepping through them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from responders.errors import InputError
+from responders.log.batch import SessionBatch
+from responders.log.catalogue import Catalogue
+from responders.log.session_log import SessionLog
+from responders.models.state import State
+
+
+@dataclass(frozen=True)
+class LogShape:
+    """The sizes that a responder is built for.
+
+    Args:
+        n_items: N, items in the catalogue.
+        n_positions: S, the widest slate.
+        n_user_features: F, columns of the user features; may be 0.
+    """
+
+    n_items: int
+    n_positions: int
+    n_user_features: int = 0
+
+    @staticmethod
+    def of(log: SessionLog) -> LogShape:
+        """Return the shape of `log`."""
+        return LogShape(len(log.catalogue), log.n_positions, log.users.features.shape[1])
+
+
+@dataclass(frozen=True)
+class Response:
+    """What B users did with a slate.
+
+    Args:
+        click: [B, S] bool; False at empty positions.
+        probability: [B, S] float32, the probability from which each click was drawn (given the
+            clicks above where the responder reads them); 0 at empty positions.
+        state: the state after the slate was seen and answered, as `observe` gives it.
+        disagreement: [B, S] float32, deviation of the members' probabilities where an ensemble
+            answers; else None.
+    """
+
+    click: Tensor
+    probability: Tensor
+    state: State
+    disagreement: Tensor | None = None
+
+
+class Responder(nn.Module):
+    """Base of all responders: B simulated users answering slates of S positions.
+
+    Slates are [B, S] int64 catalogue indices with -1 at empty positions, clicks are [B, S], user
+    features [B, F] float32. Subclasses implement `start`, `logits` and `observe`; they override
+    `respond` where a click depends on the clicks above it and `forward` where whole sessions can
+    be evaluated in parallel. Empty positions change nothing.
+    """
+
+    reads_history: bool = True
+    """Whether earlier slates of the session change the answer."""
+    reads_clicks_above: bool = False
+    """Whether clicks at earlier positions of the same slate change the answer."""
+    trained_by_gradient: bool = True
+    """False where `initialise` fits everything in closed form."""
+    learning_rate: ClassVar[float] = 3e-3
+    """What Adam starts from unless told otherwise."""
+
+    def __init__(self, shape: LogShape) -> None:
+        super().__init__()
+        self.shape = shape
+
+    def start(self, user: Tensor) -> State:
+        """Return the state of new users with features `user` [B, F]."""
+        raise NotImplementedError
+
+    def logits(self, state: State, slate: Tensor, click: Tensor | None = None) -> Tensor:
+        """Return the log-odds [B, S] of a click on each position of `slate`.
+
+        Args:
+            state: of B users, before the slate.
+            slate: [B, S].
+            click: [B, S] the clicks given inside the slate: position s sees those above it. When
+                None, a responder that reads clicks above feeds on its own probabilities instead.
+        """
+        raise NotImplementedError
+
+    def observe(self, state: State, slate: Tensor, click: Tensor) -> State:
+        """Return the state after users saw `slate` and answered `click`."""
+        raise NotImplementedError
+
+    def respond(
+        self,
+        state: State,
+        slate: Tensor,
+        generator: torch.Generator | None = None,
+        *,
+        uniform: Tensor | None = None,
+    ) -> Response:
+        """Draw the clicks of B users on `slate`.
+
+        Args:
+            state: of B users, before the slate.
+            slate: [B, S].
+            generator: source of the randomness.
+            uniform: [B, S] float32 in [0, 1) to use instead of `generator`: position s is clicked
+                where uniform < probability.
+        """
+        uniform = draw_uniform(slate, generator, uniform)
+        probability = torch.where(slate >= 0, self.logits(state, slate).sigmoid(), 0.0)
+        click = uniform < probability
+        return Response(click, probability, self.observe(state, slate, click))
+
+    def forward(self, batch: SessionBatch) -> Tensor:
+        """Return the log-odds [B, R, S] of every position of `batch`, given all that came before.
+
+        Values at padding are finite and mean nothing.
+        """
+        return unroll(self, batch)
+
+    def training_loss(self, batch: SessionBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss to minimise, summed over shown positions, and measures to log.
+
+        It is the binary cross-entropy in nats unless a subclass adds to it; the measures are means
+        over the batch.
+        """
+        return click_loss(self(batch), batch), {}
+
+    def initialise(self, log: SessionLog, sessions: np.ndarray) -> None:
+        """Set what the training `sessions` of `log` give in closed form, before any gradient."""
+
+    def extend(self, catalogue: Catalogue) -> None:
+        """Make room for the items that `catalogue` has beyond `shape.n_items` (cold items)."""
+        for module in self.children():
+            add_items = getattr(module, "add_items", None)
+            if callable(add_items):
+                add_items(catalogue)
+        self.shape = replace(self.shape, n_items=len(catalogue))
+
+    def check_slate(self, slate: Tensor) -> None:
+        """Raise `InputError` for a slate that this responder cannot answer."""
+        if slate.ndim != 2 or slate.shape[1] > self.shape.n_positions:
+            raise InputError(
+                f"slate has shape {tuple(slate.shape)}; this responder answers [users, positions] "
+                f"with at most {self.shape.n_positions} positions"
+            )
+        if slate.numel() and not (int(slate.min()) >= -1 and int(slate.max()) < self.shape.n_items):
+            raise InputError(
+                f"slate has item {int(slate.min())} to {int(slate.max())}; the catalogue has items "
+                f"0 to {self.shape.n_items - 1} (-1 = empty position)"
+            )
+
+
+def click_loss(logits: Tensor, batch: SessionBatch) -> Tensor:
+    """Return the binary cross-entropy (nats) of log-odds [B, R, S], summed over shown positions."""
+    shown = batch.shown
+    return F.binary_cross_entropy_with_logits(
+        logits[shown].float(), batch.click[shown], reduction="sum"
+    )
+
+
+def draw_uniform(
+    slate: Tensor, generator: torch.Generator | None, uniform: Tensor | None
+) -> Tensor:
+    """Return `uniform`, or numbers of `generator` in [0, 1) of the shape of `slate`."""
+    if uniform is not None:
+        return uniform
+    return torch.rand(slate.shape, generator=generator, device=slate.device)
+
+
+def unroll(responder: Responder, batch: SessionBatch) -> Tensor:
+    """Return the log-odds [B, R, S] of `batch` by stepping through its slates one by one."""
+    state, logits = responder.start(batch.user), []
+    for r in range(batch.slate.shape[1]):
+        slate, click = batch.slate[:, r], batch.click[:, r]
+        logits.append(responder.logits(state, slate, click))
+        state = responder.observe(state, slate, click)
+    return torch.stack(logits, 1)
+
+
+LARGEST_TABLE = 1 << 16
+"""Items for which what depends on the item alone is kept in a table; beyond, it is computed."""
+
+
+def cached(module: nn.Module, compute: Callable[[], Any]) -> Any:
+    """Return `compute()`, kept on `module` until one of its weights or buffers changes.
+
+    Stepping a trained responder reads per-item products that depend on its weights only; so they
+    are computed once. Nothing is kept while gradients flow.
+    """
+    if torch.is_grad_enabled():
+        return compute()
+    tensors = (*module.parameters(), *module.buffers())
+    key = tuple((id(t), 0 if t.is_inference() else t._version, t.device) for t in tensors)
+    kept = module.__dict__.get("_kept")
+    if kept is None or kept[0] != key:
+        kept = module.__dict__["_kept"] = (key, compute())
+    return kept[1]

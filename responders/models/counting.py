@@ -1,0 +1,165 @@
+"""Click models without history, fitted by counting: by item, by position, position-based."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from responders.log.batch import SessionBatch
+from responders.log.counts import count, logit, position_log_odds
+from responders.log.session_log import SessionLog
+from responders.models.base import LogShape, Responder
+from responders.models.parts.items import ItemEncoder
+from responders.models.state import State
+
+
+class _Counting(Responder):
+    """A responder without state whose log-odds depend on item and position alone."""
+
+    reads_history = False
+    trained_by_gradient = False
+
+    def start(self, user: Tensor) -> State:
+        """Return an empty state; see `Responder.start`."""
+        return {}
+
+    def observe(self, state: State, slate: Tensor, click: Tensor) -> State:
+        """Return the state unchanged."""
+        return state
+
+    def score(self, slate: Tensor) -> Tensor:
+        """Return log-odds [..., S] of slates [..., S]."""
+        raise NotImplementedError
+
+    def logits(self, state: State, slate: Tensor, click: Tensor | None = None) -> Tensor:
+        """Return log-odds [B, S]; see `Responder.logits`."""
+        return self.score(slate)
+
+    def forward(self, batch: SessionBatch) -> Tensor:
+        """Return log-odds [B, R, S]; see `Responder.forward`."""
+        return self.score(batch.slate)
+
+
+class _ItemTable(_Counting):
+    """Holds one number per item, with rows for the unknown item and the empty position."""
+
+    def __init__(self, shape: LogShape, *, prior: float = 10.0) -> None:
+        super().__init__(shape)
+        self.prior = prior
+        self.items = ItemEncoder(shape.n_items, 1)
+
+    def _item(self, slate: Tensor) -> Tensor:
+        return self.items.bias(self.items.rows(slate)).squeeze(-1)
+
+    def _set_items(self, rate: np.ndarray, unknown: float) -> None:
+        rates = logit(np.append(rate, unknown))
+        with torch.no_grad():
+            self.items.bias.weight[: len(rates), 0] = rates
+        self.items.requires_grad_(False)
+
+
+class ItemCTR(_ItemTable):
+    """Each item's click rate, shrunk to the overall rate by `prior` pseudo-impressions.
+
+    Args:
+        shape: sizes of the log.
+        prior: how many impressions the overall rate counts for.
+    """
+
+    def initialise(self, log: SessionLog, sessions: np.ndarray) -> None:
+        """Count."""
+        seen, clicked = (c.sum(1) for c in count(log, sessions))
+        overall = clicked.sum() / seen.sum()
+        self._set_items((clicked + self.prior * overall) / (seen + self.prior), overall)
+
+    def score(self, slate: Tensor) -> Tensor:
+        """Return the item's log-odds."""
+        return self._item(slate)
+
+
+class PositionCTR(_Counting):
+    """Each position's click rate.
+
+    Args:
+        shape: sizes of the log.
+    """
+
+    def __init__(self, shape: LogShape) -> None:
+        super().__init__(shape)
+        self.position: Tensor
+        self.register_buffer("position", torch.zeros(shape.n_positions))
+
+    def initialise(self, log: SessionLog, sessions: np.ndarray) -> None:
+        """Count."""
+        self.position.copy_(position_log_odds(log, sessions))
+
+    def score(self, slate: Tensor) -> Tensor:
+        """Return the position's log-odds."""
+        return self.position[: slate.shape[-1]].expand(slate.shape)
+
+
+class PBM(_ItemTable):
+    """Position-based model: P(click) = examination of the position × attraction of the item.
+
+    Fitted by expectation-maximisation on the counts (Craswell et al., WSDM 2008; Chuklin et al.,
+    "Click Models for Web Search", 2015), with a Beta prior on attraction. Examination is relative:
+    its largest value is 1.
+
+    Args:
+        shape: sizes of the log.
+        prior: how many impressions the mean attraction counts for.
+        iterations: at most; fitting stops when no examination moves by more than 1e-6.
+    """
+
+    def __init__(self, shape: LogShape, *, prior: float = 10.0, iterations: int = 2000) -> None:
+        super().__init__(shape, prior=prior)
+        self.iterations = iterations
+        self.examination: Tensor
+        self.register_buffer("examination", torch.ones(shape.n_positions))
+
+    def initialise(self, log: SessionLog, sessions: np.ndarray) -> None:
+        """Fit by expectation-maximisation."""
+        seen, clicked = count(log, sessions)
+        item, position = np.nonzero(seen)
+        n, c = seen[item, position].astype(float), clicked[item, position].astype(float)
+        examination, attraction, unknown = self._fit(item, position, n, c)
+        self.examination.copy_(torch.from_numpy(examination))
+        self._set_items(attraction, unknown)
+
+    def _fit(
+        self, item: np.ndarray, position: np.ndarray, n: np.ndarray, c: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, float]:
+        n_items, n_positions = self.shape.n_items, self.shape.n_positions
+        seen = np.maximum(np.bincount(position, n, n_positions), 1e-9)
+        shown = np.bincount(item, n, n_items)
+        examination = np.bincount(position, c, n_positions) / seen
+        examination = np.clip(examination / examination.max(), 1e-6, 1)
+        attraction = np.full(n_items, np.clip(c.sum() / n.sum() * 2, 1e-6, 0.5))
+        for _ in range(self.iterations):
+            e, a = examination[position], attraction[item]
+            skipped = (n - c) / np.maximum(1 - e * a, 1e-12)
+            examined = np.bincount(position, c + skipped * e * (1 - a), n_positions) / seen
+            attracted = np.bincount(item, c + skipped * a * (1 - e), n_items)
+            mean = attracted.sum() / shown.sum()
+            attraction = (attracted + self.prior * mean) / (shown + self.prior)
+            # The likelihood sees only the product; fixing the largest examination at 1 after each
+            # step keeps the scale from drifting.
+            scale = examined.max()
+            examined, attraction = examined / scale, np.minimum(attraction * scale, 1 - 1e-6)
+            moved = np.abs(examined - examination).max()
+            examination = np.clip(examined, 1e-6, 1)
+            if moved < 1e-6:
+                break
+        return examination, attraction, float((attraction * shown).sum() / shown.sum())
+
+    def score(self, slate: Tensor) -> Tensor:
+        """Return the log-odds of examination × attraction."""
+        examined = self.examination[: slate.shape[-1]].clamp(max=1 - 1e-6)
+        return log_odds(examined.log() + F.logsigmoid(self._item(slate)))
+
+
+def log_odds(log_p: Tensor) -> Tensor:
+    """Return log p − log(1 − p) for log-probabilities below 0, stable near both ends."""
+    return log_p - torch.log(-torch.expm1(log_p.clamp(max=-1e-7)))

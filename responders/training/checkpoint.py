@@ -1,0 +1,167 @@
+"""Trained responders on disk: safetensors and JSON, nothing pickled.
+
+DIR/responder.safetensors   the weights
+DIR/card.json               what it is, its data, metrics, seed, versions and command
+DIR/contexts/               a small session log: the catalogue and the first slates of held-out
+                            users, with whom a simulation starts
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from responders.behaviour.leaving import Hazard
+from responders.behaviour.returns import Returns
+from responders.errors import InputError, near_matches
+from responders.files import read_json, write_json
+from responders.log.catalogue import Catalogue
+from responders.log.session_log import SessionLog
+from responders.models.base import Responder
+from responders.models.build import RESPONDERS, rebuild
+
+FORMAT = 1
+WEIGHTS, CARD, CONTEXTS = "responder.safetensors", "card.json", "contexts"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained responder and what a simulation needs beside it.
+
+    Args:
+        responder: in eval mode, on the CPU.
+        card: the JSON card.
+        contexts: a log with the responder's catalogue and the first slates of held-out users. The
+            catalogue's attributes `shown` and `clicked` count the training log.
+        hazard: when users leave.
+        returns: whether they come back; None where the log does not tell.
+    """
+
+    responder: Responder
+    card: dict[str, Any]
+    contexts: SessionLog
+    hazard: Hazard
+    returns: Returns | None = None
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the responder learned from simulated users."""
+        return bool(self.card["synthetic"])
+
+
+def save_checkpoint(
+    path: Path,
+    responder: Responder,
+    card: dict[str, Any],
+    contexts: SessionLog,
+    hazard: Hazard,
+    returns: Returns | None = None,
+) -> None:
+    """Write a checkpoint into the folder `path`; its card comes last, so that it is whole or none.
+
+    Args:
+        path: the folder, made where it is missing.
+        responder: its weights are written from whatever device.
+        card: must hold `responder`, the description from `build`, and `synthetic`.
+        contexts: see `Checkpoint`.
+        hazard: see `Checkpoint`.
+        returns: see `Checkpoint`.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    (path / CARD).unlink(missing_ok=True)
+    contexts.save(path / CONTEXTS, overwrite=True)
+    tensors = {k: v.detach().cpu().contiguous() for k, v in responder.state_dict().items()}
+    building = path / (WEIGHTS + ".tmp")
+    save_file(tensors, building)
+    os.replace(building, path / WEIGHTS)
+    catalogue = contexts.catalogue
+    facts = {
+        "format": FORMAT,
+        "kind": "responder",
+        "catalogue": {"items": len(catalogue), "fingerprint": catalogue.fingerprint()},
+        "hazard": {
+            "by_streak": list(hazard.by_streak),
+            "min_slates": hazard.min_slates,
+            "weights": list(hazard.weights),
+        },
+        "returns": None if returns is None else returns.to_json(),
+    }
+    write_json(path / CARD, facts | card)
+
+
+def load_checkpoint(path: Path, catalogue: Catalogue | None = None) -> Checkpoint:
+    """Load the responder in folder `path`.
+
+    Args:
+        path: a folder written by `recsim train`.
+        catalogue: the catalogue to answer, by default the responder's own. It may extend that by
+            cold items, which are treated as the unknown item or by their features.
+
+    Raises:
+        InputError: the folder is missing, unfinished or damaged, or the catalogue is another.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"there is no responder at {path}: train one with `recsim train`")
+    if not (path / CARD).exists() and (path / "resume.safetensors").exists():
+        raise InputError(
+            f"the training in {path} is not finished: go on with `recsim train … --resume`"
+        )
+    card = read_json(path / CARD, "responder")
+    if card.get("kind") != "responder" or card.get("format") != FORMAT:
+        raise InputError(
+            f"{path} is not a responder of format {FORMAT}: its card is of another kind"
+        )
+    name = card["responder"]["name"]
+    if name not in RESPONDERS:
+        raise InputError(
+            f"{path / CARD}: responder {name!r} is unknown; {near_matches(name, RESPONDERS)}"
+        )
+    responder = rebuild(card["responder"])
+    _load_weights(responder, path / WEIGHTS)
+    contexts = SessionLog.load(path / CONTEXTS)
+    if contexts.catalogue.fingerprint() != card["catalogue"]["fingerprint"]:
+        raise InputError(
+            f"{path / CONTEXTS} has another catalogue than the responder: it is damaged"
+        )
+    if catalogue is not None:
+        check_catalogue(card, catalogue, str(path))
+        if len(catalogue) > responder.shape.n_items:
+            responder.extend(catalogue)
+    leaving = card["hazard"]
+    weights = tuple(leaving.get("weights", (0.0, 0.0, 0.0)))
+    hazard = Hazard(tuple(leaving["by_streak"]), leaving["min_slates"], weights)
+    returns = card.get("returns")
+    return Checkpoint(
+        responder.eval(),
+        card,
+        contexts,
+        hazard,
+        None if returns is None else Returns.from_json(returns),
+    )
+
+
+def check_catalogue(card: dict[str, Any], catalogue: Catalogue, who: str) -> None:
+    """Raise `InputError` unless `catalogue` is the card's own or extends it at the end."""
+    own = card["catalogue"]
+    if catalogue.fingerprint(own["items"]) != own["fingerprint"] or len(catalogue) < own["items"]:
+        raise InputError(
+            f"{who} was trained on another catalogue ({own['items']} items, this one has "
+            f"{len(catalogue)}): convert the log with `--catalogue TRAINING_LOG`, which keeps the "
+            "item index and appends new items"
+        )
+
+
+def _load_weights(responder: Responder, path: Path) -> None:
+    try:
+        responder.load_state_dict(load_file(path))
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing: the checkpoint is incomplete, train anew") from None
+    except (SafetensorError, RuntimeError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{path} cannot be read ({reason}): it is damaged, train anew") from error

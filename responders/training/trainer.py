@@ -1,0 +1,288 @@
+"""Maximum-likelihood training of a responder on a log: one loop, stoppable and resumable.
+
+Everything random is seeded by (seed, epoch, batch), so a run that was stopped anywhere goes on to
+the same weights, bit for bit on the CPU.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any, cast
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.tensorboard import SummaryWriter
+
+from responders.errors import InputError
+from responders.evaluation.metrics import log_loss
+from responders.evaluation.predict import predict
+from responders.log.batch import Part, SessionBatch, make_batch, plan_batches
+from responders.log.session_log import SessionLog
+from responders.models.base import Responder
+from responders.progress import progress_bar
+from responders.training.config import TrainConfig
+
+STATE = "resume.safetensors"
+"""The file of a training folder that holds everything needed to go on."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """Training was stopped by a signal; its state is saved."""
+
+
+@dataclass
+class _Progress:
+    """Where training stands; part of the resumable state."""
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    loss_sum: float = 0.0
+    positions: int = 0
+    best: float = float("inf")
+    best_epoch: int = -1
+    learning_rate: float = 0.0
+    seconds: float = 0.0
+    measures: dict[str, float] = field(default_factory=dict)
+
+
+class Trainer:
+    """Trains one responder.
+
+    Args:
+        responder: built and initialised.
+        log: the log.
+        split: what trains under `train`, what decides when to stop under `validation`.
+        config: how.
+        out: folder of the resumable state and the TensorBoard run.
+        seed: fixes everything.
+        device: where to train.
+        progress: show progress bars.
+    """
+
+    def __init__(
+        self,
+        responder: Responder,
+        log: SessionLog,
+        split: dict[str, Part],
+        config: TrainConfig,
+        out: Path,
+        *,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        progress: bool = True,
+    ) -> None:
+        self.responder = responder.to(device)
+        self.log, self.split, self.config, self.out = log, split, config, Path(out)
+        self.seed, self.device, self.progress = seed, torch.device(device), progress
+        self.averaged = AveragedModel(self.responder, multi_avg_fn=self._average)
+        self.averaged.update_parameters(self.responder)
+        self.batch_size = config.batch_size or int(np.clip(len(split["train"]) // 50, 16, 128))
+        steps = -(-len(split["train"]) // self.batch_size)
+        self.patience = config.patience or int(np.clip(1000 // steps, 3, 10))
+        self.state = _Progress(learning_rate=config.learning_rate)
+        self.best = _weights(self.averaged.module)
+        self.history: list[dict[str, float]] = []
+        trainable = [p for p in responder.parameters() if p.requires_grad]
+        self.optimiser = torch.optim.Adam(trainable, lr=config.learning_rate)
+        self._stop = False
+        self._saved_at = time.monotonic()
+
+    def run(self) -> Responder:
+        """Train until validation log-loss stops improving; return the responder at its best.
+
+        Raises:
+            Interrupted: SIGINT or SIGTERM came; the state is saved and `resume` goes on from it.
+            InputError: the loss became NaN or infinite.
+        """
+        self.out.mkdir(parents=True, exist_ok=True)
+        with (
+            torch.random.fork_rng(),
+            self._signals(),
+            SummaryWriter(str(self.out / "tensorboard"), purge_step=self.state.epoch) as board,
+        ):
+            while not self.finished:
+                self._epoch(board)
+                self.save()
+        self.responder.load_state_dict(self.best)
+        return self.responder.eval()
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last epoch is reached or patience is spent."""
+        waited = self.state.epoch - 1 - self.state.best_epoch
+        return self.state.epoch >= self.config.epochs or (
+            self.state.best_epoch >= 0 and waited >= self.patience
+        )
+
+    def _epoch(self, board: SummaryWriter) -> None:
+        state, began = self.state, time.monotonic()
+        spent = state.seconds
+        rng = np.random.default_rng([self.seed, state.epoch])
+        plan = plan_batches(self.split["train"], self.batch_size, rng)
+        self.responder.train()
+        for group in self.optimiser.param_groups:
+            group["lr"] = state.learning_rate
+        with self._bar(len(plan)) as bar:
+            bar.update(state.batch)
+            for part in plan[state.batch :]:
+                self._step(make_batch(self.log, part))
+                bar.update()
+                bar.set_postfix(loss=f"{state.loss_sum / state.positions:.4f}", refresh=False)
+                state.seconds = spent + time.monotonic() - began
+                if self._stop:
+                    self.save()
+                    raise Interrupted
+                if time.monotonic() - self._saved_at > 60 * self.config.save_minutes:
+                    self.save()
+        self._validate(board)
+        state.seconds = spent + time.monotonic() - began
+
+    def _step(self, batch: SessionBatch) -> None:
+        state = self.state
+        torch.manual_seed((self.seed * 1_000_003 + state.step) % (1 << 63))
+        batch = batch.to(self.device)
+        amp = (
+            torch.autocast("cuda", torch.bfloat16) if self.device.type == "cuda" else nullcontext()
+        )
+        with amp:
+            loss, measures = self.responder.training_loss(batch)
+        positions = int(batch.shown.sum())
+        total = float(loss.detach())
+        if not np.isfinite(total):
+            raise InputError(
+                f"the loss became {total} in epoch {state.epoch}, batch {state.batch}: lower "
+                f"learning_rate (now {state.learning_rate:g}) with --set learning_rate=…"
+            )
+        self.optimiser.zero_grad(set_to_none=True)
+        (loss / positions).backward()
+        torch.nn.utils.clip_grad_norm_(self.responder.parameters(), self.config.clip)
+        self.optimiser.step()
+        self.averaged.update_parameters(self.responder)
+        state.loss_sum += total
+        for name, value in measures.items():
+            state.measures[name] = state.measures.get(name, 0.0) + float(value)
+        state.positions += positions
+        state.step += 1
+        state.batch += 1
+
+    def _validate(self, board: SummaryWriter) -> None:
+        state = self.state
+        averaged = cast(Responder, self.averaged.module)
+        result = predict(averaged, self.log, self.split["validation"], device=self.device)
+        loss = log_loss(result.logit, result.click)
+        row = {
+            "train_loss": state.loss_sum / state.positions,
+            "validation_log_loss": loss,
+            "learning_rate": state.learning_rate,
+            **{name: total / state.batch for name, total in state.measures.items()},
+        }
+        for name, value in row.items():
+            board.add_scalar(name, value, state.epoch)
+        self.history.append({"epoch": state.epoch, **row})
+        if loss < state.best - 1e-6:
+            state.best, state.best_epoch = loss, state.epoch
+            self.best = _weights(self.averaged.module)
+        else:
+            state.learning_rate /= 2
+        state.epoch, state.batch, state.loss_sum, state.positions = state.epoch + 1, 0, 0.0, 0
+        state.measures = {}
+
+    def _bar(self, total: int) -> Any:
+        name = f"epoch {self.state.epoch + 1}/{self.config.epochs}"
+        if np.isfinite(self.state.best):
+            name += f" (best {self.state.best:.4f})"
+        return progress_bar(
+            total=total, desc=name, unit="batch", disable=not self.progress, leave=False
+        )
+
+    def _average(
+        self, averaged: Sequence[Tensor], current: Sequence[Tensor], steps: Tensor | int
+    ) -> None:
+        """Move `averaged` towards `current`; in the first steps faster, or the start would stay."""
+        keep = min(self.config.average, (1 + float(steps)) / (10 + float(steps)))
+        with torch.no_grad():
+            torch._foreach_lerp_(
+                list(averaged), list(current), 1 - keep if self.config.average else 1.0
+            )
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Turn the first SIGINT or SIGTERM into a stop after the running batch."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            self._stop = True
+            signal.signal(number, before[number])
+
+        before = {int(n): signal.signal(n, stop) for n in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def save(self) -> None:
+        """Write the resumable state to one file, by a temporary name."""
+        tensors = {f"model.{k}": v for k, v in _weights(self.responder).items()}
+        tensors |= {f"averaged.{k}": v for k, v in _weights(self.averaged).items()}
+        tensors |= {f"best.{k}": v for k, v in self.best.items()}
+        for index, slots in self.optimiser.state_dict()["state"].items():
+            tensors |= {f"adam.{index}.{k}": torch.as_tensor(v) for k, v in slots.items()}
+        tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+        facts = {"progress": asdict(self.state), "history": self.history}
+        building = self.out / f"{STATE}.tmp"
+        save_file(tensors, building, metadata={"state": json.dumps(facts)})
+        os.replace(building, self.out / STATE)
+        self._saved_at = time.monotonic()
+
+    def resume(self) -> None:
+        """Go back to the saved state.
+
+        Raises:
+            InputError: there is none, or the file is damaged.
+        """
+        path = self.out / STATE
+        if not path.exists():
+            raise InputError(f"there is nothing to resume in {self.out}: leave out --resume")
+        try:
+            with safe_open(path, "pt") as file:
+                facts = json.loads(file.metadata()["state"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{path} cannot be read ({error}): it is damaged, train anew"
+            ) from error
+        parts: dict[str, dict[str, Tensor]] = {"model": {}, "averaged": {}, "best": {}, "adam": {}}
+        for name, tensor in tensors.items():
+            part, rest = name.split(".", 1)
+            parts[part][rest] = tensor
+        self.responder.load_state_dict(parts["model"])
+        self.averaged.load_state_dict(parts["averaged"])
+        self.best = {k: v.to(self.device) for k, v in parts["best"].items()}
+        adam = self.optimiser.state_dict()
+        adam["state"] = {}
+        for name, tensor in parts["adam"].items():
+            index, slot = name.split(".", 1)
+            adam["state"].setdefault(int(index), {})[slot] = tensor
+        self.optimiser.load_state_dict(adam)
+        self.state, self.history = _Progress(**facts["progress"]), facts["history"]
+
+
+def _weights(module: nn.Module) -> dict[str, Tensor]:
+    return {k: v.detach().clone() for k, v in module.state_dict().items()}

@@ -1,0 +1,122 @@
+"""Policies and rollouts."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from agents.epsilon_greedy import EpsilonGreedyPolicy
+from agents.oracle import OraclePolicy
+from agents.policy import Policy
+from agents.popular import PopularPolicy
+from agents.ppo import PPOPolicy
+from agents.random import RandomPolicy
+from agents.rollout import rollout
+from benchmarks.studies.leaderboard import leaderboard
+from recsim_env.make import make_world
+from recsim_env.observations import HistoryObservation
+from recsim_env.world import World
+from responders import InputError
+
+
+@pytest.fixture
+def truth_world(small_log_path: Path) -> World:
+    return make_world("any", num_users=200, responder=small_log_path)
+
+
+def policies(world: World) -> list[Policy]:
+    return [
+        RandomPolicy(world),
+        PopularPolicy(world),
+        EpsilonGreedyPolicy(world),
+        OraclePolicy(world),
+        PPOPolicy(world, candidates=10),
+    ]
+
+
+@pytest.mark.parametrize("scenario", ["contentwise", "rl4rs"])
+def test_every_policy_gives_valid_slates(scenario: str) -> None:
+    world = make_world(scenario, num_users=7)
+    for policy in policies(world):
+        world.reset(seed=0)
+        policy.reset()
+        observe = HistoryObservation(world)
+        for _ in range(3):
+            slate = policy.act(observe(world))
+            world.check(slate.contiguous())
+            if not isinstance(policy, PPOPolicy):  # its positions choose independently
+                assert not world.rules.broken(slate).any()
+                assert (torch.sort(slate, 1).values.diff(dim=1) > 0).all(), type(policy)
+            policy.learn(slate, world.step(slate).click)
+
+
+def test_a_rollout_is_a_log_of_what_happened(truth_world: World) -> None:
+    run = rollout(truth_world, RandomPolicy(truth_world), seed=1)
+    log = run.log.validate()
+    assert log.synthetic
+    assert log.n_sessions == 200
+    starts = log.session_start[:-1]
+    np.testing.assert_allclose(run.reward, np.add.reduceat(log.response.sum(1), starts))
+    assert log.users.features.shape[1] == 3
+    again = rollout(truth_world, RandomPolicy(truth_world), seed=1)
+    np.testing.assert_array_equal(run.log.slate, again.log.slate)
+    np.testing.assert_array_equal(run.log.response, again.log.response)
+
+
+def test_a_rollout_can_train_a_responder(truth_world: World, tmp_path: Path) -> None:
+    """The circle closes: simulated sessions are a log like any other."""
+    from responders.training.fit import fit
+
+    log = rollout(truth_world, RandomPolicy(truth_world), seed=0).log
+    users = fit(log, "slate_gru", tmp_path / "run", {"epochs": 1}, progress=False)
+    assert users.synthetic
+
+
+def test_the_oracle_is_the_upper_bound_and_random_the_lower(small_log_path: Path) -> None:
+    rows = leaderboard(
+        lambda n: make_world("any", num_users=n, responder=small_log_path),
+        ["random", "popular", "epsilon_greedy", "oracle"],
+        users=200,
+        seeds=1,
+        training_steps=5000,
+        progress=False,
+    )
+    assert rows[0].policy == "oracle"
+    assert rows[-1].policy == "random"
+    assert rows[0].reward_low > rows[1].reward_high
+
+
+def test_epsilon_greedy_learns_the_best_items(truth_world: World) -> None:
+    bandit = EpsilonGreedyPolicy(truth_world, epsilon=0.0)
+    slate = torch.tensor([[3, 4]]).expand(50, -1)
+    bandit.learn(slate, torch.tensor([True, False]).expand(50, -1))
+    observation = {"item": torch.zeros(2, 1, dtype=torch.int64)}
+    assert bandit.act(observation)[0, 0] == 3
+    assert 4 not in bandit.act(observation)[0]
+    with pytest.raises(InputError, match=r"epsilon must be in \[0, 1\]"):
+        EpsilonGreedyPolicy(truth_world, epsilon=2)
+
+
+def test_ppo_learns_to_beat_random_candidates(small_log_path: Path) -> None:
+    world = make_world("any", num_users=64, responder=small_log_path)
+    untrained = PPOPolicy(world, candidates=40, seed=0)
+    trained = PPOPolicy(world, candidates=40, seed=0)
+    trained.train(16_000)
+    evaluation = make_world("any", num_users=300, responder=small_log_path)
+    before, after = (rollout(evaluation, p, seed=0).reward.mean() for p in (untrained, trained))
+    assert after > 1.2 * before
+
+
+def test_policies_say_what_they_lack(trained: Path) -> None:
+    from dataclasses import replace
+
+    from responders.training.checkpoint import load_checkpoint
+
+    users = load_checkpoint(trained)
+    real = replace(users.contexts, card={"synthetic": False})
+    with pytest.raises(InputError, match="needs a known-truth world"):
+        OraclePolicy(World(users.responder, real))
+    bare = replace(users.contexts, catalogue=replace(users.contexts.catalogue, attributes={}))
+    with pytest.raises(InputError, match="popularity is unknown"):
+        PopularPolicy(World(users.responder, bare))

@@ -1,0 +1,200 @@
+"""The `recsim` command as its users call it: results, exit codes, messages."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from safetensors.torch import load_file
+
+from benchmarks.studies import demo
+from responders import SessionLog
+
+
+def test_the_chain_from_log_to_leaderboard(recsim: Any, tmp_path: Path) -> None:
+    log, run, metrics = tmp_path / "log", tmp_path / "run", tmp_path / "metrics.json"
+    changes = ["--set", "n_items=50", "--set", "n_positions=4"]
+    done = recsim("data", "synthesize", log, "--sessions", 300, "--seed", 1, *changes)
+    assert done.code == 0, done.err
+    assert "SYNTHETIC users" in done.out
+    assert SessionLog.load(log).n_positions == 4
+    shown = recsim("data", "show", log)
+    assert "300 of 300 users" in shown.out
+
+    train = ["train", log, "--responder", "slate_gru", "--out", run, "--epochs", 2]
+    assert recsim(*train, "--set", "hidden_size=8").code == 0
+    assert json.loads((run / "card.json").read_text())["command"].startswith("recsim train")
+    assert recsim(*train, "--set", "hidden_size=8", "--resume").code == 0
+
+    done = recsim("evaluate", run, log, "--json", metrics)
+    assert done.code == 0, done.err
+    assert "Bayes optimum" in done.out
+    found = json.loads(metrics.read_text())
+    wanted = (
+        "auc f1 accuracy log_loss perplexity ece n_positions n_sessions bayes_log_loss bayes_auc"
+    )
+    assert set(wanted.split()) | {"auc_low", "auc_high", "log_loss_at_1"} <= found.keys()
+    assert all(not isinstance(value, dict | list) for value in found.values())
+    assert found["n_sessions"] == 30
+    assert found["bayes_log_loss"] < found["log_loss"]
+    assert recsim("evaluate", run, log, "--split", "all", "--json", metrics).code == 0
+    assert json.loads(metrics.read_text())["n_sessions"] == 300
+
+    out = tmp_path / "bench"
+    bench = ["bench", "RecSim-v0", "--responder", run, "--users", 20, "--seeds", 2, "--out", out]
+    done = recsim(*bench, "--policies", "all", "--train-steps", 600)
+    assert done.code == 0, done.err
+    assert "SYNTHETIC" in done.out
+    table = pd.read_csv(out / "leaderboard.csv")
+    assert set(table.policy) == {"random", "popular", "epsilon_greedy", "ppo", "oracle"}
+    assert (table.reward_low <= table.reward).all()
+    assert (table.reward <= table.reward_high).all()
+    stored = json.loads((out / "leaderboard.json").read_text())
+    assert stored["synthetic"] is True
+    assert [row["policy"] for row in stored["rows"]] == table.policy.tolist()
+    assert {p.name for p in out.iterdir()} >= {"leaderboard.png", "tensorboard"}
+
+
+def test_the_demo_runs_the_whole_chain(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "demo"
+    demo.run(out, scale=0.05)
+    printed = capsys.readouterr().out
+    for word in ("Bayes optimum", "P(click)", "oracle", "the same way", "leaderboard_truth"):
+        assert word in printed
+    assert (out / "leaderboard_truth" / "leaderboard.csv").exists()
+    with pytest.raises(ValueError, match="is not empty"):
+        demo.run(out)
+
+
+def test_help_teaches(recsim: Any) -> None:
+    for words in ([], ["data"], ["train"], ["evaluate"], ["bench"], ["demo"], ["data", "convert"]):
+        done = recsim(*words, "--help")
+        assert done.code == 0
+        assert "Usage" in done.out
+    assert "Example" in recsim("train", "--help").out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["train"],
+        ["no-such-command"],
+        ["data", "synthesize", "x", "--sessions", "many"],
+        ["data", "synthesize", "x", "--sessions", "0"],
+        ["evaluate", "a", "b", "--split", "half"],
+        ["bench", "RecSim-v0", "--seeds", "-1"],
+    ],
+)
+def test_bad_usage_exits_2(words: list[str], recsim: Any) -> None:
+    assert recsim(*words).code == 2
+
+
+def bad_input(log: Path, run: Path, tmp: Path) -> list[tuple[list[Any], str]]:
+    return [
+        (["data", "show", tmp / "no"], "there is no log at"),
+        (["data", "convert", "rl4r", tmp, tmp / "o"], "did you mean rl4rs"),
+        (["data", "convert", "rl4rs", tmp / "no", tmp / "o"], "no"),
+        (["data", "synthesize", tmp / "o", "--preset", "contentwize"], "did you mean contentwise"),
+        (["data", "synthesize", tmp / "o", "--set", "tast=1"], "did you mean taste"),
+        (["data", "synthesize", tmp / "o", "--set", "taste=much"], "takes a float, not 'much'"),
+        (["data", "synthesize", tmp / "o", "--set", "taste"], "--set takes KEY=VALUE"),
+        (["data", "synthesize", tmp / "o", "--policy", "best"], "policy 'best' is unknown"),
+        (["data", "synthesize", log], "exists already"),
+        (
+            ["train", log, "--responder", "sesion_gru", "--out", tmp / "o"],
+            "did you mean session_gru",
+        ),
+        (
+            ["train", log, "--responder", "pbm", "--out", tmp / "o", "--set", "x=1"],
+            "unknown to pbm",
+        ),
+        (["train", log, "--responder", "pbm", "--out", run], "is not empty"),
+        (
+            ["train", log, "--responder", "pbm", "--out", tmp / "o", "--device", "gpu"],
+            "device 'gpu'",
+        ),
+        (["evaluate", tmp / "no", log], "there is no responder at"),
+        (["evaluate", log, log], "is not a responder"),
+        (["bench", "RecSim-v1"], "environment 'RecSim-v1' is unknown; did you mean RecSim-v0"),
+        (["bench", "RecSim-v0", "--policies", "randon"], "did you mean random"),
+        (["bench", "RecSim-v0", "--responder", tmp / "no"], "there is no responder at"),
+    ]
+
+
+def test_bad_input_exits_1_with_one_line_and_leaves_nothing(
+    recsim: Any, small_log_path: Path, trained: Path, tmp_path: Path
+) -> None:
+    for words, message in bad_input(small_log_path, trained, tmp_path):
+        done = recsim(*words)
+        assert done.code == 1, words
+        lines = [line for line in done.err.splitlines() if line.startswith("error: ")]
+        assert len(lines) == 1, done.err
+        assert message in lines[0]
+        assert "Traceback" not in done.err
+        assert list(tmp_path.iterdir()) == [], words
+
+
+def test_debug_shows_the_traceback(recsim: Any, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="there is no log at"):
+        recsim("data", "show", tmp_path / "no", "--debug")
+
+
+def test_a_log_of_another_catalogue_is_refused(recsim: Any, trained: Path, tmp_path: Path) -> None:
+    recsim("data", "synthesize", tmp_path / "other", "--sessions", 30)
+    done = recsim("evaluate", trained, tmp_path / "other")
+    assert done.code == 1
+    assert "was trained on another catalogue" in done.err
+
+
+def start(words: list[Any]) -> subprocess.Popen[str]:
+    code = "from benchmarks.cli.main import main; main()"
+    command = [sys.executable, "-c", code, *map(str, words)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
+def test_a_killed_or_interrupted_training_resumes_bit_exact(
+    recsim: Any, small_log_path: Path, tmp_path: Path
+) -> None:
+    def words(out: Path) -> list[Any]:
+        small = ["--set", "batch_size=16", "--set", "hidden_size=32", "--set", "patience=99"]
+        return [
+            "train",
+            small_log_path,
+            "--responder",
+            "session_gru",
+            "--out",
+            out,
+            "--epochs",
+            12,
+            *small,
+        ]
+
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert recsim(*words(whole)).code == 0
+    for number, expected in ((signal.SIGINT, 130), (signal.SIGKILL, -9), (signal.SIGTERM, 130)):
+        resume = ["--resume"] if parts.exists() else []
+        running = start([*words(parts), *resume])
+        state = parts / "resume.safetensors"
+        before = state.stat().st_mtime_ns if state.exists() else 0
+        for _ in range(600):
+            if state.exists() and state.stat().st_mtime_ns != before:
+                break
+            time.sleep(0.05)
+        running.send_signal(number)
+        _, err = running.communicate(timeout=60)
+        assert running.returncode == expected, err
+        if expected == 130:
+            assert "--resume" in err
+        assert not (parts / "card.json").exists()
+    done = recsim("evaluate", parts, small_log_path)
+    assert "is not finished" in done.err
+    assert recsim(*words(parts), "--resume").code == 0
+    one, other = (load_file(folder / "responder.safetensors") for folder in (whole, parts))
+    assert all(bool((one[name] == other[name]).all()) for name in one)

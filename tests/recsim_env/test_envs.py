@@ -1,0 +1,425 @@
+"""The Gymnasium faces: checkers, autoreset, seeding, errors, rendering, registration."""
+
+import copy
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+from gymnasium.vector import AutoresetMode
+from stable_baselines3.common.env_checker import check_env as sb3_check_env
+
+from recsim_env.make import make_env, make_vector_env, open_responder
+from recsim_env.registry import ENVIRONMENTS
+from responders import InputError, SessionLog
+
+SLATES = "RecSim-ContentWise-v0"
+PAGES = "RecSim-RL4RS-v0"
+
+
+def run(code: str, **env: str) -> subprocess.CompletedProcess[str]:
+    import os
+
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        capture_output=True,
+        text=True,
+        env=os.environ | env,
+        cwd="/",
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("env_id", ENVIRONMENTS)
+def test_gym_make_works_in_a_fresh_interpreter_and_says_synthetic(env_id: str) -> None:
+    code = (
+        f"import gymnasium as gym, recsim_env; e = gym.make('{env_id}'); e.reset(seed=0); "
+        "o, r, *_ = e.step(e.action_space.sample()); print(e.spec.id, type(r).__name__); "
+        f"v = gym.make_vec('{env_id}', num_envs=256); v.reset(seed=0); "
+        "print(type(v).__name__, v.step(v.action_space.sample())[1].shape)"
+    )
+    done = run(code)
+    assert done.returncode == 0, done.stderr
+    assert f"{env_id} float" in done.stdout
+    assert "VectorEnv (256,)" in done.stdout
+    assert done.stderr.count("SYNTHETIC") == 1
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("env_id", ENVIRONMENTS)
+def test_the_checkers_pass_without_warnings(env_id: str) -> None:
+    env = gym.make(env_id)
+    check_env(env.unwrapped, skip_render_check=True)
+    sb3_check_env(env.unwrapped)
+    for mode in ("ansi", "rgb_array"):
+        check_env(gym.make(env_id, render_mode=mode).unwrapped)
+
+
+@pytest.mark.parametrize("options", [{"observe": "flat"}, {"candidates": 30}, {"history": 2}])
+def test_the_checkers_pass_with_options(options: dict[str, Any]) -> None:
+    env = gym.make(SLATES, **options)
+    check_env(env.unwrapped, skip_render_check=True)
+    sb3_check_env(env.unwrapped)
+
+
+def test_the_spec_and_card_say_synthetic() -> None:
+    import recsim_env.make as scenarios
+
+    for name in ("contentwise", "rl4rs"):
+        card = open_responder(scenarios.ASSETS / name).card
+        assert card["synthetic"] is True
+        assert "synthetic" in card["data"]["name"]
+    assert gym.spec(SLATES).kwargs["users"] == "synthetic unless a responder is given"
+
+
+def test_embedded_responders_are_small() -> None:
+    from recsim_env.make import ASSETS
+
+    assert sum(f.stat().st_size for f in ASSETS.rglob("*") if f.is_file()) < 3_000_000
+
+
+def test_a_responder_of_your_own(trained: Path, tmp_path: Path) -> None:
+    env = gym.make("RecSim-v0", responder=str(trained))
+    assert env.action_space == gym.spaces.MultiDiscrete([40] * 5)
+    (tmp_path / "contentwise").symlink_to(trained)
+    code = "import gymnasium, recsim_env; print(gymnasium.make('RecSim-ContentWise-v0').action_space.shape)"
+    assert "(5,)" in run(code, RECSIM_HOME=str(tmp_path)).stdout
+    assert "(10,)" in run(code, RECSIM_HOME="/nowhere").stdout
+
+
+def test_a_synthetic_log_is_answered_by_its_true_users(small_log_path: Path) -> None:
+    users = open_responder(small_log_path)
+    assert type(users.responder).__name__ == "KnownTruth"
+    env = make_env("any", responder=small_log_path)
+    env.reset(seed=0)
+    assert env.step(np.arange(5))[4]["probability"].shape == (5,)
+
+
+def test_a_log_of_real_users_cannot_answer(small_log: SessionLog, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    replace(small_log, card={"name": "real", "synthetic": False}).save(tmp_path / "log")
+    with pytest.raises(InputError, match="log of real users, which cannot answer new slates"):
+        make_env("any", responder=tmp_path / "log")
+
+
+@pytest.mark.parametrize("env_id", ENVIRONMENTS)
+def test_one_user_is_the_first_of_many(env_id: str) -> None:
+    """The single face and the vector face are the same world."""
+    one, many = gym.make(env_id).unwrapped, gym.make_vec(env_id, num_envs=3)
+    first, _ = one.reset(seed=7)
+    batch, _ = many.reset(seed=7)
+    rng = np.random.default_rng(0)
+    for _ in range(25):
+        for name in first:
+            np.testing.assert_allclose(first[name], batch[name][0], rtol=1e-5)
+        actions = np.stack(
+            [
+                rng.integers(many.single_action_space.nvec if env_id != PAGES else 283)
+                for _ in range(3)
+            ]
+        )
+        first, reward, terminated, truncated, _ = one.step(actions[0])
+        batch, rewards, terminations, truncations, _ = many.step(actions)
+        assert reward == pytest.approx(rewards[0], rel=1e-5)
+        assert (terminated, truncated) == (terminations[0], truncations[0])
+        if terminated or truncated:
+            return
+
+
+def test_numpy_integers_are_seeds_and_actions() -> None:
+    env, twin = (gym.make(SLATES).unwrapped for _ in range(2))
+    env.reset(seed=np.int64(5))
+    twin.reset(seed=5)
+    for dtype in (np.int32, np.uint8, np.int16):
+        assert env.step(np.arange(10, dtype=dtype))[1] == twin.step(list(range(10)))[1]
+    with pytest.raises(InputError, match="seed must be a whole number"):
+        env.reset(seed=-1)
+
+
+def test_seeds_fix_the_episode() -> None:
+    def episode(seed: int) -> list[Any]:
+        env = gym.make_vec(SLATES, num_envs=4)
+        env.reset(seed=seed)
+        env.action_space.seed(0)
+        return [env.step(env.action_space.sample())[1].tolist() for _ in range(10)]
+
+    assert episode(3) == episode(3)
+    assert episode(3) != episode(4)
+    unseeded = [gym.make(SLATES).unwrapped.reset()[1]["user"] for _ in range(6)]
+    assert len(set(unseeded)) > 1
+
+
+def episodes(mode: AutoresetMode, steps: int = 40) -> list[Any]:
+    env = gym.make_vec(SLATES, num_envs=3, autoreset_mode=mode, horizon=5)
+    env.reset(seed=0)
+    env.action_space.seed(0)
+    seen = []
+    for _ in range(steps):
+        observation, reward, terminated, truncated, infos = env.step(env.action_space.sample())
+        seen.append((observation, reward, terminated | truncated, infos))
+        if mode == AutoresetMode.DISABLED and seen[-1][2].any():
+            env.reset(options={"reset_mask": seen[-1][2]})
+    return seen
+
+
+def test_next_step_autoreset() -> None:
+    before = np.zeros(3, bool)
+    for observation, reward, done, infos in episodes(AutoresetMode.NEXT_STEP):
+        assert (observation["step"][before, 0] == 0).all()
+        assert (reward[before] == 0).all()
+        assert not done[before].any()
+        assert (infos["_click"] == ~before).all()
+        assert not infos["click"][before].any()
+        assert (observation["step"][done, 0] > 0).all()
+        before = done
+
+
+def test_same_step_autoreset() -> None:
+    ended = 0
+    for observation, _, done, infos in episodes(AutoresetMode.SAME_STEP):
+        assert (observation["step"][done, 0] == 0).all()
+        assert ("final_obs" in infos) == done.any()
+        if done.any():
+            ended += done.sum()
+            np.testing.assert_array_equal(infos["_final_obs"], done)
+            for i in np.flatnonzero(done):
+                assert infos["final_obs"][i]["step"][0] > 0
+                np.testing.assert_array_equal(infos["final_info"]["click"][i], infos["click"][i])
+    assert ended > 5
+
+
+def test_disabled_autoreset() -> None:
+    assert any(done.any() for *_, done, _ in episodes(AutoresetMode.DISABLED))
+    env = gym.make_vec(SLATES, num_envs=2, autoreset_mode="Disabled", horizon=1)
+    env.reset(seed=0)
+    action = np.tile(np.arange(10), (2, 1))
+    env.step(action)
+    with pytest.raises(InputError, match="user 0 has ended its episode: call reset"):
+        env.step(action)
+    env.reset(options={"reset_mask": np.array([True, True])})
+    env.step(action)
+
+
+def test_gymnasium_wrappers_work() -> None:
+    env = gym.wrappers.FlattenObservation(gym.make(SLATES))
+    env = gym.wrappers.RecordEpisodeStatistics(gym.wrappers.TimeLimit(env, 4))
+    env.reset(seed=0)
+    for _ in range(4):
+        *_, truncated, info = env.step(env.action_space.sample())
+    assert truncated
+    assert info["episode"]["l"] == 4
+    many = gym.wrappers.vector.RecordEpisodeStatistics(gym.make_vec(SLATES, num_envs=3, horizon=2))
+    many.reset(seed=0)
+    for _ in range(2):
+        *_, info = many.step(many.action_space.sample())
+    assert (info["episode"]["l"] == 2).all()
+    assert gym.make(SLATES, max_episode_steps=7).spec.max_episode_steps == 7
+    assert gym.make_vec(SLATES, num_envs=2, max_episode_steps=7).unwrapped.world.horizon == 7
+
+
+def test_episodes_can_be_filmed(tmp_path: Path) -> None:
+    pytest.importorskip("moviepy")
+    env = gym.make(SLATES, render_mode="rgb_array", horizon=2)
+    env = gym.wrappers.RecordVideo(
+        env, str(tmp_path / "film"), episode_trigger=lambda episode: True
+    )
+    env.reset(seed=0)
+    for _ in range(2):
+        env.step(env.action_space.sample())
+    env.close()
+    assert [f.suffix for f in (tmp_path / "film").iterdir()] == [".mp4"]
+
+
+BAD_ACTIONS = [
+    (np.zeros(10, np.float32), "dtype float32"),
+    (np.zeros(9, np.int64), r"shape \(1, 9\); this environment takes \(1, 10\)"),
+    (np.full(10, 1000), "action 1000 of user 0, position 0 is out of range 0 to 999"),
+    (np.r_[np.zeros(9, int), -1], "action -1 of user 0, position 9 is out of range"),
+    (np.full(10, np.nan), "dtype float64"),
+    (["a"] * 10, "dtype <U1"),
+    (None, "dtype object"),
+]
+
+
+@pytest.mark.parametrize(("action", "message"), BAD_ACTIONS)
+def test_bad_actions_are_named_and_change_nothing(action: Any, message: str) -> None:
+    env, twin = (gym.make(SLATES).unwrapped for _ in range(2))
+    env.reset(seed=0)
+    twin.reset(seed=0)
+    with pytest.raises(InputError, match=message):
+        env.step(action)
+    good = np.arange(10)
+    assert env.step(good)[1] == twin.step(good)[1]
+
+
+def test_stepping_at_the_wrong_time_is_named() -> None:
+    env = gym.make(SLATES, horizon=1).unwrapped
+    with pytest.raises(InputError, match="step before reset"):
+        env.step(np.arange(10))
+    env.reset(seed=0)
+    env.step(np.arange(10))
+    with pytest.raises(InputError, match="has ended its episode"):
+        env.step(np.arange(10))
+
+
+@pytest.mark.parametrize("env_id", ENVIRONMENTS)
+def test_environments_can_be_copied_and_pickled(env_id: str) -> None:
+    env = gym.make(env_id, leaving=False).unwrapped
+    env.reset(seed=0)
+    twins = [copy.deepcopy(env), pickle.loads(pickle.dumps(env))]
+    env.action_space.seed(0)
+    for _ in range(9):
+        action = env.action_space.sample()
+        reward = env.step(action)[1]
+        assert [twin.step(action)[1] for twin in twins] == [reward, reward]
+
+
+def test_bad_resets_and_names_are_named() -> None:
+    env = gym.make_vec(SLATES, num_envs=2).unwrapped
+    with pytest.raises(InputError, match="seed must be a whole number"):
+        env.reset(seed=-3)
+    with pytest.raises(InputError, match="first reset must be of all"):
+        env.reset(options={"reset_mask": np.array([True, False])})
+    env.reset(seed=0)
+    with pytest.raises(InputError, match="reset_mask must be 2 booleans"):
+        env.reset(options={"reset_mask": np.array([1, 0])})
+    with pytest.raises(InputError, match="a seed resets all users"):
+        env.reset(seed=1, options={"reset_mask": np.array([True, False])})
+    with pytest.raises(InputError, match="there is no responder at"):
+        make_env("any", responder="nowhere")
+    with pytest.raises(InputError, match="environment 'contentwize' is unknown; did you mean cont"):
+        make_env("contentwize")
+    with pytest.raises(InputError, match="observe 'flatt' is unknown; did you mean flat"):
+        make_env("contentwise", observe="flatt")
+    with pytest.raises(InputError, match="render_mode 'human' is unknown"):
+        make_env("contentwise", render_mode="human")
+    with pytest.raises(InputError, match="candidates must be 1 to 1000"):
+        make_env("contentwise", candidates=0)
+
+
+def test_duplicates_are_left_empty_and_counted() -> None:
+    env = gym.make(SLATES)
+    env.reset(seed=0)
+    *_, info = env.step(np.array([5, 5, 5, 6, 7, 8, 9, 10, 11, 11]))
+    assert info["slate"].tolist() == [5, -1, -1, 6, 7, 8, 9, 10, 11, -1]
+    assert info["duplicates"] == 3
+    assert (info["probability"][[1, 2, 9]] == 0).all()
+
+
+def test_candidates_are_the_most_clicked_items() -> None:
+    env = make_vector_env(2, "contentwise", candidates=20)
+    env.reset(seed=0)
+    *_, info = env.step(np.tile(np.arange(10), (2, 1)))
+    clicked = env.world.catalogue.attributes["clicked"]
+    assert (clicked[info["slate"][0]] == np.sort(clicked)[::-1][:10]).all()
+
+
+def test_pages_are_built_item_by_item() -> None:
+    env = gym.make(PAGES).unwrapped
+    observation, info = env.reset(seed=0)
+    rng = np.random.default_rng(0)
+    page = []
+    for position in range(9):
+        assert observation["position"][0] == position
+        assert observation["page"][:position].tolist() == page
+        mask = info["action_mask"].astype(bool)
+        np.testing.assert_array_equal(mask, env.action_masks())
+        layer = env.vector.world.catalogue.attributes["layer"]
+        assert (layer[mask] == position // 3 + 1).all()
+        assert not mask[page].any()
+        page.append(int(rng.choice(np.flatnonzero(mask))))
+        observation, reward, _terminated, _truncated, info = env.step(page[-1])
+        assert (reward > 0) == (position == 8)
+    price = env.vector.world.catalogue.price
+    assert reward == pytest.approx((price[page] * info["probability"]).sum(), rel=1e-5)
+    assert observation["item"][-9:].tolist() == page
+    assert observation["position"][0] == 0
+
+
+def test_an_invalid_page_earns_nothing() -> None:
+    env = gym.make(PAGES).unwrapped
+    env.reset(seed=0)
+    for item in [200, *range(8)]:  # the first item is of the third layer
+        _, reward, _, _, info = env.step(item)
+    assert info["invalid"]
+    assert reward == 0
+
+
+def test_rl4rs_sessions_have_at_most_four_pages() -> None:
+    env = gym.make_vec(PAGES, num_envs=64)
+    _, info = env.reset(seed=0)
+    rng = np.random.default_rng(0)
+    lengths, length = [], np.zeros(64, int)
+    for _ in range(90):
+        actions = [rng.choice(np.flatnonzero(mask)) for mask in info["action_mask"]]
+        _, _, terminated, truncated, info = env.step(np.array(actions))
+        done = terminated | truncated
+        length += info.get("_click", 0)
+        lengths += length[done].tolist()
+        length[done] = 0
+    assert set(lengths) == {3, 4}
+
+
+def test_render() -> None:
+    env = gym.make(SLATES, render_mode="ansi")
+    env.reset(seed=0)
+    assert "no slate shown yet" in env.render()
+    env.step(np.arange(10))
+    text = env.render()
+    assert "P(click)" in text
+    assert len(text.splitlines()) == 14
+    picture = gym.make(SLATES, render_mode="rgb_array")
+    picture.reset(seed=0)
+    picture.step(np.arange(10))
+    frame = picture.render()
+    assert frame.dtype == np.uint8
+    assert frame.ndim == 3
+    assert frame.std() > 10
+
+
+def test_stable_baselines3_trains_on_the_native_face() -> None:
+    from stable_baselines3 import PPO
+
+    from recsim_env.adapters.sb3 import SB3VecEnv
+
+    vector = make_vector_env(
+        8, "contentwise", observe="flat", candidates=20, autoreset_mode="SameStep", horizon=5
+    )
+    env = SB3VecEnv(vector)
+    model = PPO("MlpPolicy", env, n_steps=8, batch_size=32, n_epochs=1, seed=0, device="cpu")
+    model.learn(128)
+    env.seed(3)
+    first = env.reset()
+    env.seed(3)
+    np.testing.assert_array_equal(first, env.reset())
+    ended = 0
+    for _ in range(6):
+        observation, reward, done, infos = env.step(np.zeros((8, 10), int))
+        assert reward.dtype == np.float32
+        for i in np.flatnonzero(done):
+            ended += 1
+            assert infos[i]["terminal_observation"].shape == observation[i].shape
+            assert "TimeLimit.truncated" in infos[i]
+    assert ended >= 8
+    with pytest.raises(InputError, match="SameStep"):
+        SB3VecEnv(make_vector_env(2, "contentwise"))
+
+
+def test_maskable_ppo_reads_the_mask() -> None:
+    from sb3_contrib import MaskablePPO
+
+    from recsim_env.adapters.sb3 import SB3VecEnv
+
+    env = SB3VecEnv(make_vector_env(4, "rl4rs", autoreset_mode="SameStep"))
+    model = MaskablePPO(
+        "MultiInputPolicy", env, n_steps=9, batch_size=36, n_epochs=1, seed=0, device="cpu"
+    )
+    model.learn(72)
+    rewards = env.vector.world.rules.broken(env.vector._page)
+    assert not rewards.any()

@@ -1,0 +1,293 @@
+"""The batched core: reproducible per user, and its invariants."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from recsim_env.make import make_world
+from recsim_env.streams import UserStreams
+from recsim_env.world import World, blank_duplicates
+from responders import Catalogue, InputError, SessionLog
+from responders.behaviour.slate_rules import SlateRules
+from responders.training.checkpoint import load_checkpoint
+from tests.conftest import EVERY_RESPONDER, random_responder
+
+
+def small(trained: Path, **options: Any) -> World:
+    users = load_checkpoint(trained)
+    return World(users.responder, users.contexts, users.hazard, **options)
+
+
+def play(world: World, steps: int, seed: int = 0) -> list[dict[str, torch.Tensor]]:
+    """Random slates from a generator per user, so that they do not depend on the batch either."""
+    world.reset(seed=seed)
+    first = world._first_user
+    draws = [np.random.default_rng(first + i) for i in range(world.num_users)]
+    seen = []
+    for _ in range(steps):
+        slate = [rng.choice(world.n_items, world.n_positions, replace=False) for rng in draws]
+        outcome = world.step(torch.from_numpy(np.stack(slate)))
+        seen.append(vars(outcome) | {"context": world.context})
+        world.reset(outcome.left | outcome.truncated)
+    return seen
+
+
+def test_a_user_does_not_depend_on_who_runs_beside(trained: Path) -> None:
+    together = play(small(trained, num_users=5, horizon=6), 30)
+    for user in range(5):
+        alone = play(small(trained, num_users=1, first_user=user, horizon=6), 30)
+        for step, (one, all_) in enumerate(zip(alone, together, strict=True)):
+            for name in one:
+                torch.testing.assert_close(
+                    one[name][0], all_[name][user], atol=1e-5, rtol=1e-5, msg=f"{name} at {step}"
+                )
+
+
+def test_same_seed_same_episode(trained: Path) -> None:
+    world = small(trained, num_users=8)
+    one, again, other = play(world, 10, 1), play(world, 10, 1), play(world, 10, 2)
+    for a, b in zip(one, again, strict=True):
+        assert all(torch.equal(a[k], b[k]) for k in a)
+    assert not all(torch.equal(a["click"], b["click"]) for a, b in zip(one, other, strict=True))
+
+
+def test_invariants_hold_over_many_steps(trained: Path) -> None:
+    world = small(trained, num_users=64, horizon=9, history=3)
+    generator = torch.Generator().manual_seed(0)
+    world.reset(seed=0)
+    shown_before = world.history_slate.clone()
+    for _ in range(60):
+        slate = torch.randint(-1, world.n_items, (64, world.n_positions), generator=generator)
+        outcome = world.step(slate)
+        assert ((outcome.probability >= 0) & (outcome.probability <= 1)).all()
+        assert not outcome.click[outcome.slate < 0].any()
+        assert torch.equal(outcome.reward, outcome.click.sum(1).float())
+        assert not (outcome.left & outcome.truncated).any()
+        assert torch.equal(world.history_slate[:, -1], outcome.slate)
+        assert torch.equal(world.history_click[:, -1], outcome.click)
+        assert torch.equal(world.history_slate[:, :-1], shown_before[:, 1:])
+        assert (world.step_number <= 9).all()
+        world.reset(outcome.left | outcome.truncated)
+        shown_before = world.history_slate.clone()
+
+
+def test_reset_of_some_leaves_the_others_alone(trained: Path) -> None:
+    world = small(trained, num_users=6)
+    play(world, 4)
+    mask = torch.tensor([True, False, True, False, False, False])
+    before = {name: value.clone() for name, value in world.state.items()}
+    steps, history = world.step_number.clone(), world.history_slate.clone()
+    world.reset(mask)
+    for name, value in world.state.items():
+        assert torch.equal(value[~mask], before[name][~mask])
+    assert torch.equal(world.step_number, steps.masked_fill(mask, 0))
+    assert torch.equal(world.history_slate[~mask], history[~mask])
+    assert (world.history_slate[mask] == -1).all()
+
+
+def test_a_masked_step_moves_the_masked_users_only(trained: Path) -> None:
+    world, alone = (small(trained, num_users=4) for _ in range(2))
+    slate = torch.arange(world.n_positions).expand(4, -1).contiguous()
+    for w in (world, alone):
+        w.reset(seed=3)
+    mask = torch.tensor([True, False, True, False])
+    outcome = world.step(slate, mask)
+    whole = alone.step(slate)
+    assert torch.equal(outcome.click[mask], whole.click[mask])
+    assert (outcome.probability[~mask] == 0).all()
+    assert torch.equal(world.step_number, mask.long())
+    assert torch.equal(world.step(slate).click[~mask], whole.click[~mask])
+
+
+def test_users_leave_by_the_hazard_and_never_without_one(trained: Path) -> None:
+    users = load_checkpoint(trained)
+    staying = World(users.responder, users.contexts, None, num_users=50, horizon=30)
+    staying.reset(seed=0)
+    slate = torch.arange(staying.n_positions).expand(50, -1).contiguous()
+    for step in range(1, 31):
+        outcome = staying.step(slate)
+        assert not outcome.left.any()
+        assert outcome.truncated.all() == (step == 30)
+    leaving = small(trained, num_users=500)
+    leaving.reset(seed=0)
+    slate = slate[:1].expand(500, -1)
+    left = [leaving.step(slate).left for _ in range(3)]
+    assert not left[0].any()
+    assert not left[1].any(), "nobody leaves before min_slates"
+    assert 0 < left[2].sum() < 150
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.integers(1, 7).flatmap(lambda n: st.lists(st.tuples(*n * [st.integers(-1, 4)]), min_size=1))
+)
+def test_later_copies_are_blanked(slates: list[tuple[int, ...]]) -> None:
+    shown, copies = blank_duplicates(torch.tensor(slates))
+    for items, row, n_copies in zip(slates, shown.tolist(), copies.tolist(), strict=True):
+        first = [i >= 0 and i not in items[:place] for place, i in enumerate(items)]
+        assert row == [i if new else -1 for i, new in zip(items, first, strict=True)]
+        assert n_copies == sum(i >= 0 for i in items) - sum(first)
+
+
+def test_streams_are_uniform_and_apart() -> None:
+    numbers = UserStreams(200, seed=0).uniform(500)
+    assert numbers.min() >= 0
+    assert numbers.max() < 1
+    flat = numbers.flatten().numpy()
+    assert stats.kstest(flat, "uniform").pvalue > 1e-3
+    neighbours = np.corrcoef(numbers[:-1].flatten(), numbers[1:].flatten())[0, 1]
+    serial = np.corrcoef(flat[:-1], flat[1:])[0, 1]
+    assert abs(neighbours) < 0.015
+    assert abs(serial) < 0.015
+    other = UserStreams(200, seed=1).uniform(500).flatten().numpy()
+    assert abs(np.corrcoef(flat, other)[0, 1]) < 0.015
+
+
+def test_streams_continue_and_wait() -> None:
+    whole = UserStreams(3, seed=5).uniform(8)
+    parts = UserStreams(3, seed=5)
+    assert torch.equal(torch.cat([parts.uniform(3), parts.uniform(5)], 1), whole)
+    waiting = UserStreams(3, seed=5)
+    waiting.uniform(3, torch.tensor([True, False, True]))
+    assert torch.equal(waiting.uniform(5)[1], whole[1, :5])
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["all", "mask", "rows"]), st.integers(1, 6), st.integers(0, 31))
+    )
+)
+def test_streams_draw_the_same_with_numpy_and_without(draws: list[tuple[str, int, int]]) -> None:
+    fast, plain = UserStreams(5, seed=3), UserStreams(5, seed=3)
+    plain._by_numpy = False
+    for way, n, bits in draws:
+        mask = torch.tensor([bits >> i & 1 == 1 for i in range(5)])
+        if way == "rows":
+            one = fast.uniform_of(np.flatnonzero(mask.numpy()), n)
+        else:
+            one = fast.uniform(n, None if way == "all" else mask)[mask]
+        two = plain.uniform(n, None if way == "all" else mask)[mask]
+        assert torch.equal(one, two)
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, "0", True, None])
+def test_bad_seeds_are_refused(seed: Any) -> None:
+    with pytest.raises(InputError, match="seed must be a whole number"):
+        UserStreams(1, seed)
+
+
+def test_rewards() -> None:
+    world = make_world("rl4rs", num_users=4, reward="revenue")
+    price = torch.from_numpy(np.array(world.catalogue.price))
+    slate = world.rules.choose(torch.rand(4, world.n_items))
+    outcome = world.step(slate)
+    torch.testing.assert_close(outcome.reward, (price[slate] * outcome.click).sum(1))
+    world = make_world("rl4rs", num_users=4, reward="expected_revenue")
+    outcome = world.step(slate)
+    torch.testing.assert_close(outcome.reward, (price[slate] * outcome.probability).sum(1))
+    own = make_world("rl4rs", num_users=4, reward=lambda slate, click, p: -click.float().sum(1))
+    assert (own.step(slate).reward <= 0).all()
+    with pytest.raises(InputError, match="reward 'click' is unknown; did you mean clicks"):
+        make_world("rl4rs", reward="click")
+
+
+def test_revenue_needs_prices(trained: Path, small_log: SessionLog) -> None:
+    users = load_checkpoint(trained)
+    from dataclasses import replace
+
+    free = replace(users.contexts, catalogue=replace(users.contexts.catalogue, price=None))
+    with pytest.raises(InputError, match="needs prices"):
+        World(users.responder, free, reward="revenue")
+
+
+def rl4rs_rules() -> SlateRules:
+    layer = np.repeat([1, 2, 3], 4)
+    special = np.zeros(12, bool)
+    special[[4, 5, 9]] = True
+    return SlateRules.of(Catalogue(range(12), attributes={"layer": layer, "special": special}), 6)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10_000))
+def test_chosen_slates_keep_the_rules(seed: int) -> None:
+    rules = rl4rs_rules()
+    score = torch.rand(5, 12, generator=torch.Generator().manual_seed(seed))
+    slate = rules.choose(score)
+    assert not rules.broken(slate).any()
+    assert (slate >= 0).all()
+    assert all(len(set(row)) == 6 for row in slate.tolist())
+    for s in range(6):
+        mask = rules.mask(slate, s)
+        assert mask.gather(1, slate[:, s : s + 1]).all()
+
+
+def test_broken_slates_are_seen_and_earn_nothing() -> None:
+    rules = rl4rs_rules()
+    slates = torch.tensor([[0, 1, 6, 7, 8, 10], [6, 1, 0, 7, 8, 10], [0, 1, 4, 5, 8, 10]])
+    assert rules.broken(slates).tolist() == [False, True, True]
+    world = make_world("rl4rs", num_users=2)
+    good = world.rules.choose(torch.rand(1, world.n_items))
+    wrong_layer = good.flip(1)
+    outcome = world.step(torch.cat([good, wrong_layer]))
+    assert outcome.invalid.tolist() == [False, True]
+    assert outcome.reward[0] > 0
+    assert outcome.reward[1] == 0
+
+
+def test_warm_start_shows_logged_slates_first(trained: Path) -> None:
+    world = small(trained, num_users=5, warm_start=2, history=4)
+    log = world.contexts
+    for user in range(5):
+        rows = log.rows([int(world.context[user])])[:2]
+        np.testing.assert_array_equal(world.history_slate[user, -2:], log.slate[rows])
+        np.testing.assert_array_equal(world.history_click[user, -2:], log.response[rows])
+    assert (world.step_number == 0).all()
+    cold = small(trained, num_users=5)
+    assert not torch.equal(world.state["hidden"], cold.state["hidden"])
+    with pytest.raises(InputError, match="warm_start is 9; the contexts hold 0 to 3"):
+        small(trained, warm_start=9)
+
+
+def test_bad_slates_and_sizes_are_named(trained: Path) -> None:
+    world = small(trained, num_users=2)
+    n = world.n_positions
+    for slate, message in [
+        (torch.zeros(2, n), "dtype torch.float32"),
+        (torch.zeros(2, n + 1, dtype=torch.int64), "2 users × 5 positions"),
+        (torch.full((2, n), 40), "items 0 to 39"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            world.check(slate)
+    for name in ("num_users", "horizon", "history"):
+        with pytest.raises(InputError, match=f"{name} must be a whole number of at least 1"):
+            small(trained, **{name: 0})
+    with pytest.raises(InputError, match="a seed resets all users"):
+        world.reset(torch.ones(2, dtype=torch.bool), seed=1)
+
+
+@pytest.mark.parametrize("name", EVERY_RESPONDER)
+def test_a_world_of_any_responder(name: str, trained: Path) -> None:
+    """Users come and go at different times, and each is the same as alone; nothing is NaN."""
+    shape = load_checkpoint(trained).responder.shape
+    users = load_checkpoint(trained)
+
+    def world(**options: Any) -> World:
+        responder = random_responder(name, shape.n_items, shape.n_positions, shape.n_user_features)
+        return World(responder, users.contexts, users.hazard, horizon=5, **options)
+
+    together = play(world(num_users=4), 12)
+    alone = play(world(num_users=1, first_user=2), 12)
+    for step, (all_, one) in enumerate(zip(together, alone, strict=True)):
+        probability = all_["probability"]
+        assert ((probability >= 0) & (probability <= 1)).all()
+        assert not (all_["click"] & (all_["slate"] < 0)).any()
+        torch.testing.assert_close(
+            one["probability"][0], probability[2], atol=1e-5, rtol=1e-5, msg=f"step {step}"
+        )

@@ -1,0 +1,164 @@
+"""The known-truth world: its log is drawn from its probabilities; each effect can be off."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from responders import InputError, SessionLog
+from responders.behaviour.slate_rules import SlateRules
+from responders.evaluation.metrics import evaluate
+from responders.evaluation.predict import predict
+from responders.known_truth.logs import POLICIES, synthesize
+from responders.known_truth.presets import PRESETS, TruthSettings
+from responders.known_truth.world import make_truth, truth_of
+from responders.log.batch import Part, make_batch
+from responders.models.base import unroll
+
+OFF = {"taste": 0.0, "competition": 0.0, "click_effect": 0.0, "fatigue": 0.0}
+
+
+def test_the_log_is_drawn_from_the_stated_probabilities(small_log: SessionLog) -> None:
+    truth = truth_of(small_log)
+    assert truth is not None
+    everyone = Part.of(small_log, np.arange(600))
+    found = evaluate(predict(truth, small_log, everyone), 0.5, resamples=0)
+    n = found["n_positions"]
+    assert found["predicted_rate"] == pytest.approx(found["click_rate"], abs=4 * (0.1 / n) ** 0.5)
+    assert found["ece"] < 0.02
+
+
+def test_no_other_responder_beats_the_truth(small_log: SessionLog) -> None:
+    """Bayes optimum: a wrong world's log-loss is higher on the same log."""
+    truth = truth_of(small_log)
+    assert truth is not None
+    everyone = Part.of(small_log, np.arange(600))
+    best = evaluate(predict(truth, small_log, everyone), 0.5, resamples=0)
+    for effect in ("taste", "fatigue", "competition", "position_bias"):
+        wrong = make_truth(truth.settings.changed(**{effect: 0.0}))
+        found = evaluate(predict(wrong, small_log, everyone), 0.5, resamples=0)
+        assert found["log_loss"] > best["log_loss"], effect
+
+
+def test_same_seed_same_log(tmp_path: Path, small_world: TruthSettings) -> None:
+    logs = [
+        synthesize(tmp_path / str(i), small_world, 50, seed=seed, progress=False)
+        for i, seed in enumerate([1, 1, 2])
+    ]
+    assert np.array_equal(logs[0].slate, logs[1].slate)
+    assert np.array_equal(logs[0].response, logs[1].response)
+    assert not np.array_equal(logs[0].slate[:20], logs[2].slate[:20])
+    assert logs[0].synthetic
+    assert "synthetic" in logs[0].card["name"]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_give_valid_logs_of_the_published_shape(preset: str, tmp_path: Path) -> None:
+    log = synthesize(tmp_path / "log", PRESETS[preset], 400, progress=False).validate()
+    summary = log.summary()
+    if preset == "contentwise":  # 272,907 slates of 20,216 sessions; 1.21 clicked series a slate
+        assert summary["slates_per_session"]["mean"] == pytest.approx(13.5, abs=2)
+        assert summary["clicks"] / summary["slates"] == pytest.approx(1.21, abs=0.25)
+    if preset == "rl4rs":  # 147,368 slates of 45,942 sessions; 283 items in three layers
+        assert summary["slates_per_session"]["mean"] == pytest.approx(3.2, abs=0.1)
+        assert len(log.catalogue) == 283
+        layers = np.bincount(log.catalogue.attributes["layer"])
+        np.testing.assert_array_equal(layers, [0, 39, 108, 136])
+        rules = SlateRules.of(log.catalogue, 9)
+        assert not rules.broken(torch.from_numpy(log.slate.astype(np.int64))).any()
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_logging_policies_never_repeat_an_item(
+    policy: str, tmp_path: Path, small_world: TruthSettings
+) -> None:
+    log = synthesize(tmp_path / "log", small_world, 200, policy=policy, progress=False)
+    ordered = np.sort(log.slate, 1)
+    assert (np.diff(ordered, axis=1) > 0).all()
+
+
+def test_a_personal_logging_policy_earns_more_clicks(
+    tmp_path: Path, small_world: TruthSettings
+) -> None:
+    rates = [
+        synthesize(tmp_path / policy, small_world, 300, policy=policy, progress=False).summary()[
+            "click_rate"
+        ]
+        for policy in ("uniform", "mixed", "personal")
+    ]
+    assert rates == sorted(rates)
+    assert rates[2] > 1.2 * rates[0]
+
+
+def test_a_pbm_world_is_examination_times_attraction() -> None:
+    truth = make_truth(PRESETS["pbm"].changed(n_items=20, n_positions=4))
+    slate = torch.randint(0, 20, (30, 4))
+    click = torch.ones(30, 4)
+    state = truth.start(torch.randn(30, 8))
+    state = truth.observe(state, slate.flip(0), click)
+    p = truth.logits(state, slate, click).sigmoid()
+    expected = truth.examination * truth.own[slate].sigmoid()
+    torch.testing.assert_close(p, expected)
+
+
+@pytest.mark.parametrize(
+    ("effect", "value"), [("click_effect", -1.0), ("competition", 2.0), ("taste", 3.0)]
+)
+def test_each_effect_turns_on_alone(effect: str, value: float) -> None:
+    base = TruthSettings(n_items=30, n_positions=4, **OFF)
+    plain, with_effect = make_truth(base), make_truth(base.changed(**{effect: value}))
+    slate = torch.arange(8).view(2, 4)
+    user = torch.randn(2, 8, generator=torch.Generator().manual_seed(0))
+    click = torch.ones(2, 4)
+    one, other = (t.logits(t.start(user), slate, click) for t in (plain, with_effect))
+    first_same = torch.allclose(one[:, 0], other[:, 0])
+    assert not torch.allclose(one, other)
+    assert first_same == (effect != "taste"), "effects of what is above leave the first position"
+
+
+def test_layers_open_only_when_the_one_above_was_bought() -> None:
+    truth = make_truth(PRESETS["rl4rs"])
+    slate = torch.tensor([[0, 1, 2, 50, 51, 52, 200, 201, 202]])
+    state = truth.start(torch.zeros(1, 8))
+    all_bought = truth.logits(state, slate, torch.ones(1, 9)).sigmoid()
+    one_missed = torch.ones(1, 9)
+    one_missed[0, 1] = 0
+    shut = truth.logits(state, slate, one_missed).sigmoid()
+    assert (all_bought > 0.1).all()
+    assert (shut[0, :3] > 0.1).all()
+    assert (shut[0, 3:] < 1e-5).all()
+
+
+def test_hidden_taste_gives_an_estimated_ceiling_that_learns_from_clicks(tmp_path: Path) -> None:
+    world = TruthSettings(n_items=60, n_positions=5, hidden=0.8, dimensions=2, max_slates=15)
+    log = synthesize(tmp_path / "log", world, 500, progress=False)
+    truth = truth_of(log)
+    assert truth is not None
+    found = evaluate(predict(truth, log, Part.of(log, np.arange(500))), 0.5, resamples=0)
+    assert found["ece"] < 0.03
+    blind = make_truth(world.changed(hidden=0.0))  # takes what is visible for the whole taste
+    worse = evaluate(predict(blind, log, Part.of(log, np.arange(500))), 0.5, resamples=0)
+    assert found["log_loss"] < worse["log_loss"]
+    batch = make_batch(log, Part.of(log, np.arange(20)))
+    with torch.no_grad():
+        torch.testing.assert_close(truth(batch), unroll(truth, batch))
+
+
+def test_bad_settings_are_named() -> None:
+    with pytest.raises(InputError, match="setting 'tast' is unknown; did you mean taste"):
+        TruthSettings().changed(tast=1)
+    with pytest.raises(InputError, match="n_positions 10 exceeds n_items 5"):
+        TruthSettings(n_items=5)
+    with pytest.raises(InputError, match=r"hidden must be in \[0, 1\), not 1"):
+        TruthSettings(hidden=1)
+    with pytest.raises(InputError, match="max_slates 2 is below min_slates 3"):
+        TruthSettings(max_slates=2)
+
+
+def test_bad_requests_leave_nothing_behind(tmp_path: Path, small_world: TruthSettings) -> None:
+    with pytest.raises(InputError, match="sessions must be at least 1"):
+        synthesize(tmp_path / "log", small_world, 0)
+    with pytest.raises(InputError, match="policy 'best' is unknown"):
+        synthesize(tmp_path / "log", small_world, 5, policy="best")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,488 @@
+"""What is particular to each model of the family, and the errors of the published code."""
+
+from itertools import permutations, product
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from responders import InputError, SessionLog
+from responders.evaluation.predict import predict
+from responders.log.batch import Part, SessionBatch, make_batch
+from responders.log.split import make_split, split_users
+from responders.models.adversarial import AdvNCM
+from responders.models.base import LogShape, Responder, unroll
+from responders.models.build import RESPONDERS, build, default_options
+from responders.models.ensemble import Ensemble
+from responders.models.neural import NeuralResponder
+from responders.models.random_access import RANCM
+from responders.models.recurrent import HierarchicalGRU, SlateGRU
+from responders.training.checkpoint import load_checkpoint
+from responders.training.config import TrainConfig
+from responders.training.fit import fit
+from responders.training.trainer import Trainer
+from tests.conftest import EVERY_RESPONDER, random_batch, random_responder
+
+NEURAL = [name for name, kind in RESPONDERS.items() if issubclass(kind, NeuralResponder)]
+CHAINS = ["cascade", "dcm", "ubm", "dbn", "ccm"]
+SHAPE = LogShape(9, 4, 2)
+
+
+def changed(batch: SessionBatch, r: int) -> SessionBatch:
+    """The batch with other items and clicks from slate `r` on."""
+    slate, click = batch.slate.clone(), batch.click.clone()
+    slate[:, r:] = torch.where(slate[:, r:] >= 0, (slate[:, r:] + 1) % 9, -1)
+    click[:, r:] = (1 - click[:, r:]) * (slate[:, r:] >= 0)
+    return SessionBatch(slate, click, batch.user, batch.length)
+
+
+# The errors of the published code, in the order of the specification.
+
+
+def test_gradients_are_those_of_the_batch_alone(small_log: SessionLog, tmp_path: Path) -> None:
+    split = split_users(small_log)
+    responder, _ = build("mf", small_log, split["train"].sessions, {})
+    trainer = Trainer(responder, small_log, split, TrainConfig(clip=1e9), tmp_path, progress=False)
+    first, second = (make_batch(small_log, Part.of(small_log, np.arange(i, i + 8))) for i in (0, 8))
+    responder.train()
+    trainer._step(first)
+    before = {k: v.clone() for k, v in responder.state_dict().items()}
+    trainer._step(second)
+    found = {k: p.grad.clone() for k, p in responder.named_parameters() if p.grad is not None}
+    responder.load_state_dict(before)
+    responder.zero_grad()
+    torch.manual_seed(1)  # the trainer's seed of step 1
+    (responder.training_loss(second)[0] / second.shown.sum()).backward()
+    for name, parameter in responder.named_parameters():
+        if name in found:
+            torch.testing.assert_close(found[name], parameter.grad)
+
+
+@pytest.mark.parametrize("name", ["slate_gru", "session_gru", "hierarchical_gru", "adv_ncm"])
+def test_the_click_above_is_read_and_learned_from(name: str) -> None:
+    responder, batch = random_responder(name), random_batch()
+    responder.training_loss(batch)[0].backward()
+    weight = dict(responder.named_parameters())["gru.weight_ih_l0"].grad
+    assert weight is not None
+    assert (weight[:, responder.items.size :].abs().sum() > 0).all()  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("name", EVERY_RESPONDER)
+def test_nothing_leaks_from_the_future_in_training(name: str) -> None:
+    """As in evaluation; the noise of training is drawn anew from one seed."""
+    responder, batch = random_responder(name).train(), random_batch(slates=4)
+    answers = []
+    for one in (batch, changed(batch, 2)):
+        torch.manual_seed(0)
+        with torch.no_grad():
+            answers.append(responder(one)[:, :2][batch.shown[:, :2]])
+    torch.testing.assert_close(*answers, atol=1e-6, rtol=1e-6)
+
+
+def test_the_mean_of_the_slates_states_starts_the_next() -> None:
+    responder = random_responder("hierarchical_gru")
+    assert isinstance(responder, HierarchicalGRU)
+    slate, click = torch.tensor([[1, 2, 3, 4]]), torch.tensor([[1.0, 0.0, 0.0, 1.0]])
+    with torch.no_grad():
+        state = responder.start(torch.zeros(1, 2))
+        hidden, states = state["hidden"], []
+        item = responder.items(responder.items.rows(slate))
+        above = torch.zeros_like(item[:, 0])
+        cell = torch.nn.GRUCell(responder.gru.input_size, responder.gru.hidden_size)
+        cell.load_state_dict(
+            {k.removesuffix("_l0"): v for k, v in responder.gru.named_parameters()}
+        )
+        for s in range(4):
+            x = item[:, s] + responder.position.weight[s]
+            hidden = cell(torch.cat([x, above], -1), hidden)
+            above = item[:, s] * click[:, s]
+            states.append(hidden)
+        found = responder.observe(state, slate, click)["hidden"]
+    torch.testing.assert_close(found, torch.stack(states).mean(0), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["item_ctr", *NEURAL])
+def test_item_0_is_neither_padding_nor_unknown(name: str) -> None:
+    responder = random_responder(name)
+    with torch.no_grad():
+        state = responder.start(torch.zeros(1, 2))
+        unknown = random_responder(name)
+        unknown.items.lookup[1] = unknown.items.unknown  # type: ignore[union-attr, operator]
+        slate = torch.tensor([[0, 1]])
+        item_0, as_unknown = (r.logits(state, slate) for r in (responder, unknown))
+        assert (item_0[0, 0] - as_unknown[0, 0]).abs() > 1e-4
+        if responder.reads_history:
+            clicked = responder.observe(state, slate, torch.tensor([[1.0, 0.0]]))
+            empty = responder.observe(state, torch.tensor([[-1, 1]]), torch.zeros(1, 2))
+            after = [responder.logits(s, torch.tensor([[2, 3]])) for s in (clicked, empty)]
+            assert (after[0] - after[1]).abs().max() > 1e-5
+
+
+@pytest.mark.parametrize("name", ["scot", "slate_transformer", "transformer_gru"])
+def test_attention_sees_no_click_of_its_own_slate(name: str) -> None:
+    responder, batch = random_responder(name), random_batch()
+    flipped = (1 - batch.click) * batch.shown
+    with torch.no_grad():
+        for r in range(batch.slate.shape[1]):
+            click = batch.click.clone()
+            click[:, r] = flipped[:, r]
+            other = SessionBatch(batch.slate, click, batch.user, batch.length)
+            shown = batch.shown[:, r]
+            torch.testing.assert_close(
+                responder(batch)[:, r][shown], responder(other)[:, r][shown], atol=1e-6, rtol=1e-6
+            )
+
+
+def test_nothing_of_a_trained_responder_is_pickled(trained: Path) -> None:
+    for path in trained.rglob("*"):
+        if path.is_file() and "tensorboard" not in path.parts:
+            head = path.read_bytes()[:4]
+            assert not head.startswith((b"\x80", b"PK")), path  # pickle, torch.save
+
+
+# Readouts.
+
+
+def walk(responder: SlateGRU, feed: str) -> torch.Tensor:
+    users = torch.zeros(1, responder.items.size)
+    slate = torch.tensor([[1, 2, 3, 4]])
+    torch.manual_seed(3)
+    return responder.scan(*responder._begin(users), slate, feed=feed).logits  # type: ignore[arg-type]
+
+
+def test_the_readouts_feed_what_they_say() -> None:
+    """Threshold feeds whether p > 1/2, which equals a teacher who clicks just there."""
+    responder = random_responder("slate_gru")
+    assert isinstance(responder, SlateGRU)
+    with torch.no_grad():
+        for index in range(30):  # until a slate has clicks on both sides of one half
+            responder.items.bias.weight[1:5].normal_(generator=torch.Generator().manual_seed(index))
+            logits = walk(responder, "threshold")
+            if 0 < (logits[0, :3] > 0).sum() < 3:
+                break
+        slate, state = torch.tensor([[1, 2, 3, 4]]), responder.start(torch.zeros(1, 2))
+        state["base"] = torch.zeros_like(state["base"])
+        taught = responder.logits(state, slate, (logits > 0).float())
+        soft, thresholded = walk(responder, "soft"), walk(responder, "threshold")
+    torch.testing.assert_close(logits, taught, atol=1e-5, rtol=1e-5)
+    assert (soft - thresholded).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("readout", "flows"),
+    [("soft", True), ("differentiable_sample", True), ("sample", False), ("threshold", False)],
+)
+def test_the_gradient_flows_through_differentiable_readouts(readout: str, flows: bool) -> None:
+    """From the last position's log-odds back into the first position's click."""
+    responder = random_responder(f"slate_gru {readout}").train()
+    assert isinstance(responder, SlateGRU)
+    torch.manual_seed(0)
+    users = torch.zeros(1, responder.items.size)
+    responder.generate(users, torch.tensor([[1, 2, 3, 4]])).logits[0, -1].backward()
+    bias = responder.readout.position_bias.weight.grad
+    assert bias is not None
+    assert (bias[0].abs() > 0).item() == flows
+
+
+def test_an_unknown_readout_is_refused() -> None:
+    with pytest.raises(InputError, match=r"readout 'sofd' is unknown.*soft"):
+        SlateGRU(SHAPE, readout="sofd")
+
+
+@pytest.mark.parametrize("name", ["slate_transformer", "session_transformer", "scot"])
+def test_heads_must_divide_the_hidden_size(name: str) -> None:
+    with pytest.raises(InputError, match="hidden_size 10 must be a multiple of 2 x 4 heads"):
+        RESPONDERS[name](SHAPE, hidden_size=10)
+
+
+# The next-click head.
+
+
+@pytest.mark.parametrize("name", NEURAL)
+def test_memory_is_the_same_stepping_and_in_parallel(name: str) -> None:
+    torch.manual_seed(0)
+    responder = RESPONDERS[name](SHAPE, hidden_size=8, embedding_size=8, next_click=0.5).eval()
+    assert isinstance(responder, NeuralResponder)
+    batch = random_batch()
+    with torch.no_grad():
+        parallel = responder.evaluate(batch).memory
+        assert parallel is not None
+        state = responder.start(batch.user)
+        for r in range(batch.slate.shape[1]):
+            here = batch.length > r
+            torch.testing.assert_close(
+                parallel[here, r], responder.memory(state)[here], atol=1e-5, rtol=1e-5
+            )
+            state = responder.observe(state, batch.slate[:, r], batch.click[:, r])
+        assert responder.next_click_logits(state).shape == (len(batch.user), 9)
+
+
+def test_the_next_click_head_learns_and_is_saved(small_log: SessionLog, tmp_path: Path) -> None:
+    settings = {"epochs": 6, "next_click": 0.3, "hidden_size": 16, "patience": 6}
+    users = fit(small_log, "session_gru", tmp_path / "run", settings, progress=False)
+    losses = [epoch["next_click_loss"] for epoch in users.card["training"]["history"]]
+    assert losses[-1] < losses[0]
+    assert losses[-1] < np.log(40)  # better than a guess among 40 items
+    assert isinstance(users.responder, NeuralResponder)
+    state = users.responder.start(torch.zeros(2, small_log.users.features.shape[1]))
+    assert users.responder.next_click_logits(state).shape == (2, 40)
+
+
+def test_without_the_head_next_clicks_are_refused() -> None:
+    responder = random_responder("scot")
+    assert isinstance(responder, NeuralResponder)
+    with pytest.raises(InputError, match="train it with next_click > 0"):
+        responder.next_click_logits(responder.start(torch.zeros(1, 2)))
+
+
+# AdvNCM.
+
+
+def test_generator_and_discriminator_train_against_each_other() -> None:
+    torch.manual_seed(0)
+    responder = AdvNCM(SHAPE, hidden_size=8, embedding_size=8, adversarial=0.0)
+    batch = random_batch(users=40)
+    plain = SlateGRU(SHAPE, hidden_size=8, embedding_size=8)
+    own = responder.state_dict()
+    plain.load_state_dict({k: own[k] for k in plain.state_dict()})
+    gradients = []
+    for model in (plain.eval(), responder.eval()):
+        model.training_loss(batch)[0].backward()
+        gradients.append({k: p.grad for k, p in model.named_parameters() if p.grad is not None})
+    for name, gradient in gradients[0].items():  # the discriminator's loss does not reach it
+        torch.testing.assert_close(gradient, gradients[1][name], atol=1e-5, rtol=1e-5)
+    assert (gradients[1]["discriminator.out.weight"].abs() > 0).any()
+
+    responder.adversarial = 1.0
+    responder.zero_grad()
+    responder.training_loss(batch)[0].backward()
+    moved = responder.gru.weight_hh_l0.grad
+    assert not torch.allclose(moved, gradients[0]["gru.weight_hh_l0"])
+
+
+def test_the_discriminator_learns_and_balance_is_logged(
+    small_log: SessionLog, tmp_path: Path
+) -> None:
+    settings = {"epochs": 4, "hidden_size": 16, "patience": 4, "adversarial": 0.0}
+    alone = fit(small_log, "adv_ncm", tmp_path / "alone", settings, progress=False)
+    history = alone.card["training"]["history"]
+    names = {
+        "discriminator_loss", "generator_loss", "real_accuracy", "generated_accuracy",
+        "generated_click_rate", "click_rate",
+    }  # fmt: skip
+    assert names <= history[0].keys()
+    assert history[-1]["discriminator_loss"] < history[0]["discriminator_loss"]
+    assert 0 < history[-1]["generated_click_rate"] < 1
+
+
+# RANCM, against sums over all orders.
+
+
+def order_probability(responder: RANCM, glances: object, order: tuple[int, ...]) -> float:
+    hidden, item, bias = glances  # type: ignore[misc]
+    left, total = torch.isfinite(bias), 0.0
+    for choice in (*order, bias.shape[1]):
+        total += float(responder._scores(glances, hidden, left)[0, choice])  # type: ignore[arg-type]
+        if choice < bias.shape[1]:
+            hidden = responder.cell(item[:, choice], hidden)
+            left = left.clone()
+            left[0, choice] = False
+    return float(np.exp(total))
+
+
+@pytest.fixture
+def rancm() -> tuple[RANCM, object, dict[tuple[int, ...], float]]:
+    """A random model, a slate with an empty position, and the probability of every clicked set."""
+    responder = random_responder("rancm")
+    assert isinstance(responder, RANCM)
+    with torch.no_grad():
+        rows = responder.items.rows(torch.tensor([[1, -1, 3, 4]]))
+        glances = responder._begin(torch.randn(1, 8), rows, torch.zeros(1, 1))
+        exact = {}
+        for clicks in product([0, 1], repeat=3):
+            places = [p for p, c in zip((0, 2, 3), clicks, strict=True) if c]
+            exact[tuple(places)] = sum(
+                order_probability(responder, glances, order) for order in permutations(places)
+            )
+    return responder, glances, exact
+
+
+def test_clicked_sets_have_total_probability_one(
+    rancm: tuple[RANCM, object, dict[tuple[int, ...], float]],
+) -> None:
+    assert sum(rancm[2].values()) == pytest.approx(1, abs=1e-5)
+
+
+def test_the_likelihood_of_a_set_sums_over_its_orders(
+    rancm: tuple[RANCM, object, dict[tuple[int, ...], float]],
+) -> None:
+    responder, glances, exact = rancm
+    responder.orders = 4000
+    torch.manual_seed(0)
+    for places, probability in exact.items():
+        click = torch.zeros(1, 4, dtype=torch.bool)
+        click[0, list(places)] = True
+        with torch.no_grad():
+            found = float(responder.log_likelihood(glances, click).exp())  # type: ignore[arg-type]
+        assert found == pytest.approx(probability, rel=0.05)
+        if len(places) < 2:  # exact with any number of orders
+            assert found == pytest.approx(probability, rel=1e-4)
+
+
+def test_answers_have_the_models_own_click_rates() -> None:
+    torch.manual_seed(0)
+    responder = random_responder("rancm")
+    wide = RANCM(SHAPE, hidden_size=8, embedding_size=8, walks=4096).eval()
+    own = responder.state_dict() | {"numbers": wide.numbers}
+    wide.load_state_dict(own)
+    slate = torch.tensor([[1, 2, 3, 4]])
+    with torch.no_grad():
+        wide.halt.bias.fill_(2.0)  # click rates well below one half, so that nothing is cut
+        state = wide.start(torch.zeros(1, 2))
+        glances = wide._begin(wide.memory(state), wide.items.rows(slate), torch.zeros(1, 1))
+        expected = torch.zeros(4)
+        for k in range(5):
+            for order in permutations(range(4), k):
+                expected[list(order)] += order_probability(wide, glances, order)
+        found = wide.logits(state, slate).sigmoid()[0]
+    torch.testing.assert_close(found, expected, atol=0.01, rtol=0)
+
+
+# Models of reading down a slate.
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_unconditional_probabilities_are_sums_over_the_clicks_above(name: str) -> None:
+    responder = random_responder(name)
+    slate = torch.tensor([[1, 2, -1, 4]])
+    with torch.no_grad():
+        unconditional = responder.logits({}, slate).sigmoid()[0]
+        expected, total = torch.zeros(4), 0.0
+        for clicks in product([0.0, 1.0], repeat=3):
+            click = torch.tensor([[clicks[0], clicks[1], 0.0, clicks[2]]])
+            p = responder.logits({}, slate, click).sigmoid()
+            shown = slate >= 0
+            weight = float(torch.where(click > 0, p, 1 - p)[shown].prod())
+            expected += weight * click[0]
+            total += weight
+    assert total == pytest.approx(1, abs=1e-5)
+    shown = slate[0] >= 0
+    torch.testing.assert_close(unconditional[shown], expected[shown], atol=1e-4, rtol=1e-3)
+
+
+def test_a_cascade_ends_at_the_first_click() -> None:
+    responder = random_responder("cascade")
+    with torch.no_grad():
+        p = responder.logits({}, torch.tensor([[1, 2, 3]]), torch.tensor([[0.0, 1, 0]])).sigmoid()
+    assert p[0, 1] > 0.05
+    assert p[0, 2] < 1e-5
+
+
+# Ensembles.
+
+
+def test_an_ensemble_is_the_mean_of_its_members() -> None:
+    members = [random_responder(name) for name in ("pbm", "scot", "session_gru", "dbn")]
+    ensemble, batch = Ensemble(members).eval(), random_batch()
+    shown = batch.shown
+    with torch.no_grad():
+        whole, stepped = ensemble(batch), unroll(ensemble, batch)
+        mean = torch.stack([m(batch).sigmoid() for m in members]).mean(0)
+        state = ensemble.start(batch.user)
+        slate = batch.slate[:, 0]
+        answer = ensemble.respond(state, slate, torch.Generator().manual_seed(0))
+        stated = ensemble.logits(state, slate, answer.click.float()).sigmoid()
+        each = ensemble.probabilities(state, slate, answer.click.float())
+    torch.testing.assert_close(whole.sigmoid()[shown], mean[shown], atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(whole[shown], stepped[shown], atol=1e-4, rtol=1e-4)
+    here = slate >= 0
+    torch.testing.assert_close(answer.probability[here], stated[here], atol=1e-5, rtol=1e-5)
+    assert answer.disagreement is not None
+    torch.testing.assert_close(answer.disagreement[here], each.std(0, correction=0)[here])
+    assert (answer.disagreement[~here] == 0).all()
+
+
+def test_members_that_agree_do_not_disagree() -> None:
+    ensemble = Ensemble([random_responder("slate_gru"), random_responder("slate_gru")]).eval()
+    with torch.no_grad():
+        answer = ensemble.respond(ensemble.start(torch.zeros(3, 2)), torch.tensor([[0, 1, 2]] * 3))
+    assert answer.disagreement is not None
+    assert answer.disagreement.max() < 1e-6
+
+
+@pytest.mark.parametrize("members", [[], ["pbm", "other"]])
+def test_ensembles_that_make_no_sense_are_refused(members: list[str]) -> None:
+    found: list[Responder] = [
+        random_responder("pbm", items=9 if name == "pbm" else 10) for name in members
+    ]
+    with pytest.raises(InputError, match=r"at least one responder|trained on one catalogue"):
+        Ensemble(found)
+
+
+# Splits by time.
+
+
+def test_the_split_by_time_hides_the_future(small_log: SessionLog) -> None:
+    split = make_split(small_log, "time", 0)
+    latest, counted = {}, np.zeros(small_log.n_slates, int)
+    for name, part in split.items():
+        start = small_log.session_start[part.sessions]
+        seen = np.concatenate([np.arange(s, s + e) for s, e in zip(start, part.end, strict=True)])
+        latest[name] = small_log.time[seen].max()
+        for s, first, end in zip(start, part.first, part.end, strict=True):
+            counted[s + first : s + end] += 1
+            assert name == "train" or small_log.time[s + first] >= latest["train"]
+    assert latest["train"] <= latest["validation"] <= latest["test"]
+    assert (counted == 1).all()  # every slate counts in one part
+    shares = [(part.end - part.first).sum() / small_log.n_slates for part in split.values()]
+    np.testing.assert_allclose(shares, [0.8, 0.1, 0.1], atol=0.01)
+
+
+def test_what_training_counts_ends_with_its_part(small_log: SessionLog, tmp_path: Path) -> None:
+    """Later slates of a session that is cut by the moment are not counted."""
+    part = make_split(small_log, "time", 0)["train"]
+    users = fit(small_log, "item_ctr", tmp_path / "run", by="time", progress=False)
+    shown = users.contexts.catalogue.attributes["shown"]
+    assert shown.sum() == sum(
+        int((small_log.slate[s : s + e] >= 0).sum())
+        for s, e in zip(small_log.session_start[part.sessions], part.end, strict=True)
+    )
+    assert users.card["split"]["by"] == "time"
+
+
+def test_logs_without_times_cannot_be_split_by_time(small_log: SessionLog) -> None:
+    short = small_log.select(np.arange(50), first_slates=1)
+    at_once = SessionLog(**{**vars(short), "time": np.zeros(short.n_slates)})
+    with pytest.raises(InputError, match="cannot be split by time"):
+        make_split(at_once, "time", 0)
+
+
+# From training to a checkpoint and back.
+
+
+@pytest.mark.parametrize("name", RESPONDERS)
+def test_every_responder_trains_and_comes_back_from_disk(
+    name: str, small_log: SessionLog, tmp_path: Path
+) -> None:
+    """Better than chance on held-out users after one epoch, and the same when loaded again."""
+    few = small_log.select(np.arange(200))
+    options = default_options(RESPONDERS[name])
+    settings = {k: 8 for k in ("hidden_size", "embedding_size") if k in options}
+    settings |= {"epochs": 1, "batch_size": 64}
+    users = fit(few, name, tmp_path / "run", settings, progress=False)
+    metrics = users.card["metrics"]
+    assert np.isfinite(metrics["log_loss"])
+    if name not in ("cascade", "dcm"):  # too strict for clicks that are not the last
+        assert metrics["log_loss"] < np.log(2)
+    again = load_checkpoint(tmp_path / "run")
+    part = Part.of(few, np.arange(5))
+    first, second = (predict(one.responder, few, part).logit for one in (users, again))
+    np.testing.assert_allclose(first, second, atol=1e-6)
+
+    more = few.catalogue.extended(np.array([1000]))
+    extended = load_checkpoint(tmp_path / "run", more).responder
+    with torch.no_grad():
+        state = extended.start(torch.zeros(1, few.users.features.shape[1]))
+        answer = extended.respond(state, torch.tensor([[40, 0]]))
+    assert torch.isfinite(answer.probability).all()

@@ -1,0 +1,294 @@
+"""Training, resuming, checkpoints: what is learned, and what is refused."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from responders import Catalogue, InputError, SessionLog
+from responders.behaviour.leaving import fit_hazard, fruitless
+from responders.evaluation.metrics import log_loss
+from responders.evaluation.predict import predict
+from responders.known_truth.logs import synthesize
+from responders.known_truth.presets import PRESETS
+from responders.known_truth.world import truth_of
+from responders.log.batch import Part
+from responders.log.split import PARTS, split_users
+from responders.models.build import build
+from responders.models.counting import PBM
+from responders.training.checkpoint import load_checkpoint
+from responders.training.config import TrainConfig
+from responders.training.fit import fit, parse_options
+from responders.training.trainer import Interrupted, Trainer
+
+
+def loss(responder: Any, log: SessionLog, sessions: np.ndarray) -> float:
+    found = predict(responder, log, Part.of(log, sessions))
+    return log_loss(found.logit, found.click)
+
+
+def test_the_split_is_by_user_exact_and_stable(small_log: SessionLog) -> None:
+    split = split_users(small_log, seed=3)
+    users = [set(small_log.user[split[part].sessions]) for part in PARTS]
+    assert [len(u) for u in users] == [480, 60, 60]
+    assert not users[0] & users[1]
+    assert not users[0] & users[2]
+    shuffled = small_log.select(np.random.default_rng(0).permutation(small_log.n_sessions))
+    again = split_users(shuffled, seed=3)["test"].sessions
+    assert set(shuffled.users.ids[shuffled.user[again]]) == set(
+        small_log.users.ids[small_log.user[split["test"].sessions]]
+    )
+    assert set(split_users(small_log, seed=4)["test"].sessions) != set(split["test"].sessions)
+
+
+def test_a_log_too_small_to_split_is_refused(small_log: SessionLog) -> None:
+    with pytest.raises(InputError, match="3 users, too few"):
+        split_users(small_log.select([0, 1, 2]))
+
+
+def test_history_responders_refuse_one_slate_sessions(small_log: SessionLog) -> None:
+    short = small_log.select(np.arange(100), first_slates=1)
+    with pytest.raises(InputError, match="one slate: session_gru has no history"):
+        build("session_gru", short, np.arange(80), {})
+    responder, _ = build("pbm", short, np.arange(80), {})
+    assert np.isfinite(loss(responder, short, np.arange(80, 100)))
+
+
+def test_some_one_slate_sessions_are_fine(small_log: SessionLog, tmp_path: Path) -> None:
+    mixed = SessionLog.concat(
+        [small_log.select(np.arange(50), first_slates=1), small_log.select(np.arange(50, 150))]
+    )
+    users = fit(mixed, "slate_gru", tmp_path / "out", {"epochs": 1}, progress=False)
+    assert users.card["metrics"]["n_sessions"] == 15
+
+
+def test_training_beats_the_start_and_the_counts(small_log: SessionLog, trained: Path) -> None:
+    split = split_users(small_log)
+    untrained, _ = build("session_gru", small_log, split["train"].sessions, {"hidden_size": 16})
+    learned = load_checkpoint(trained).responder
+    assert loss(learned, small_log, split["test"].sessions) < loss(
+        untrained, small_log, split["test"].sessions
+    )
+
+
+def test_pbm_recovers_the_true_examination(tmp_path: Path) -> None:
+    """To within 5 % at every position, on a world that is PBM."""
+    world = PRESETS["pbm"].changed(n_items=200)
+    log = synthesize(tmp_path / "log", world, 2500, progress=False)
+    responder, _ = build("pbm", log, np.arange(log.n_sessions), {})
+    truth = truth_of(log)
+    assert isinstance(responder, PBM)
+    assert truth is not None
+    ratio = responder.examination / truth.examination
+    assert (ratio - 1).abs().max() < 0.05
+    sessions = np.arange(log.n_sessions)
+    assert loss(responder, log, sessions) < loss(truth, log, sessions) + 5e-4
+
+
+def test_svd_reads_the_training_users_alone(small_log: SessionLog) -> None:
+    from responders.models.parts.items import item_features
+
+    train = split_users(small_log)["train"].sessions
+    found = item_features(small_log, train, "svd", 4)
+    blind = np.array(small_log.response)
+    others = np.setdiff1d(np.arange(small_log.n_sessions), train)
+    blind[small_log.rows(others)] = 0
+    again = item_features(replace(small_log, response=blind), train, "svd", 4)
+    assert found is not None
+    assert again is not None
+    np.testing.assert_allclose(np.abs(found), np.abs(again), atol=1e-5)
+
+
+@pytest.mark.parametrize("embedding", ["learned", "svd", "explicit", "content"])
+def test_every_embedding_trains_saves_and_loads(
+    embedding: str, small_log: SessionLog, tmp_path: Path
+) -> None:
+    settings = {"epochs": 1, "embedding": embedding, "embedding_size": 8}
+    users = fit(small_log, "mf", tmp_path / "out", settings, progress=False)
+    assert users.card["responder"]["options"]["embedding"] == embedding
+    assert users.card["metrics"]["auc"] > 0.5
+
+
+def test_the_scale_of_user_features_does_not_matter(small_log: SessionLog, tmp_path: Path) -> None:
+    """Raw features of real logs are of any size; a responder sees them standardised."""
+    from responders import Users
+
+    users = Users(small_log.users.ids, small_log.users.features * 1000 + 5000)
+    for name in ("mf", "slate_gru", "session_gru"):
+        metrics = [
+            fit(log, name, tmp_path / f"{name}{i}", {"epochs": 1}, progress=False).card["metrics"]
+            for i, log in enumerate([small_log, replace(small_log, users=users)])
+        ]
+        assert metrics[0]["log_loss"] == pytest.approx(metrics[1]["log_loss"], abs=1e-3)
+
+
+class StopAfter(Trainer):
+    """Stops as Ctrl-C would, after so many batches."""
+
+    batches = 7
+
+    def _step(self, batch: Any) -> None:
+        super()._step(batch)
+        self._stop = self.state.step == self.batches
+
+
+@pytest.mark.parametrize("batches", [1, 4, 7])
+def test_an_interrupted_run_resumes_to_the_same_weights(
+    batches: int, small_log: SessionLog, tmp_path: Path
+) -> None:
+    split = split_users(small_log)
+    config = TrainConfig(epochs=3, batch_size=128)
+
+    def trainer(kind: type[Trainer], name: str) -> Trainer:
+        responder, _ = build("session_gru", small_log, split["train"].sessions, {"hidden_size": 8})
+        return kind(responder, small_log, split, config, tmp_path / name, progress=False)
+
+    whole = trainer(Trainer, "whole").run().state_dict()
+    stopped = trainer(StopAfter, "parts")
+    stopped.batches = batches  # type: ignore[attr-defined]
+    with pytest.raises(Interrupted):
+        stopped.run()
+    resumed = trainer(Trainer, "parts")
+    resumed.resume()
+    assert resumed.state.step == batches
+    for name, value in resumed.run().state_dict().items():
+        assert torch.equal(value, whole[name]), name
+
+
+def test_the_same_seed_gives_the_same_weights(small_log: SessionLog, tmp_path: Path) -> None:
+    settings = {"epochs": 1, "hidden_size": 8}
+    runs = [
+        fit(small_log, "slate_gru", tmp_path / str(i), settings, seed=seed, progress=False)
+        for i, seed in enumerate([5, 5, 6])
+    ]
+    one, same, other = (run.responder.state_dict() for run in runs)
+    assert all(torch.equal(one[k], same[k]) for k in one)
+    assert not all(torch.equal(one[k], other[k]) for k in one)
+
+
+def test_training_does_not_touch_the_global_random_state(
+    small_log: SessionLog, tmp_path: Path
+) -> None:
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    fit(small_log, "slate_gru", tmp_path / "out", {"epochs": 1}, progress=False)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_loss_that_explodes_is_named(small_log: SessionLog, tmp_path: Path) -> None:
+    split = split_users(small_log)
+    responder, _ = build("mf", small_log, split["train"].sessions, {})
+    with torch.no_grad():
+        responder.bias.fill_(float("nan"))
+    trainer = Trainer(responder, small_log, split, TrainConfig(), tmp_path / "o", progress=False)
+    with pytest.raises(
+        InputError, match="loss became nan in epoch 0, batch 0: lower learning_rate"
+    ):
+        trainer.run()
+
+
+def test_the_card_tells_what_made_the_responder(trained: Path, small_log: SessionLog) -> None:
+    card = json.loads((trained / "card.json").read_text())
+    assert card["synthetic"] is True
+    assert card["responder"]["name"] == "session_gru"
+    assert card["responder"]["options"]["hidden_size"] == 16
+    assert card["data"]["fingerprint"] == small_log.fingerprint()
+    assert card["metrics"]["n_sessions"] == 60
+    assert {"torch", "recsim-env", "python"} <= card["versions"].keys()
+    assert {p.name for p in trained.iterdir()} >= {"responder.safetensors", "contexts"}
+    assert not (trained / "resume.safetensors").exists()
+    assert any((trained / "tensorboard").iterdir())
+
+
+def test_options_are_checked_by_name_and_type(small_log: SessionLog) -> None:
+    options, config = parse_options("slate_gru", {"hidden_size": "32", "learning_rate": "0.01"})
+    assert options == {"hidden_size": 32}
+    assert config.learning_rate == 0.01
+    with pytest.raises(InputError, match="'hiden_size' is unknown to slate_gru; did you mean hidd"):
+        parse_options("slate_gru", {"hiden_size": "32"})
+    with pytest.raises(InputError, match="hidden_size takes a int, not 'many'"):
+        parse_options("slate_gru", {"hidden_size": "many"})
+    with pytest.raises(InputError, match="batch_size must not be negative"):
+        parse_options("slate_gru", {"batch_size": "-1"})
+    with pytest.raises(InputError, match="'sesion_gru' is unknown; did you mean session_gru"):
+        parse_options("sesion_gru", {})
+    with pytest.raises(InputError, match="embedding 'learnt' is unknown; did you mean learned"):
+        build("mf", small_log, np.arange(1), {"embedding": "learnt"})
+
+
+def copy(folder: Path, to: Path) -> Path:
+    import shutil
+
+    return Path(shutil.copytree(folder, to))
+
+
+def test_damaged_checkpoints_are_named(trained: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="there is no responder at"):
+        load_checkpoint(tmp_path / "nowhere")
+    broken = copy(trained, tmp_path / "truncated")
+    weights = broken / "responder.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(InputError, match=r"responder\.safetensors cannot be read .* damaged"):
+        load_checkpoint(broken)
+    weights.unlink()
+    with pytest.raises(InputError, match="is missing: the checkpoint is incomplete"):
+        load_checkpoint(broken)
+    broken = copy(trained, tmp_path / "card")
+    (broken / "card.json").write_text("{}")
+    with pytest.raises(InputError, match="not a responder of format"):
+        load_checkpoint(broken)
+    (broken / "card.json").unlink()
+    with pytest.raises(InputError, match=r"is not a responder: it has no card\.json"):
+        load_checkpoint(broken)
+    (broken / "resume.safetensors").touch()
+    with pytest.raises(InputError, match=r"is not finished: go on with .*--resume"):
+        load_checkpoint(broken)
+
+
+def test_a_checkpoint_answers_its_catalogue_and_what_extends_it(
+    trained: Path, small_log: SessionLog
+) -> None:
+    own = small_log.catalogue
+    longer = own.extended([1000, 1001])
+    assert load_checkpoint(trained, longer).responder.shape.n_items == len(own) + 2
+    for other in (Catalogue(own.ids[:-1]), Catalogue(own.ids[::-1]), Catalogue(own.ids + 1)):
+        with pytest.raises(InputError, match="was trained on another catalogue"):
+            load_checkpoint(trained, other)
+
+
+def test_weights_survive_the_disk(trained: Path) -> None:
+    state = load_checkpoint(trained).responder.state_dict()
+    for name, value in load_file(trained / "responder.safetensors").items():
+        assert torch.equal(state[name], value)
+
+
+def test_fit_refuses_a_folder_that_holds_something_else(
+    trained: Path, small_log: SessionLog, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="is not empty: use --resume"):
+        fit(small_log, "session_gru", trained)
+    with pytest.raises(InputError, match="holds a training with responder = 'session_gru'"):
+        fit(small_log, "mf", trained, resume=True)
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(InputError, match="there is no training to resume"):
+        fit(small_log, "mf", tmp_path, resume=True)
+
+
+def test_hazard_counts_who_leaves_after_fruitless_slates(small_log: SessionLog) -> None:
+    """On the synthetic log the estimate meets the true hazard."""
+    sessions = np.arange(small_log.n_sessions)
+    rows, streak = small_log.rows(sessions), fruitless(small_log, sessions)
+    clicked = small_log.response[rows].any(1)
+    assert (streak[clicked] == 0).all()
+    first = small_log.session_start[:-1]
+    assert (streak[first] == ~clicked[first]).all()
+    hazard = fit_hazard(small_log, sessions)
+    truth = truth_of(small_log)
+    assert truth is not None
+    assert hazard.min_slates == truth.settings.min_slates
+    np.testing.assert_allclose(hazard.by_streak[:3], truth.hazard[:3], atol=0.04)
