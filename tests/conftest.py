@@ -18,7 +18,7 @@ if not torch.cuda.is_available():  # before any kernel is defined: Triton's inte
 from benchmarks.cli import main as cli
 from responders import SessionLog
 from responders.known_truth.logs import synthesize
-from responders.known_truth.presets import PRESETS, TruthSettings
+from responders.known_truth.presets import PRESETS, TruthConfig
 from responders.known_truth.world import make_truth
 from responders.log.batch import SessionBatch
 from responders.models.base import LogShape, Responder
@@ -31,7 +31,7 @@ SMALL = PRESETS["contentwise"].changed(
 
 
 @pytest.fixture(scope="session")
-def small_world() -> TruthSettings:
+def small_world() -> TruthConfig:
     return SMALL
 
 
@@ -74,11 +74,11 @@ def random_responder(name: str, items: int = 9, positions: int = 4, features: in
     torch.manual_seed(0)
     if name == "known_truth":
         return make_truth(
-            TruthSettings(n_items=items, n_positions=positions, dimensions=features, clusters=3)
+            TruthConfig(n_items=items, n_positions=positions, dimensions=features, clusters=3)
         )
     if name == "known_truth_hidden":
         return make_truth(
-            TruthSettings(
+            TruthConfig(
                 n_items=items, n_positions=positions, dimensions=features, clusters=3, hidden=0.5
             )
         )

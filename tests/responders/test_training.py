@@ -290,5 +290,5 @@ def test_hazard_counts_who_leaves_after_fruitless_slates(small_log: SessionLog) 
     hazard = fit_hazard(small_log, sessions)
     truth = truth_of(small_log)
     assert truth is not None
-    assert hazard.min_slates == truth.settings.min_slates
+    assert hazard.min_slates == truth.config.min_slates
     np.testing.assert_allclose(hazard.by_streak[:3], truth.hazard[:3], atol=0.04)
