@@ -133,7 +133,7 @@ def find_scenario(name: str, **changes: Any) -> Scenario:
 
     Args:
         name: a key of `SCENARIOS` or of `recsim_env.registry.ENVIRONMENTS`.
-        changes: fields of `Scenario`; None leaves the scenario's own value.
+        changes: fields of `Scenario`; reward, horizon and paged may be None for the scenario's own.
 
     Raises:
         InputError: an unknown name or field.
@@ -146,7 +146,8 @@ def find_scenario(name: str, **changes: Any) -> Scenario:
     for key in changes:
         if key not in known:
             raise InputError(f"environments have no argument {key!r}; {near_matches(key, known)}")
-    given = {key: value for key, value in changes.items() if value is not None}
+    own = ("reward", "horizon", "paged")
+    given = {k: v for k, v in changes.items() if v is not None or k not in own}
     return replace(SCENARIOS[scenario], **given)
 
 
@@ -171,7 +172,12 @@ def _warn_synthetic(name: str) -> None:
 
 
 def make_world(
-    scenario: str = "any", *, num_users: int = 1, seed: int = 0, **changes: Any
+    scenario: str = "any",
+    *,
+    num_users: int = 1,
+    seed: int = 0,
+    first_user: int = 0,
+    **changes: Any,
 ) -> World:
     """Return the world of a scenario (or environment id).
 
@@ -179,15 +185,18 @@ def make_world(
         scenario: `contentwise`, `rl4rs`, `any`, or an id such as `RecSim-ContentWise-v0`.
         num_users: B.
         seed: of the users' random streams.
+        first_user: number of the first user's stream, see `World`.
         changes: fields of `Scenario`: responder, reward, horizon, …
 
     Raises:
         InputError: an unknown scenario or an unusable argument.
     """
-    return _world(find_scenario(scenario, **changes), scenario, num_users, seed)
+    return _world(find_scenario(scenario, **changes), scenario, num_users, seed, first_user)
 
 
-def _world(scenario: Scenario, name: str, num_users: int, seed: int) -> World:
+def _world(
+    scenario: Scenario, name: str, num_users: int, seed: int = 0, first_user: int = 0
+) -> World:
     responder = scenario.responder
     checkpoint = open_responder(find_responder(scenario) if responder is None else responder)
     if checkpoint.synthetic:
@@ -212,6 +221,7 @@ def _world(scenario: Scenario, name: str, num_users: int, seed: int) -> World:
         returns=choose_returns(scenario.returns, checkpoint),
         one_member=scenario.one_member,
         seed=seed,
+        first_user=first_user,
         device=scenario.device,
     )
 
@@ -248,7 +258,7 @@ def make_vector_env(
     parts = find_scenario(scenario, **changes)
     if not isinstance(parts.paged, bool):
         raise InputError(f"paged is True, False or None, not {parts.paged!r}")
-    world = _world(parts, scenario, num_envs, 0)
+    world = _world(parts, scenario, num_envs)
     if parts.paged:
         return _make_pages(parts, world, autoreset_mode, render_mode)
     encoder = load(OBSERVATIONS, parts.observe, "observe")(world)

@@ -63,7 +63,7 @@ def test_commands_run_as_printed(
 
 
 def test_every_source_and_responder_is_listed() -> None:
-    from responders.models.build import RESPONDERS
+    from responders.models.registry import RESPONDERS
     from responders.sources import SOURCES
 
     for name in (*RESPONDERS, *SOURCES):

@@ -7,7 +7,7 @@ to slate, HierarchicalGRU starts a slate from the mean of the states of the slat
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
