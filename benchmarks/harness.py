@@ -135,6 +135,12 @@ def describe(device: torch.device | str) -> str:
     return f"{name}, torch {torch.__version__}"
 
 
+def names_in(text: str | Sequence[str]) -> list[str]:
+    """Return the names in a list or in a text with commas between them."""
+    names = text.split(",") if isinstance(text, str) else text
+    return [name.strip() for name in names if name.strip()]
+
+
 def check_out(out: Path) -> None:
     """Raise `InputError` if the folder `out` cannot be written, before any work is done."""
     existing = next(path for path in (out, *out.absolute().parents) if path.exists())
