@@ -12,7 +12,6 @@ from benchmarks.cli.options import (
     LogPath,
     Seeds,
     Settings,
-    Threads,
     command_line,
     parse_settings,
 )

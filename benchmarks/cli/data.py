@@ -18,7 +18,8 @@ app = typer.Typer(no_args_is_help=True, help="Convert, synthesize and look at se
 @app.command()
 def convert(
     source: Annotated[
-        str, typer.Argument(metavar="SOURCE", help=f"Format of the raw files: {', '.join(SOURCES)}.")
+        str,
+        typer.Argument(metavar="SOURCE", help=f"Format of the raw files: {', '.join(SOURCES)}."),
     ],
     raw: Annotated[Path, typer.Argument(metavar="RAW", help="Raw file or folder as published.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write the log to.")],

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-import click
 import typer
 
 from benchmarks.cli.options import Device, LogPath, Threads, set_threads
 from responders.log.session_log import SessionLog
 
 
+class Split(StrEnum):
+    """The values of `--split`."""
+
+    TEST = "test"
+    ALL = "all"
+
+
 def evaluate(
     responder: Annotated[Path, typer.Argument(metavar="RESPONDER", help="Folder of `train`.")],
     log: LogPath,
     split: Annotated[
-        str,
-        typer.Option(
-            click_type=click.Choice(["test", "all"]),
-            help="test: the users held out in training; all: every session.",
-        ),
-    ] = "test",
+        Split, typer.Option(help="test: the users held out in training; all: every session.")
+    ] = Split.TEST,
     context: Annotated[
         float,
         typer.Option(min=0, max=0.99, help="Share of a session's slates that is only history."),
@@ -52,7 +55,7 @@ def evaluate(
     found = evaluate_responder(
         responder, loaded, split=split, context=context, draws=draws, device=device, progress=True
     )
-    if split == "test" and not found.same_log:
+    if split is Split.TEST and not found.same_log:
         typer.echo(
             "note: this is not the log of the training, so the test split may hold users that "
             "were trained on; --split all counts every session",

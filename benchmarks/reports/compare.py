@@ -36,9 +36,7 @@ Result = dict[str, Any]
 """What `result.json` of a run holds."""
 
 
-def summarise(
-    log: SessionLog, results: list[tuple[Run, Result]], out: Path
-) -> pd.DataFrame:
+def summarise(log: SessionLog, results: list[tuple[Run, Result]], out: Path) -> pd.DataFrame:
     """Return one row per split, responder and embedding, best log-loss first in each split.
 
     Means and deviations are over seeds. Intervals are 95 % percentiles over resamples of users,
@@ -168,11 +166,10 @@ _TABLES = {
 }
 
 
-def _cells(
-    table: pd.DataFrame, columns: Mapping[str, Cell]
-) -> tuple[list[str], list[list[str]]]:
+def _cells(table: pd.DataFrame, columns: Mapping[str, Cell]) -> tuple[list[str], list[list[str]]]:
     """Return heads and rows of text; columns that are empty in every row are left out."""
-    rows = fill({"responder": _name} | dict(columns), table.to_dict("records"))
+    records = [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]
+    rows = fill({"responder": _name, **columns}, records)
     heads = ["responder", *columns]
     kept = [i for i in range(len(heads)) if any(row[i] for row in rows)]
     return [heads[i] for i in kept], [[row[i] for i in kept] for row in rows]

@@ -13,6 +13,7 @@ from benchmarks.reports.plots import plot_bars
 from benchmarks.reports.tables import fill, number, show_table, text, with_interval
 from responders.files import write_json
 
+
 @dataclass(frozen=True)
 class Row:
     """One line of the leaderboard: means with 95 % intervals.

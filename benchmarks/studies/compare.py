@@ -19,7 +19,7 @@ from benchmarks.reports.compare import facts_of, summarise, write
 from benchmarks.studies.runs import RESULT, Run, run_one
 from responders import InputError, SessionLog
 from responders.files import read_json
-from responders.log.split import SPLITS, make_split
+from responders.log.split import SPLITS
 from responders.models.base import LogShape
 from responders.models.build import default_options
 from responders.models.parts.items import Embedding
@@ -191,9 +191,7 @@ def run_all(
             bars = progress and jobs == 1
             cases[run] = (log_path, run, folder, chosen, threads, device, bars)
     done = len(runs) - len(cases)
-    yield from run_cases(
-        run_one, cases, jobs=jobs, label="compare", done=done, progress=progress
-    )
+    yield from run_cases(run_one, cases, jobs=jobs, label="compare", done=done, progress=progress)
 
 
 def _load_result(path: Path, wanted: dict[str, Any]) -> dict[str, Any]:

@@ -197,14 +197,15 @@ def _row(name: str, runs: list[Rollout], trained: int, seconds: float) -> Row:
     reward = np.concatenate([run.reward for run in runs])
     clicks, shown = (np.concatenate(sums) for sums in zip(*map(_sums, runs), strict=True))
     length = np.concatenate([run.log.session_length for run in runs])
-    samples = [
+    by_session = [
         {"ctr": weight @ clicks / (weight @ shown), "length": weight @ length / len(length)}
         for weight in user_weights(len(length), _RESAMPLES)
     ]
-    rewards = [
+    by_user = [
         {"reward": weight @ reward / len(reward)}
         for weight in user_weights(len(reward), _RESAMPLES)
     ]
+    intervals: dict[str, Any] = percentile_intervals(by_session) | percentile_intervals(by_user)
     return Row(
         policy=name,
         reward=float(reward.mean()),
@@ -215,8 +216,7 @@ def _row(name: str, runs: list[Rollout], trained: int, seconds: float) -> Row:
         training_steps=trained,
         seconds=round(seconds, 2),
         **_coverage(runs),
-        **percentile_intervals(samples),
-        **percentile_intervals(rewards),
+        **intervals,
     )
 
 
