@@ -38,7 +38,7 @@ PEERS: dict[str, Peer] = {
     ),
     "recsim_users": Peer(
         "recsim:interest_evolution_users", "recsim", 64,
-        "Interest evolution, 64 users in a MultiUserEnvironment, slate 10 of 1,000 fixed candidates",
+        "Interest evolution, 64 users (MultiUserEnvironment), slate 10 of 1,000 fixed candidates",
     ),
     "recsim_ng": Peer(
         "recsim_ng:stepwise", "recsim-ng", 1024,
