@@ -24,14 +24,15 @@ import numpy as np
 import torch
 import typer
 
+from benchmarks.harness import PeakMemory, names_in
 from benchmarks.reports import compare as report
-from benchmarks.speed.memory import memory, peak_memory
-from benchmarks.studies import compare as comparison
-from benchmarks.studies.compare import Run
+from benchmarks.studies import compare as study
+from benchmarks.studies.runs import RESULT, Run, save_result
 from responders import InputError, SessionLog
 from responders.evaluation.metrics import best_threshold, log_loss
 from responders.evaluation.predict import Predictions
-from responders.files import read_json, write_json
+from responders.evaluation.report import report_of
+from responders.files import read_json
 from responders.log.batch import Part
 from responders.log.split import make_split
 from responders.models.counting import log_odds
@@ -84,10 +85,10 @@ class _Slates:
         }
 
 
-def _predict(model: Any, log: SessionLog, part: Part, what: str) -> Predictions:
-    """Return what a CLAX model's `what` (predict_clicks, predict_conditional_clicks) says."""
+def _predict(model: Any, log: SessionLog, part: Part, method: str) -> Predictions:
+    """Return predictions of a CLAX model's method: predict_clicks, predict_conditional_clicks."""
     slates = _Slates(log, part)
-    log_p = [np.asarray(getattr(model, what)(batch)) for batch in slates]
+    log_p = [np.asarray(getattr(model, method)(batch)) for batch in slates]
     p = torch.from_numpy(np.concatenate(log_p)[: len(slates.rows)].astype(np.float64))
     logit = log_odds(p.clamp(max=-1e-7)).clamp(-30, 30).numpy()
     row, position = np.nonzero(slates.slate >= 0)
@@ -103,15 +104,15 @@ def _predict(model: Any, log: SessionLog, part: Part, what: str) -> Predictions:
 
 
 def run_clax(log: SessionLog, run: Run, out: Path) -> dict[str, Any]:
-    """Train and test one of CLAX's models; write what `compare.run_one` writes."""
-    if (out / comparison.RESULT).exists():
-        return read_json(out / comparison.RESULT, "run")
+    """Train and test one of CLAX's models; write the same files as `benchmarks.studies.runs`."""
+    if (out / RESULT).exists():
+        return read_json(out / RESULT, "run")
     import clax
     from flax import nnx
     from flax.training.early_stopping import EarlyStopping
     from optax import adamw
 
-    parts, before = make_split(log, run.split, run.seed), memory()
+    parts, peak = make_split(log, run.split, run.seed), PeakMemory()
     found = []
     for rate in _RATES:
         began = time.perf_counter()
@@ -129,25 +130,20 @@ def run_clax(log: SessionLog, run: Run, out: Path) -> dict[str, Any]:
         chosen = _predict(model, log, parts["validation"], "predict_conditional_clicks")
         found.append((log_loss(chosen.logit, chosen.click), seconds, model, chosen))
     _, seconds, model, chosen = min(found, key=lambda each: each[0])
-    given = _predict(model, log, parts["test"], "predict_conditional_clicks")
-    apart = _predict(model, log, parts["test"], "predict_clicks")
-    out.mkdir(parents=True, exist_ok=True)
-    comparison.save_predictions(out, given, apart)
-    result = {
+    conditional, unconditional = (
+        _predict(model, log, parts["test"], method)
+        for method in ("predict_conditional_clicks", "predict_clicks")
+    )
+    facts = {
         "settings": {},
         "parameters": sum(x.size for x in _leaves(nnx.state(model))),
         "train_seconds": seconds,
         "epochs": 0,
-        "peak_mb": (peak_memory() - before) / 1024,
+        "peak_mb": peak.mb,
         "ms_per_slate": None,
-        **comparison.points(given, best_threshold(chosen)),
-        **{
-            f"unconditional_{k}": v
-            for k, v in comparison.points(apart, best_threshold(chosen)).items()
-        },
     }
-    write_json(out / comparison.RESULT, result)
-    return result
+    report_ = report_of(conditional, unconditional, best_threshold(chosen), resamples=0)
+    return save_result(out, facts, report_)
 
 
 def _leaves(state: Any) -> list[Any]:
@@ -162,7 +158,9 @@ def main(
         str, typer.Option(help="Ours to compare with; a comma list or all.")
     ] = "position_ctr,pbm,cascade,dcm,ubm,dbn,ccm,slate_gru,session_gru,scot",
     peers: Annotated[str, typer.Option(help="CLAX's; a comma list.")] = ",".join(CLAX),
-    seeds: Annotated[int, typer.Option(min=1, help="Repetitions; each splits users anew.")] = 3,
+    seeds: Annotated[
+        int, typer.Option(min=1, help="Repetitions, each with its own user split.")
+    ] = 3,
     split: Annotated[str, typer.Option(help="user or time.")] = "user",
     out: Annotated[Path, typer.Option(help="Folder for runs, tables and plot.")] = Path(
         "runs/click-models"
@@ -178,15 +176,14 @@ def main(
         ) from None
     logging.getLogger("jax").setLevel(logging.ERROR)
     logged = SessionLog.load(log)
-    ours = comparison.responder_names(responders)
-    runs = comparison.plan(ours, ["learned"], [split], seeds, logged)
-    results = list(comparison.compare(log, runs, out, {}, jobs=jobs))
-    theirs = [Run(name, "", split, seed) for seed in range(seeds) for name in peers.split(",")]
-    with_bar = progress_bar(theirs, desc="CLAX", unit="run")
-    results += [(run, run_clax(logged, run, out / run.folder)) for run in with_bar]
-    order = {run: i for i, run in enumerate([*runs, *theirs])}
-    results.sort(key=lambda pair: order[pair[0]])
-    table = report.summarise(logged, results, out)
+    ours = study.responder_names(responders)
+    runs = study.plan(ours, ["learned"], [split], seeds, logged)
+    results = dict(study.run_all(log, runs, out, {}, jobs=jobs))
+    theirs = [Run(name, "", split, seed) for seed in range(seeds) for name in names_in(peers)]
+    for run in progress_bar(theirs, desc="CLAX", unit="run"):
+        results[run] = run_clax(logged, run, out / run.folder)
+    in_order = [(run, results[run]) for run in (*runs, *theirs)]
+    table = report.summarise(logged, in_order, out)
     report.show(table, logged)
     command = shlex.join(["python", "-m", "benchmarks.peers.click_models", *sys.argv[1:]])
     for path in report.write(table, logged, out, report.facts_of(runs, command, logged)):

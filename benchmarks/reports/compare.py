@@ -1,8 +1,8 @@
-"""The table and the plot of `recsim compare`."""
+"""The tables and the plot of `recsim compare`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,57 +10,33 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.reports.tables import kind_of, show_table
-from benchmarks.studies.compare import BAYES, Run, bayes, load_predictions
+from benchmarks.reports.published import published_for
+from benchmarks.reports.tables import (
+    Cell,
+    fill,
+    interval,
+    kind_of,
+    markdown_table,
+    number,
+    show_table,
+    with_deviation,
+)
+from benchmarks.studies.runs import BAYES, Run, bayes, load_predictions
 from responders import SessionLog
-from responders.evaluation.metrics import METRICS, losses
+from responders.evaluation.bootstrap import user_weights
+from responders.evaluation.metrics import METRICS, weighted_metrics
 from responders.evaluation.predict import Predictions
 from responders.files import write_json
 
 _RESAMPLES = 300
+_MEASURED = [key for name in METRICS for key in (name, f"unconditional_{name}")]
+_COSTS = ("sparse_auc", "parameters", "train_seconds", "peak_mb", "ms_per_slate", "epochs")
 
-PUBLISHED: dict[str, dict[str, tuple[float, float, float]]] = {
-    "contentwise": {
-        "mf": (0.653, 0.198, 0.260),
-        "logistic_regression": (0.685, 0.275, 0.759),
-        "slate_gru": (0.744, 0.331, 0.860),
-        "slate_gru:readout=differentiable_sample": (0.730, 0.283, 0.891),
-        "session_gru": (0.740, 0.308, 0.739),
-        "hierarchical_gru": (0.725, 0.300, 0.826),
-        "slate_transformer": (0.740, 0.328, 0.839),
-        "session_transformer": (0.704, 0.284, 0.774),
-        "transformer_gru": (0.737, 0.317, 0.850),
-        "scot": (0.715, 0.306, 0.813),
-    },
-    "rl4rs": {
-        "mf": (0.717, 0.761, 0.659),
-        "logistic_regression": (0.912, 0.879, 0.837),
-        "slate_gru": (0.923, 0.884, 0.845),
-        "slate_gru:readout=differentiable_sample": (0.919, 0.884, 0.848),
-        "session_gru": (0.861, 0.851, 0.793),
-        "hierarchical_gru": (0.860, 0.851, 0.796),
-        "slate_transformer": (0.930, 0.890, 0.853),
-        "session_transformer": (0.925, 0.885, 0.843),
-        "transformer_gru": (0.877, 0.856, 0.808),
-        "scot": (0.934, 0.896, 0.865),
-    },
-}
-"""AUC, F1 and accuracy on the test split as published with arXiv 2409.20055, each with its best
-embedding, on the logs of those names."""
+Result = dict[str, Any]
+"""What `result.json` of a run holds."""
 
 
-def published_for(log: SessionLog) -> dict[str, tuple[float, float, float]]:
-    """Return the published figures for this log, none for a log that they are not about."""
-    name = str(log.card.get("name"))
-    for known, figures in PUBLISHED.items():
-        if not log.synthetic and (name == known or name.startswith(f"{known}-")):
-            return figures
-    return {}
-
-
-def summarise(
-    log: SessionLog, results: list[tuple[Run, dict[str, Any]]], out: Path
-) -> pd.DataFrame:
+def summarise(log: SessionLog, results: list[tuple[Run, Result]], out: Path) -> pd.DataFrame:
     """Return one row per split, responder and embedding, best log-loss first in each split.
 
     Means and deviations are over seeds. Intervals are 95 % percentiles over resamples of users,
@@ -87,13 +63,12 @@ def summarise(
 
 
 def _rows(
-    log: SessionLog, results: list[tuple[Run, dict[str, Any]]], out: Path
+    log: SessionLog, results: list[tuple[Run, Result]], out: Path
 ) -> tuple[list[dict[str, Any]], list[dict[str, np.ndarray]]]:
-    draw = np.random.default_rng(0)
-    n = len(log.users)
-    weights = [np.bincount(draw.integers(n, size=n), minlength=n) for _ in range(_RESAMPLES)]
+    """Return a row per responder and embedding, and its resampled metrics [_RESAMPLES]."""
+    weights = list(user_weights(len(log.users), _RESAMPLES))
     published = published_for(log)
-    groups: dict[tuple[str, str], list[tuple[Run, dict[str, Any]]]] = {}
+    groups: dict[tuple[str, str], list[tuple[Run, Result]]] = {}
     for run, result in results:
         groups.setdefault((run.responder, run.embedding), []).append((run, result))
     rows, boots = [], []
@@ -103,24 +78,14 @@ def _rows(
             "seeds": len(group),
         }  # fmt: skip
         frame = pd.DataFrame([result for _, result in group])
-        measured = [m for name in METRICS for m in (name, f"unconditional_{name}")]
-        for name in measured:
+        for name in _MEASURED:
             values = frame[name].astype(float)
             row[name], row[f"{name}_sd"] = values.mean(), values.std(ddof=1)
-        for name in (
-            "sparse_auc",
-            "parameters",
-            "train_seconds",
-            "peak_mb",
-            "ms_per_slate",
-            "epochs",
-        ):
+        for name in _COSTS:
             row[name] = frame[name].astype(float).mean() if name in frame else np.nan
-        known = published.get(responder)
-        if known:
-            row |= dict(
-                zip(("published_auc", "published_f1", "published_accuracy"), known, strict=True)
-            )
+        if responder in published:
+            names = ("published_auc", "published_f1", "published_accuracy")
+            row |= dict(zip(names, published[responder], strict=True))
         rows.append(row)
         each = [_resampled(load_predictions(out, run)[0], weights) for run, _ in group]
         boots.append({k: np.mean([e[k] for e in each], 0) for k in ("auc", "log_loss")})
@@ -136,22 +101,16 @@ def _interval_of(resampled: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _resampled(found: Predictions, weights: list[np.ndarray]) -> dict[str, np.ndarray]:
-    """Return AUC and log-loss [resamples] with the users weighted."""
-    _, score = np.unique(found.logit, return_inverse=True)
-    n = score.max() + 1
-    loss = losses(found.logit, found.click)
-    auc, log_loss = [], []
+def _resampled(found: Predictions, weights: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+    """Return AUC and log-loss [resamples] with the users weighted; NaN where undefined."""
+    metrics = weighted_metrics(found, threshold=0.5)
+    undefined = {"auc": np.nan, "log_loss": np.nan}
+    samples = []
     for by_user in weights:
         weight = by_user[found.user].astype(float)
-        ones = np.bincount(score, weight * found.click, n)
-        zeros = np.bincount(score, weight, n) - ones
-        pairs = ones.sum() * zeros.sum()
-        below = np.cumsum(zeros) - zeros / 2
-        auc.append((ones * below).sum() / pairs if pairs else np.nan)
-        total = weight.sum()  # 0 where a small log's resample holds no user of this test part
-        log_loss.append((weight * loss).sum() / total if total else np.nan)
-    return {"auc": np.array(auc), "log_loss": np.array(log_loss)}
+        # A resample of a small log may hold no user of this test part.
+        samples.append(metrics(weight) if weight.any() else undefined)
+    return {name: np.array([sample[name] for sample in samples]) for name in undefined}
 
 
 def _bayes_row(log: SessionLog, split: str, seeds: list[int], out: Path) -> list[dict[str, Any]]:
@@ -161,7 +120,7 @@ def _bayes_row(log: SessionLog, split: str, seeds: list[int], out: Path) -> list
         return []
     name = f"{BAYES} (estimate)" if bool(frame.estimated.iloc[0]) else BAYES
     row: dict[str, Any] = {"split": split, "responder": name, "embedding": "", "seeds": len(seeds)}
-    for metric in (m for name in METRICS for m in (name, f"unconditional_{name}")):
+    for metric in _MEASURED:
         row[metric] = frame[metric].astype(float).mean()
     return [row]
 
@@ -174,56 +133,31 @@ def _add_gap(frame: pd.DataFrame) -> None:
         frame["gap_closed"] = (start.iloc[0] - frame.log_loss) / (start.iloc[0] - best)
 
 
-_Cell = Callable[[pd.Series], str]
-
-
-def _number(name: str, digits: int, spread: bool = False) -> _Cell:
-    def cell(row: pd.Series) -> str:
-        value = row.get(name)
-        if value is None or pd.isna(value):
-            return ""
-        sd = row.get(f"{name}_sd") if spread else None
-        tail = "" if sd is None or pd.isna(sd) else f" ± {sd:.{digits}f}"
-        return f"{value:,.{digits}f}{tail}"
-
-    return cell
-
-
-def _interval(name: str, digits: int) -> _Cell:
-    def cell(row: pd.Series) -> str:
-        low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
-        if low is None or pd.isna(low):
-            return ""
-        return f"{low:.{digits}f} to {high:.{digits}f}"
-
-    return cell
-
-
-_QUALITY: dict[str, _Cell] = {
-    "AUC": _number("auc", 4, True),
-    "95 %": _interval("auc", 3),
-    "log-loss": _number("log_loss", 4, True),
-    "above best": _interval("log_loss_above_best", 4),
-    "gap closed": lambda row: "" if pd.isna(row.get("gap_closed")) else f"{row.gap_closed:.1%}",
-    "AUC, sparse": _number("sparse_auc", 4),
+_QUALITY: dict[str, Cell] = {
+    "AUC": with_deviation("auc", 4),
+    "95 %": interval("auc", 3),
+    "log-loss": with_deviation("log_loss", 4),
+    "above best": interval("log_loss_above_best", 4),
+    "gap closed": number("gap_closed", 1, scale=100, unit="%"),
+    "AUC, sparse": number("sparse_auc", 4),
 }
-_MORE: dict[str, _Cell] = {
-    "AUC, uncond.": _number("unconditional_auc", 4),
-    "log-loss, uncond.": _number("unconditional_log_loss", 4),
-    "F1": _number("f1", 3),
-    "accuracy": _number("accuracy", 3),
-    "ECE": _number("ece", 4),
-    "perplexity": _number("perplexity", 4),
-    "published AUC": _number("published_auc", 3),
-    "published F1": _number("published_f1", 3),
-    "published accuracy": _number("published_accuracy", 3),
+_MORE: dict[str, Cell] = {
+    "AUC, uncond.": number("unconditional_auc", 4),
+    "log-loss, uncond.": number("unconditional_log_loss", 4),
+    "F1": number("f1", 3),
+    "accuracy": number("accuracy", 3),
+    "ECE": number("ece", 4),
+    "perplexity": number("perplexity", 4),
+    "published AUC": number("published_auc", 3),
+    "published F1": number("published_f1", 3),
+    "published accuracy": number("published_accuracy", 3),
 }
-_COST: dict[str, _Cell] = {
-    "parameters": _number("parameters", 0),
-    "epochs": _number("epochs", 0),
-    "train s": _number("train_seconds", 1),
-    "peak MB": _number("peak_mb", 0),
-    "ms / slate": _number("ms_per_slate", 4),
+_COST: dict[str, Cell] = {
+    "parameters": number("parameters", 0),
+    "epochs": number("epochs", 0),
+    "train s": number("train_seconds", 1),
+    "peak MB": number("peak_mb", 0),
+    "ms / slate": number("ms_per_slate", 4),
 }
 _TABLES = {
     "": _QUALITY,
@@ -232,16 +166,17 @@ _TABLES = {
 }
 
 
-def _cells(table: pd.DataFrame, columns: dict[str, _Cell]) -> tuple[list[str], list[list[str]]]:
-    """Return heads and rows of text; columns empty in every row are left out."""
-    rows = [[cell(row) for cell in columns.values()] for _, row in table.iterrows()]
-    kept = [i for i in range(len(columns)) if any(row[i] for row in rows)]
-    names = [
-        " ".join(filter(None, (row.responder, f"({row.embedding})" if row.embedding else "")))
-        for _, row in table.iterrows()
-    ]
-    heads = ["responder", *(list(columns)[i] for i in kept)]
-    return heads, [[name, *(row[i] for i in kept)] for name, row in zip(names, rows, strict=True)]
+def _cells(table: pd.DataFrame, columns: Mapping[str, Cell]) -> tuple[list[str], list[list[str]]]:
+    """Return heads and rows of text; columns that are empty in every row are left out."""
+    records = [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]
+    rows = fill({"responder": _name, **columns}, records)
+    heads = ["responder", *columns]
+    kept = [i for i in range(len(heads)) if any(row[i] for row in rows)]
+    return [heads[i] for i in kept], [[row[i] for i in kept] for row in rows]
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    return row["responder"] + (f" ({row['embedding']})" if row["embedding"] else "")
 
 
 _TITLES = {
@@ -271,11 +206,7 @@ def write(table: pd.DataFrame, log: SessionLog, out: Path, facts: dict[str, Any]
     for split, rows in table.groupby("split", sort=False):
         text += [f"## {_TITLES[str(split)]}", ""]
         for columns in _TABLES.values():
-            heads, cells = _cells(rows, columns)
-            text += [
-                "| " + " | ".join(line) + " |" for line in (heads, ["---"] * len(heads), *cells)
-            ]
-            text.append("")
+            text += [markdown_table(*_cells(rows, columns)), ""]
     files[1].write_text("\n".join(text))
     records = [row.dropna().to_dict() for _, row in table.iterrows()]
     write_json(files[2], {**facts, "rows": records})

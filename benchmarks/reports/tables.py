@@ -1,17 +1,21 @@
-"""Tables on the terminal: of logs, of metrics, and in general."""
+"""Tables, on the terminal and as Markdown: of logs, of metrics, and in general."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
 from responders import SessionLog
 from responders.evaluation.metrics import METRICS
 from responders.known_truth.world import truth_of
+
+Cell = Callable[[Mapping[str, Any]], str]
+"""Returns the text of a cell, given the values of its row by name."""
 
 
 def console() -> Console:
@@ -32,6 +36,66 @@ def show_table(
     console().print(table)
 
 
+def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return the table in Markdown."""
+    lines = (columns, ["---"] * len(columns), *rows)
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def fill(columns: Mapping[str, Cell], rows: Iterable[Mapping[str, Any]]) -> list[list[str]]:
+    """Return the text of every cell."""
+    return [[cell(row) for cell in columns.values()] for row in rows]
+
+
+def text(name: str) -> Cell:
+    """Return a cell that shows the value `name` as it is."""
+    return lambda row: str(row[name])
+
+
+def number(
+    name: str, digits: int = 0, *, scale: float = 1, unit: str = "", missing: str = ""
+) -> Cell:
+    """Return a cell that shows the number `name` times `scale`, or `missing` if there is none."""
+
+    def cell(row: Mapping[str, Any]) -> str:
+        value = row.get(name)
+        return missing if pd.isna(value) else f"{scale * value:,.{digits}f}{unit}"
+
+    return cell
+
+
+def with_deviation(name: str, digits: int) -> Cell:
+    """Return a cell that shows the number `name` ± `<name>_sd`."""
+
+    def cell(row: Mapping[str, Any]) -> str:
+        deviation = number(f"{name}_sd", digits)(row)
+        return number(name, digits)(row) + (f" ± {deviation}" if deviation else "")
+
+    return cell
+
+
+def interval(name: str, digits: int) -> Cell:
+    """Return a cell that shows `<name>_low` to `<name>_high`."""
+
+    def cell(row: Mapping[str, Any]) -> str:
+        low, high = (number(f"{name}_{end}", digits)(row) for end in ("low", "high"))
+        return f"{low} to {high}" if low else ""
+
+    return cell
+
+
+def with_interval(name: str, digits: int, *, scale: float = 1) -> Cell:
+    """Return a cell that shows the number `name` [`<name>_low`, `<name>_high`]."""
+
+    def cell(row: Mapping[str, Any]) -> str:
+        value, low, high = (
+            number(name + end, digits, scale=scale)(row) for end in ("", "_low", "_high")
+        )
+        return f"{value} [{low}, {high}]" if low else value
+
+    return cell
+
+
 def kind_of(log: SessionLog) -> str:
     """Return what the users of a log are."""
     return "synthetic users" if log.synthetic else "real users"
@@ -40,6 +104,21 @@ def kind_of(log: SessionLog) -> str:
 def print_log(log: SessionLog, path: Path) -> None:
     """Print counts, click rates by position and step, users, time span and licence."""
     facts = log.summary()
+    show_table(str(path), ["", "value"], _log_rows(log, facts))
+    rates = {
+        "by position": facts["click_rate_by_position"],
+        "by slate of session": facts["click_rate_by_step"],
+    }
+    width = min(max(map(len, rates.values())), 20)
+    show_table(
+        "click rate",
+        ["", *(str(i + 1) for i in range(width))],
+        [[name, *(f"{x:.3f}" for x in rate[:20])] for name, rate in rates.items()],
+        "the tenth slate includes all later ones",
+    )
+
+
+def _log_rows(log: SessionLog, facts: dict[str, Any]) -> list[tuple[str, str]]:
     kind = "SYNTHETIC users" if log.synthetic else "real users"
     length = facts["slates_per_session"]
     rows = [
@@ -68,54 +147,40 @@ def print_log(log: SessionLog, path: Path) -> None:
     ]
     truth = truth_of(log)
     if truth is not None:
-        bias = ", ".join(f"{x:.3f}" for x in truth.examination.tolist())
-        rows.append(("true examination", bias))
-    show_table(str(path), ["", "value"], rows)
-    by = [facts["click_rate_by_position"], facts["click_rate_by_step"]]
-    width = max(map(len, by))
-    show_table(
-        "click rate",
-        ["", *(str(i + 1) for i in range(min(width, 20)))],
-        [
-            [name, *(f"{x:.3f}" for x in rates[:20])]
-            for name, rates in zip(("by position", "by slate of session"), by, strict=True)
-        ],
-        "the tenth slate stands for all later ones",
-    )
+        examination = ", ".join(f"{x:.3f}" for x in truth.examination.tolist())
+        rows.append(("true examination", examination))
+    return rows
 
 
-def print_metrics(
-    metrics: dict[str, Any], title: str, by_position: list[dict[str, Any]] | None
-) -> None:
-    """Print what `evaluate` measured, overall and by position."""
-
-    def number(value: float | None) -> str:
-        return "undefined" if value is None else f"{value:.4f}"
-
-    rows = []
-    apart = [f"unconditional_{name}" for name in METRICS]
-    for name in [*METRICS, *(name for name in apart if name in metrics)]:
-        low, high = metrics.get(f"{name}_low"), metrics.get(f"{name}_high")
-        interval = "" if low is None or high is None else f"{low:.4f} to {high:.4f}"
-        bayes = metrics.get(f"bayes_{name}")
-        rows.append([name, number(metrics[name]), interval, "" if bayes is None else number(bayes)])
-    best = "Bayes optimum (estimate)" if metrics.get("bayes_estimated") else "Bayes optimum"
-    columns = ["metric", "measured", "95 % interval", best]
-    if "bayes_auc" not in metrics:
-        columns, rows = columns[:3], [row[:3] for row in rows]
+def print_metrics(metrics: dict[str, Any], title: str) -> None:
+    """Print what `responders.evaluation` measured, overall and by position."""
+    rows = [
+        {
+            "metric": name,
+            "measured": metrics[name],
+            "measured_low": metrics.get(f"{name}_low"),
+            "measured_high": metrics.get(f"{name}_high"),
+            "bayes": metrics.get(f"bayes_{name}"),
+        }
+        for name in (*METRICS, *(f"unconditional_{name}" for name in METRICS))
+        if name in metrics
+    ]
+    columns = {
+        "metric": text("metric"),
+        "measured": number("measured", 4, missing="undefined"),
+        "95 % interval": interval("measured", 4),
+    }
+    if "bayes_auc" in metrics:
+        best = "Bayes optimum (estimate)" if metrics["bayes_estimated"] else "Bayes optimum"
+        columns[best] = number("bayes", 4)
     caption = f"{metrics['n_positions']:,} positions of {metrics['n_sessions']:,} sessions"
-    show_table(title, columns, rows, caption)
-    if by_position:
-        keys = ("n", "click_rate", "predicted_rate", "auc", "log_loss", "ece")
-        show_table(
-            "by position",
-            ["position", *keys],
-            [
-                [
-                    str(row["position"] + 1),
-                    f"{row['n']:,}",
-                    *(number(row[key]) for key in keys[1:]),
-                ]
-                for row in by_position[:20]
-            ],
-        )
+    show_table(title, list(columns), fill(columns, rows), caption)
+    if "by_position" in metrics:
+        _print_positions(metrics["by_position"][:20])
+
+
+def _print_positions(rows: list[dict[str, Any]]) -> None:
+    columns: dict[str, Cell] = {"position": lambda row: str(row["position"] + 1), "n": number("n")}
+    for name in ("click_rate", "predicted_rate", "auc", "log_loss", "ece"):
+        columns[name] = number(name, 4, missing="undefined")
+    show_table("by position", list(columns), fill(columns, rows))

@@ -3,27 +3,37 @@
     python -m benchmarks.speed.attention
 
 trains each for one epoch on sessions of 100 slates × 10 items, in a process of its own, and prints
-seconds and the peak of memory, with SCOT's share of SessionTransformer's.
+seconds and the peak of memory, with the share of SessionTransformer's.
 """
 
 from __future__ import annotations
 
-import multiprocessing
 import time
-from concurrent.futures import ProcessPoolExecutor
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
 import typer
 
-from benchmarks.reports.tables import show_table
-from benchmarks.speed.memory import memory, peak_memory
+from benchmarks.harness import PeakMemory, describe, publish, run_cases, synchronize
+from benchmarks.reports.tables import number, text
 from responders import Catalogue, SessionLog, Users
 from responders.log.batch import Part, make_batch, plan_batches
-from responders.models.build import build
+from responders.models.build import build_responder
+
+RESPONDERS = ("session_transformer", "scot", "session_gru")
+"""What is measured; shares are of the first."""
 
 _ITEMS, _POSITIONS, _CLICK_RATE = 1000, 10, 0.1  # as the ContentWise preset
+
+_COLUMNS = {
+    "responder": text("responder"),
+    "seconds": number("seconds", 1),
+    "share of seconds": number("seconds_share", 2),
+    "peak MB": number("peak_mb"),
+    "share of peak": number("peak_mb_share", 2),
+}
 
 
 def long_sessions(sessions: int, slates: int) -> SessionLog:
@@ -43,7 +53,7 @@ def long_sessions(sessions: int, slates: int) -> SessionLog:
 
 
 def epoch(name: str, sessions: int, slates: int, batch_size: int, device: str) -> dict[str, float]:
-    """Train for one epoch in this process; return seconds and peak memory in MB.
+    """Train for one epoch in this process; return `seconds` and `peak_mb`.
 
     The first batch is not timed. Memory counts from before the model is built.
     """
@@ -51,30 +61,22 @@ def epoch(name: str, sessions: int, slates: int, batch_size: int, device: str) -
     part = Part.of(log, np.arange(sessions))
     if sessions > 2:
         epoch(name, 2, 2, 1, device)  # loads what the libraries load on first use
-    before = memory()
-    responder, _ = build(name, log, part.sessions, {})
+    peak = PeakMemory(device)
+    responder, _ = build_responder(name, log, part.sessions)
     responder.to(device).train()
     optimiser = torch.optim.Adam([p for p in responder.parameters() if p.requires_grad])
     began = 0.0
     for i, group in enumerate(plan_batches(part, batch_size)):
         if i == 1:
-            _wait(device)
+            synchronize(device)
             began = time.perf_counter()
         loss, _ = responder.training_loss(make_batch(log, group).to(device))
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    _wait(device)
+    synchronize(device)
     seconds = (time.perf_counter() - began) * sessions / (sessions - batch_size)
-    peak = (peak_memory() - before) / 1024
-    if device != "cpu":
-        peak = torch.cuda.max_memory_allocated() / 2**20
-    return {"seconds": seconds, "peak": peak}
-
-
-def _wait(device: str) -> None:
-    if device != "cpu":
-        torch.cuda.synchronize()
+    return {"seconds": seconds, "peak_mb": peak.mb}
 
 
 def main(
@@ -82,29 +84,22 @@ def main(
     slates: Annotated[int, typer.Option(min=1, help="Of each session.")] = 100,
     batch_size: Annotated[int, typer.Option(min=1, help="Sessions in a batch.")] = 128,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    out: Annotated[Path | None, typer.Option(help="Folder for the table.")] = None,
 ) -> None:
     """Measure one epoch of each."""
-    found: dict[str, Any] = {}
-    context = multiprocessing.get_context("spawn")
-    for name in ("session_transformer", "scot", "session_gru"):
-        with ProcessPoolExecutor(1, context) as pool:
-            found[name] = pool.submit(epoch, name, sessions, slates, batch_size, device).result()
-    base = found["session_transformer"]
-    show_table(
+    cases = {name: (name, sessions, slates, batch_size, device) for name in RESPONDERS}
+    found = dict(run_cases(epoch, cases, label="attention"))
+    base = found[RESPONDERS[0]]
+    rows = [
+        {"responder": name, **found[name]}
+        | {f"{key}_share": value / base[key] for key, value in found[name].items()}
+        for name in RESPONDERS
+    ]
+    title = (
         f"one epoch of {sessions} sessions of {slates} slates × {_POSITIONS} items, click rate "
-        f"{_CLICK_RATE:.0%}, batch {batch_size}, {device}",
-        ["responder", "seconds", "share", "peak MB", "share"],
-        [
-            [
-                name,
-                f"{row['seconds']:.1f}",
-                f"{row['seconds'] / base['seconds']:.2f}",
-                f"{row['peak']:,.0f}",
-                f"{row['peak'] / base['peak']:.2f}",
-            ]
-            for name, row in found.items()
-        ],
+        f"{_CLICK_RATE:.0%}, batch {batch_size}, {describe(device)}"
     )
+    publish("attention", title, _COLUMNS, rows, out=out)
 
 
 if __name__ == "__main__":

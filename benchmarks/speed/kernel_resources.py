@@ -1,11 +1,11 @@
-"""What the Triton kernels take of a GPU, told without one: shared memory, registers, spills.
+"""Shared memory, registers and spills of the Triton kernels, found without a GPU.
 
-    python -m benchmarks.speed.kernel_resources                     vectors of 64 to 512 numbers, H200
-    python -m benchmarks.speed.kernel_resources --capability 80     A100
+    python -m benchmarks.speed.kernel_resources                    H100 and H200
+    python -m benchmarks.speed.kernel_resources --capability 80    A100
 
 Each kernel is compiled with the tiles that `Tiles.fitting` picks, as a loss over contiguous tensors
-launches it. Spilled bytes are of a thread's registers that go to memory: some dozens cost little,
-hundreds are a sign of tiles too large.
+launches it. Spilled bytes are registers of a thread that go to memory: a few dozen cost little,
+hundreds are a sign that the tiles are too large.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,7 +23,8 @@ import typer
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from benchmarks.reports.tables import show_table
+from benchmarks.harness import publish
+from benchmarks.reports.tables import number, text
 from responders.kernels import triton_kernels
 from responders.kernels.triton_loss import Tiles
 from responders.progress import progress_bar
@@ -39,8 +40,7 @@ _ROUND = ("size", "h_row", "c_row")
 
 @dataclass(frozen=True)
 class Need:
-    """What a program of a kernel takes: bytes of shared memory; registers and spilled bytes of a
-    thread."""
+    """What a kernel needs: bytes of shared memory, and registers and spilled bytes of a thread."""
 
     kernel: str
     shared: int
@@ -49,9 +49,9 @@ class Need:
 
 
 def needs(wide: int, product: str, capability: int, tiles: Tiles) -> Iterator[Need]:
-    """Compile the kernels for vectors of `wide` numbers and yield what each takes."""
+    """Compile the kernels for vectors of `wide` numbers and yield what each needs."""
     precision = "ieee" if product == "ieee" else "tf32"
-    held, passing = {"ROWS": tiles.rows}, tiles.items
+    held, passing = {"ROWS": tiles.rows}, tiles.items  # in registers, and streamed past them
     full = {"SOFTCAP": 0.0, "HAS_BIAS": False, "SIZE": wide, "bias": None}
     dots = {"PRECISION": precision, "UPCAST": product != "half", "num_warps": tiles.warps}
     yield _compile(
@@ -73,10 +73,10 @@ def needs(wide: int, product: str, capability: int, tiles: Tiles) -> Iterator[Ne
         yield _compile("by_row", product, capability, way | {"DRAWN": tiles.drawn})
 
 
-def _compile(name: str, product: str, capability: int, given: dict[str, Any]) -> Need:
+def _compile(name: str, product: str, capability: int, constants: dict[str, Any]) -> Need:
     kernel: Any = getattr(triton_kernels, name)
-    options = {"num_warps": given.pop("num_warps")} if "num_warps" in given else {}
-    constants = given | {"h_col": 1, "c_col": 1}  # contiguous
+    options = {"num_warps": constants.pop("num_warps")} if "num_warps" in constants else {}
+    constants = constants | {"h_col": 1, "c_col": 1}  # contiguous
     kind = _TYPES[product]
     types = {"hidden": f"*{kind}", "items": f"*{kind}", "bias": f"*{kind}"}
     types |= dict.fromkeys(_FLOATS, "*fp32") | {"target": "*i64", "alias": "*i64"}
@@ -93,29 +93,41 @@ def _compile(name: str, product: str, capability: int, given: dict[str, Any]) ->
     )
     made: Any = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
     registers, spilled = _usage(made.asm["cubin"])
-    label = name + (" backward" if given.get("BACKWARD") else "")
+    label = name + (" backward" if constants.get("BACKWARD") else "")
     return Need(label, made.metadata.shared, registers, spilled)
 
 
 def _usage(cubin: bytes) -> tuple[int, int]:
-    """Return registers and spilled bytes of a thread, by the cuobjdump that Triton brings."""
+    """Return registers and spilled bytes of a thread, as Triton's own cuobjdump prints them."""
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernel.cubin"
         path.write_bytes(cubin)
-        told = subprocess.run(
+        printed = subprocess.run(
             [tool, "-res-usage", path], capture_output=True, text=True, check=True
         ).stdout
-    found = re.search(r"REG:(\d+) STACK:(\d+)", told)
+    found = re.search(r"REG:(\d+) STACK:(\d+)", printed)
     if found is None:
-        raise RuntimeError(f"{tool} told no registers: {told}")
+        raise RuntimeError(f"{tool} printed no registers: {printed}")
     return int(found[1]), int(found[2])
+
+
+_COLUMNS = {
+    "products": text("products"),
+    "d": number("d"),
+    "tiles": text("tiles"),
+    "kernel": text("kernel"),
+    "shared KB": number("shared", scale=1 / 1024),
+    "registers": number("registers"),
+    "spilled bytes": number("spilled"),
+}
 
 
 def main(
     capability: Annotated[int, typer.Option(help="80 (A100), 86, 89 (RTX), 90 (H100, H200).")] = 90,
     sizes: Annotated[str, typer.Option(help="Numbers in a vector.")] = "64,128,256,512",
     products: Annotated[str, typer.Option(help="Of half, tf32, ieee.")] = "half,tf32",
+    out: Annotated[Path | None, typer.Option(help="Folder for the table.")] = None,
 ) -> None:
     """Show shared memory, registers and spilled bytes of every kernel."""
     if triton_kernels.INTERPRETED:
@@ -123,22 +135,18 @@ def main(
     if capability not in ON_CHIP:
         raise typer.BadParameter(f"capability is one of {', '.join(map(str, ON_CHIP))}")
     cases = [(p, int(d)) for p in products.split(",") for d in sizes.split(",")]
-    rows = []
+    rows: list[dict[str, Any]] = []
     for product, wide in progress_bar(cases, unit="size"):
+        case = {"products": product, "d": wide}
         width = 2 if product == "half" else 4
         tiles = Tiles.fitting(wide, width, product, ON_CHIP[capability])
         if tiles is None:
-            rows.append([product, str(wide), "too wide for the chip", "", "", "", ""])
+            rows.append({**case, "tiles": "too wide for the chip", "kernel": ""})
             continue
-        shape = f"{tiles.rows} × {tiles.items}, {tiles.warps} warps"
-        for need in needs(wide, product, capability, tiles):
-            numbers = [f"{need.shared / 1024:.0f}", str(need.registers), str(need.spilled)]
-            rows.append([product, str(wide), shape, need.kernel, *numbers])
-    show_table(
-        f"compute capability {capability / 10}, {ON_CHIP[capability] >> 10} KB on the chip",
-        ["products", "d", "tiles", "kernel", "shared KB", "registers", "spilled bytes"],
-        rows,
-    )
+        case["tiles"] = f"{tiles.rows} × {tiles.items}, {tiles.warps} warps"
+        rows += [case | asdict(need) for need in needs(wide, product, capability, tiles)]
+    title = f"compute capability {capability / 10}, {ON_CHIP[capability] >> 10} KB on the chip"
+    publish("kernel_resources", title, _COLUMNS, rows, out=out)
 
 
 if __name__ == "__main__":

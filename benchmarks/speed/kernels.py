@@ -4,17 +4,14 @@
     python -m benchmarks.speed.kernels --device cuda   the shapes of published SASRec runs
 
 First every way of ours is checked against the float64 reference. Then each way is timed, forward
-and backward, in a process of its own, and its peak of memory taken beyond the inputs.
+and backward, in a process of its own, and its peak of memory beyond the inputs is measured.
 """
 
 from __future__ import annotations
 
-import multiprocessing
-import platform
-import time
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,14 +23,17 @@ import typer
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.reports.tables import console, show_table
-from benchmarks.speed.memory import forget_peak, memory, peak_memory
+from benchmarks.harness import PeakMemory, describe, publish, run_cases, time_calls
+from benchmarks.reports.plots import Panel, plot_lines
+from benchmarks.reports.tables import Cell, console, number, text
+from benchmarks.speed.limits import Limits
+from responders.device import pick_device
 from responders.kernels import Proposal, linear_cross_entropy
 from responders.kernels.loss import implementation_for
 from responders.kernels.reference import reference
-from responders.progress import progress_bar
 
 _LARGEST_CPU = 4 << 30  # bytes that a way may be expected to take on the CPU
+_TOO_LARGE = {"seconds": np.nan, "peak_mb": np.nan, "inputs_mb": np.nan}
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def ways(device: str) -> list[str]:
 
 
 def expected_bytes(name: str, case: Case) -> int:
-    """Return roughly what a way of others keeps, to leave out on the CPU what cannot fit."""
+    """Return roughly what a way that is not ours keeps, to skip on the CPU what cannot fit."""
     if name.startswith("PyTorch") and "full" in name:
         return 12 * case.positions * case.items
     if name == "PyTorch, sampled":
@@ -134,50 +134,17 @@ def expected_bytes(name: str, case: Case) -> int:
     return 0
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What the device can do, measured in this run: bytes/s copied, operations/s of a product."""
+def demand(name: str, case: Case, device: str, dtype: str) -> tuple[float, float]:
+    """Return the least operations and the least bytes moved, forward and backward.
 
-    copy: float
-    product: float
-
-    @staticmethod
-    def of(device: str, dtype: str) -> Limits:
-        """Measure a large copy (read and write counted) and a large matrix product."""
-        kind, cuda = getattr(torch, dtype), device != "cpu"
-        n = 8192 if cuda else 2048
-        a = torch.randn(n, n, device=device, dtype=kind)
-        source = torch.empty(1 << (30 if cuda else 27), dtype=torch.uint8, device=device)
-        target = torch.empty_like(source)
-
-        def best(run: Callable[[], object]) -> float:
-            taken = []
-            for _ in range(7):
-                began = time.perf_counter()
-                run()
-                if cuda:
-                    torch.cuda.synchronize()
-                taken.append(time.perf_counter() - began)
-            return min(taken)
-
-        copy = 2 * source.numel() / best(lambda: target.copy_(source))
-        return Limits(copy, 2 * n**3 / best(lambda: a @ a))
-
-    def floor(self, name: str, case: Case, device: str, dtype: str) -> tuple[float, str]:
-        """Return the least seconds of forward and backward, and what binds: bytes or operations.
-
-        Full: 8 N V d operations where dC has a pass of its own (GPU), 6 where one pass does both
-        (CPU). Shared negatives: the same with K for V. By row each negative's vector is read twice.
-        """
-        n, v, d, k = case.positions, case.items, case.size, case.negatives
-        width = torch.finfo(getattr(torch, dtype)).bits // 8
-        work = (6 if device == "cpu" else 8) * n * (v if "full" in name else k) * d
-        moved = 2 * width * (n + v) * d
-        if name in ("ours, row", "PyTorch, sampled"):
-            moved = 2 * width * n * k * d
-        by = {"operations": work / self.product, "bytes": moved / self.copy}
-        binds = max(by, key=lambda which: by[which])
-        return by[binds], binds
+    Full: 8 N V d operations if dC has a pass of its own (GPU), 6 if one pass does both (CPU).
+    Shared negatives: the same with K for V. By row, each negative's vector is read twice.
+    """
+    n, v, d, k = case.positions, case.items, case.size, case.negatives
+    width = torch.finfo(getattr(torch, dtype)).bits // 8
+    work = (6 if device == "cpu" else 8) * n * (v if "full" in name else k) * d
+    by_row = name in ("ours, row", "PyTorch, sampled")
+    return work, 2 * width * (n * k if by_row else n + v) * d
 
 
 def check(device: str, dtype: str) -> str:
@@ -203,39 +170,61 @@ def check(device: str, dtype: str) -> str:
     return runs
 
 
-def measure(name: str, case: Case, device: str, dtype: str, repeats: int) -> dict[str, Any]:
-    """Time one way in this process; NaN where memory runs out."""
+def measure(name: str, case: Case, device: str, dtype: str, repeats: int) -> dict[str, float]:
+    """Time one way in this process; NaN if memory runs out."""
     kind = getattr(torch, dtype)
     h = torch.randn(case.positions, case.size, device=device, dtype=kind).requires_grad_()
     c = torch.randn(case.items, case.size, device=device, dtype=kind).div_(16).requires_grad_()
     y = torch.randint(case.items, (case.positions,), device=device)
     small = replace(case, positions=64, items=128, negatives=16)
     WAYS[name](h[:64], c[:128], y[:64] % 128, small).backward()  # loads and compiles
+
+    def step() -> None:
+        h.grad = c.grad = None
+        WAYS[name](h, c, y, case).backward()
+
     h.grad = c.grad = None
-    cuda = device != "cpu"
-    if cuda:
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-    forget_peak()
-    before = torch.cuda.memory_allocated() if cuda else 1024 * memory()
-    seconds = []
+    peak = PeakMemory(device)
     try:
-        for _ in range(repeats + 1):
-            h.grad = c.grad = None
-            began = time.perf_counter()
-            WAYS[name](h, c, y, case).backward()
-            if cuda:
-                torch.cuda.synchronize()
-            seconds.append(time.perf_counter() - began)
+        (times,) = time_calls([step], rounds=repeats, device=device)
     except (torch.OutOfMemoryError, MemoryError):
-        return {"seconds": np.nan, "peak_mb": np.nan, "given_mb": np.nan}
-    peak = torch.cuda.max_memory_allocated() if cuda else 1024 * peak_memory()
-    given = (h.numel() + c.numel()) * h.element_size() / 2**20
-    return {
-        "seconds": float(np.median(seconds[1:])),
-        "peak_mb": (peak - before) / 2**20,
-        "given_mb": given,
+        return _TOO_LARGE
+    inputs_mb = (h.numel() + c.numel()) * h.element_size() / 2**20
+    return {"seconds": float(np.median(times)), "peak_mb": peak.mb, "inputs_mb": inputs_mb}
+
+
+def measure_all(
+    cases: Sequence[Case], device: str, dtype: str, repeats: int, limits: Limits
+) -> list[dict[str, Any]]:
+    """Return a row per case and way, each measured in a process of its own."""
+    pairs = [(name, case) for case in cases for name in ways(device)]
+    fitting = {
+        (name, case): (name, case, device, dtype, repeats)
+        for name, case in pairs
+        if device != "cpu" or expected_bytes(name, case) <= _LARGEST_CPU
     }
+    found = dict(run_cases(measure, fitting, label="kernels"))
+    rows = []
+    for name, case in pairs:
+        row: dict[str, Any] = {"way": name, "case": case.name, **asdict(case)}
+        del row["name"]
+        row |= found.get((name, case), _TOO_LARGE)
+        floor, binds = limits.floor(*demand(name, case, device, dtype))
+        rows.append(row | {"floor_share": floor / row["seconds"], "binds": binds})
+    return rows
+
+
+_COLUMNS: dict[str, Cell] = {
+    "case": text("case"),
+    "way": text("way"),
+    "N × V × d": lambda row: f"{row['positions']:,} × {row['items']:,} × {row['size']}",
+    "negatives": lambda row: "all" if "full" in row["way"] else number("negatives")(row),
+    "ms": number("seconds", 1, scale=1000, missing="too large"),
+    "peak MB beyond inputs": number("peak_mb", missing="too large"),
+    "share of the floor": lambda row: (
+        "" if np.isnan(row["seconds"]) else f"{row['floor_share']:.0%} ({row['binds']})"
+    ),
+}
 
 
 def main(
@@ -246,13 +235,12 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder for table and plot.")] = Path("runs/kernels"),
 ) -> None:
     """Compare ways to compute cross-entropy over a catalogue."""
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = str(pick_device(device))
     if dtype == "auto":
         dtype = "float32" if device == "cpu" else "bfloat16"
-    where = torch.cuda.get_device_name() if device != "cpu" else f"{platform.machine()} CPU"
+    hardware = describe(device)
     console().print(
-        f"checked against the float64 reference; ours runs as: {check(device, dtype)}, on {where}"
+        f"checked against the float64 reference; ours runs as: {check(device, dtype)}, {hardware}"
     )
     if device == "cpu":
         console().print("no GPU is used: these are the figures of the CPU path")
@@ -262,88 +250,25 @@ def main(
         f"{limits.product / 1e9:,.0f} GFLOP/s"
     )
     cases = (CPU_CASES if device == "cpu" else GPU_CASES)[: 1 if quick else None]
-    todo = [(name, case) for case in cases for name in ways(device)]
-    context, rows = multiprocessing.get_context("spawn"), []
-    for name, case in progress_bar(todo, unit="run"):
-        row = {"way": name, **asdict(case), "case": case.name}
-        if device == "cpu" and expected_bytes(name, case) > _LARGEST_CPU:
-            found = {"seconds": np.nan, "peak_mb": np.nan, "given_mb": np.nan}
-        else:
-            with ProcessPoolExecutor(1, context) as pool:
-                found = pool.submit(measure, name, case, device, dtype, repeats).result()
-        floor, binds = limits.floor(name, case, device, dtype)
-        rows.append(row | found | {"floor_share": floor / found["seconds"], "binds": binds})
-    table = pd.DataFrame(rows).drop(columns="name")
-    _show(table, f"forward and backward, {dtype}, {where}, torch {torch.__version__}")
-    out.mkdir(parents=True, exist_ok=True)
-    table.to_csv(out / "kernels.csv", index=False)
-    (out / "kernels.md").write_text(_markdown(table, where, dtype))
-    _plot(table, out / "kernels.png", where)
-    console().print(f"wrote {out}/kernels.csv, .md and .png")
+    rows = measure_all(cases, device, dtype, repeats, limits)
+    title = f"forward and backward, {dtype}, {hardware}"
+    publish("kernels", title, _COLUMNS, rows, out=out, plot=partial(_plot, hardware=hardware))
 
 
-def _cells(row: pd.Series) -> list[str]:
-    shape = f"{row.positions:,} × {row['items']:,} × {row['size']}"
-    fits = not np.isnan(row.seconds)
-    return [
-        row.case,
-        row.way,
-        shape,
-        "all" if "full" in row.way else f"{row.negatives:,}",
-        f"{1000 * row.seconds:,.1f}" if fits else "too large",
-        f"{row.peak_mb:,.0f}" if fits else "too large",
-        f"{row.floor_share:.0%} ({row.binds})" if fits else "",
-    ]
-
-
-_HEADS = [
-    "case",
-    "way",
-    "N × V × d",
-    "negatives",
-    "ms",
-    "peak MB beyond inputs",
-    "share of the floor",
-]
-
-
-def _show(table: pd.DataFrame, title: str) -> None:
-    show_table(title, _HEADS, [_cells(row) for _, row in table.iterrows()])
-
-
-def _markdown(table: pd.DataFrame, where: str, dtype: str) -> str:
-    lines = [_HEADS, ["---"] * len(_HEADS), *(_cells(row) for _, row in table.iterrows())]
-    text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    return f"`python -m benchmarks.speed.kernels`, {where}, {dtype}, torch {torch.__version__}\n\n{text}\n"
-
-
-def _plot(table: pd.DataFrame, path: Path, where: str) -> None:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(12, 8), layout="constrained")
-    panels = figure.subplots(2, 2)
+def _plot(table: pd.DataFrame, path: Path, hardware: str) -> None:
     base = table[table.case == "V"]
-    widest = base["items"].max() if len(base) else None
-    for j, (name, column, label) in enumerate(
-        [("V", "items", "items V"), ("K", "negatives", "negatives K")]
-    ):
-        rows = table[table.case == name]
-        if name == "K":
-            rows = pd.concat([base[base["items"] == widest], rows])
-        for i, (metric, text) in enumerate(
-            [("seconds", "seconds, forward and backward"), ("peak_mb", "peak MB beyond the inputs")]
-        ):
-            axes = panels[i, j]
-            for way, each in rows.groupby("way", sort=False):
-                each = each.sort_values(column)
-                style = "-" if str(way).startswith("ours") else "--"
-                axes.plot(each[column], each[metric], style, marker="o", label=way)
-            axes.set(xscale="log", yscale="log", xlabel=label, ylabel=text)
-            axes.grid(alpha=0.3)
-    lines, names = panels[0, 0].get_legend_handles_labels()
-    figure.legend(lines, names, loc="outside lower center", ncols=4)
-    figure.suptitle(f"cross-entropy over a catalogue – {where}")
-    figure.savefig(path, dpi=120)
+    widest = base[base["items"] == base["items"].max()]
+    tables = {"items": base, "negatives": pd.concat([widest, table[table.case == "K"]])}
+    labels = {"seconds": "seconds, forward and backward", "peak_mb": "peak MB beyond the inputs"}
+    panels = []
+    for metric, label in labels.items():
+        for x, rows in tables.items():
+            ways = rows.sort_values(x).groupby("way", sort=False)
+            lines = {str(way): (list(each[x]), list(each[metric])) for way, each in ways}
+            panels.append(Panel({"items": "items V", "negatives": "negatives K"}[x], label, lines))
+    others = [name for name in WAYS if not name.startswith("ours")]
+    title = f"cross-entropy over a catalogue – {hardware}"
+    plot_lines(path, title, panels, columns=2, dashed=others)
 
 
 if __name__ == "__main__":

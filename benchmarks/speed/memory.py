@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def memory(field: str = "VmRSS") -> int:
-    """Return a field of this process's status in kB, 0 where the system has none (not Linux)."""
+    """Return a field of this process's status in kB; 0 if the system has none (not Linux)."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:
@@ -23,11 +23,11 @@ def peak_memory() -> int:
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # Linux hands a parent's peak on to its child there, so the status is better where it exists.
+    # On Linux a child inherits its parent's ru_maxrss, so the status is better if it exists.
     return memory("VmHWM") or (peak // 1024 if sys.platform == "darwin" else peak)
 
 
 def forget_peak() -> None:
-    """Let `peak_memory` begin anew, where the system can (Linux)."""
+    """Restart the measurement of `peak_memory`, if the system can (Linux)."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")

@@ -1,24 +1,26 @@
-"""Does an environment hold out? A million random steps with autoreset, every invariant checked.
+"""A million random steps of every environment with autoreset, with every invariant checked.
 
     python -m benchmarks.speed.soak                       1,000,000 steps of each environment
     python -m benchmarks.speed.soak --steps 100000        fewer
 
 Checked in every step: nothing is NaN, probabilities lie in [0, 1], clicks fall on shown items only,
-slates are what was asked for, and the history in the observation is what was shown. At the end the
-growth of the process's memory since the first tenth is told.
+and the history in the observation is what was shown. The table shows by how much the process's
+memory grew after the first tenth of the steps.
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import gymnasium
 import numpy as np
 import typer
 
-from benchmarks.reports.tables import console, show_table
+from benchmarks.harness import publish, run_cases
+from benchmarks.reports.tables import number, text
 from benchmarks.speed.memory import memory
 from recsim_env.registry import ENVIRONMENTS
 from responders.progress import progress_bar
@@ -26,7 +28,7 @@ from responders.progress import progress_bar
 
 @dataclass(frozen=True)
 class Report:
-    """What a run came to: user steps, episodes ended, growth of memory in MB and seconds."""
+    """User steps, episodes that ended, growth of memory in MB, and seconds of a run."""
 
     steps: int
     episodes: int
@@ -71,46 +73,54 @@ def soak(
 
 
 def _check(before: Any, after: Any, info: dict[str, Any], ended: np.ndarray) -> None:
-    there = info["_slate"]
-    slate, click, p = (info[name][there] for name in ("slate", "click", "probability"))
+    shown = info["_slate"]
+    slate, click, p = (info[name][shown] for name in ("slate", "click", "probability"))
     assert np.isfinite(p).all(), "a probability is NaN"
     assert ((p >= 0) & (p <= 1)).all(), "a probability is outside [0, 1]"
     assert not (click & (slate < 0)).any(), "an empty position was clicked"
     assert not (p[slate < 0] != 0).any(), "an empty position has a probability"
-    assert not (click & (p == 0)).any(), "what cannot be clicked was clicked"
-    on = there & ~ended
+    assert not (click & (p == 0)).any(), "an item with probability 0 was clicked"
+    same = shown & ~ended  # users whose episode continues
     n = info["slate"].shape[1]
-    assert (after["item"][on, -n:] == info["slate"][on]).all(), "the history is not what was shown"
-    assert (after["click"][on, -n:] == info["click"][on]).all(), "the history's clicks are others"
-    moved = (after["item"][on, :-n] == before["item"][on, n:]).all()
-    assert moved, "the history did not move on by one slate"
+    new, old = after["item"][same], before["item"][same]
+    assert (new[:, -n:] == info["slate"][same]).all(), "the history is not what was shown"
+    clicked = after["click"][same, -n:] == info["click"][same]
+    assert clicked.all(), "the clicks in the history are not those of the slate"
+    assert (new[:, :-n] == old[:, n:]).all(), "the history did not move by one slate"
+
+
+def _soak(env_id: str, users: int, steps: int, options: dict[str, Any]) -> Report:
+    return soak(env_id, users, steps, **options)
+
+
+_RUNS: dict[str, tuple[str, dict[str, Any]]] = {
+    **{env_id: (env_id, {}) for env_id in ENVIRONMENTS if env_id != "RecSim-v0"},
+    "RecSim-ContentWise-v0, returns=rule": ("RecSim-ContentWise-v0", {"returns": "rule"}),
+    "RecSim-ContentWise-v0, 50 random candidates": (
+        "RecSim-ContentWise-v0",
+        {"candidates": 50, "retrieval": "random"},
+    ),
+}
+_COLUMNS = {
+    "environment": text("environment"),
+    "steps": number("steps"),
+    "episodes": number("episodes"),
+    "memory MB": lambda row: f"{row['growth']:+.0f}",
+    "seconds": number("seconds"),
+}
 
 
 def main(
     steps: Annotated[int, typer.Option(min=1, help="User steps of each environment.")] = 1_000_000,
     users: Annotated[int, typer.Option(min=1, help="Users stepped at once.")] = 1024,
+    out: Annotated[Path | None, typer.Option(help="Folder for the table.")] = None,
 ) -> None:
     """Step every environment at random and check every step."""
-    runs: list[tuple[str, dict[str, Any]]] = [
-        *((env_id, {}) for env_id in ENVIRONMENTS if env_id != "RecSim-v0"),
-        ("RecSim-ContentWise-v0", {"returns": "rule"}),
-        ("RecSim-ContentWise-v0", {"candidates": 50, "retrieval": "random"}),
-    ]
-    rows = []
-    for env_id, options in runs:
-        report = soak(env_id, users, steps, **options)
-        rows.append(
-            [
-                env_id + "".join(f", {k}={v}" for k, v in options.items()),
-                f"{report.steps:,}",
-                f"{report.episodes:,}",
-                f"{report.growth:+.0f}",
-                f"{report.seconds:,.0f}",
-            ]
-        )
-    heads = ["environment", "steps", "episodes", "memory MB", "seconds"]
-    show_table("random steps, every one checked", heads, rows)
-    console().print("every invariant held")
+    cases = {name: (env_id, users, steps, options) for name, (env_id, options) in _RUNS.items()}
+    found = dict(run_cases(_soak, cases, progress=False))
+    rows = [{"environment": name, **asdict(found[name])} for name in cases]
+    title = "random steps, every one checked"
+    publish("soak", title, _COLUMNS, rows, caption="every invariant held", out=out)
 
 
 if __name__ == "__main__":

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import itertools
 import time
-from functools import partial
 from pathlib import Path
 
 import gymnasium
 import numpy as np
 
-from benchmarks.reports.tables import console, show_table
-from benchmarks.studies import leaderboard as board
-from recsim_env.make import find_responder, find_scenario, make_world, open_responder
-from recsim_env.world import World
+from benchmarks.reports.leaderboard import Row, show
+from benchmarks.reports.tables import Cell, console, fill, number, show_table, text, with_interval
+from benchmarks.studies.leaderboard import run as run_policies
 from responders import InputError, SessionLog
 from responders.evaluation.metrics import evaluate
 from responders.evaluation.predict import predict
@@ -64,10 +62,9 @@ def run(out: Path | None = None, scale: float = 1.0) -> None:
     say("[bold]3. One of them as an environment[/]: gym.make, a slate, an answer")
     _show_episode(out / "session_gru")
     say(f"[bold]4. Policies in {ENVIRONMENT}[/] (embedded responder, synthetic users)")
-    embedded = open_responder(find_responder(find_scenario(ENVIRONMENT)))
-    simulated = _leaderboard(embedded, out / "leaderboard", "simulated users", scale)
+    simulated = _leaderboard(None, out / "leaderboard", "simulated users", scale)
     say("[bold]5. The same policies among the true users[/] of that known-truth world")
-    true = _leaderboard(open_responder(log_path), out / "leaderboard_truth", "true users", scale)
+    true = _leaderboard(log_path, out / "leaderboard_truth", "true users", scale)
     _compare(simulated, true)
     say(f"done in {time.perf_counter() - began:.0f} s; everything is in [bold]{out}[/]:")
     for path in ("log", *_RESPONDERS, "leaderboard", "leaderboard_truth"):
@@ -85,20 +82,16 @@ def run(out: Path | None = None, scale: float = 1.0) -> None:
 def _show_responders(trained: dict[str, Checkpoint], log: SessionLog) -> None:
     truth = make_truth(PRESETS["contentwise"])
     best = evaluate(predict(truth, log, split_users(log)["test"]), 0.5)
-    rows = []
-    measured = {name: users.card["metrics"] for name, users in trained.items()}
-    for name, metrics in {**measured, "Bayes optimum": best}.items():
-        cells = [
-            f"{metrics[m]:.4f} [{metrics[m + '_low']:.4f}, {metrics[m + '_high']:.4f}]"
-            for m in ("log_loss", "auc")
-        ]
-        rows.append([name, *cells, f"{metrics['ece']:.4f}"])
-    show_table(
-        "held-out users",
-        ["responder", "log-loss", "AUC", "ECE"],
-        rows,
-        "brackets: 95 % intervals over users",
-    )
+    metrics = {name: checkpoint.card["metrics"] for name, checkpoint in trained.items()}
+    columns: dict[str, Cell] = {
+        "responder": text("responder"),
+        "log-loss": with_interval("log_loss", 4),
+        "AUC": with_interval("auc", 4),
+        "ECE": number("ece", 4),
+    }
+    rows = [{"responder": n, **m} for n, m in {**metrics, "Bayes optimum": best}.items()]
+    caption = "brackets: 95 % intervals over users"
+    show_table("held-out users", list(columns), fill(columns, rows), caption)
 
 
 def _show_episode(responder: Path) -> None:
@@ -112,29 +105,22 @@ def _show_episode(responder: Path) -> None:
     env.close()
 
 
-def _leaderboard(users: Checkpoint, out: Path, title: str, scale: float) -> list[board.Row]:
-    new_world = partial(new_world_of, users)
-    names = board.policy_names("all", new_world(1))
-    rows = board.leaderboard(
-        new_world,
-        names,
+def _leaderboard(responder: Path | None, out: Path, title: str, scale: float) -> list[Row]:
+    found = run_policies(
+        ENVIRONMENT,
+        responder=responder,
         users=int(_USERS * scale),
         seeds=_SEEDS,
         training_steps=int(_TRAINING_STEPS * scale),
+        out=out,
+        command="recsim demo",
     )
-    board.show(rows, f"{ENVIRONMENT}: {title} (synthetic)")
-    facts = {"environment": ENVIRONMENT, "synthetic": True, "command": "recsim demo"}
-    board.write(rows, out, facts | {"responder": users.card["responder"]["name"]})
-    return rows
+    show(found.rows, f"{ENVIRONMENT}: {title} (synthetic)")
+    return found.rows
 
 
-def new_world_of(users: Checkpoint, num_users: int) -> World:
-    """Return the ContentWise world of `users`."""
-    return make_world(ENVIRONMENT, num_users=num_users, responder=users)
-
-
-def _compare(simulated: list[board.Row], true: list[board.Row]) -> None:
-    """Say whether the simulation orders policies as the truth does, where the truth is sure."""
+def _compare(simulated: list[Row], true: list[Row]) -> None:
+    """Print how many pairs that the true users tell apart are ordered alike in the simulation."""
     ours = {row.policy: row.reward for row in simulated}
     pairs = [
         (better.policy, worse.policy)

@@ -3,71 +3,123 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
+import torch
 from scipy import stats
-from torch.utils.tensorboard import SummaryWriter
 
-from agents.epsilon_greedy import EpsilonGreedyPolicy
-from agents.oracle import OraclePolicy
 from agents.policy import Policy
-from agents.popular import PopularPolicy
-from agents.random import RandomPolicy
+from agents.registry import POLICIES
 from agents.rollout import Rollout, rollout
-from benchmarks.reports.tables import show_table
+from benchmarks.harness import check_out, names_in
+from benchmarks.reports.leaderboard import Row, write
+from recsim_env.make import find_responder, find_scenario, make_world, open_responder
 from recsim_env.world import World
 from responders import EMPTY, InputError
-from responders.errors import near_matches
-from responders.files import write_json
+from responders.device import pick_device
+from responders.errors import check_whole, near_matches
+from responders.evaluation.bootstrap import percentile_intervals, user_weights
 from responders.known_truth.world import truth_of
 from responders.progress import progress_bar
+from responders.registry import load
 
-POLICIES = ("random", "popular", "epsilon_greedy", "ppo", "oracle")
-_METRICS = ("reward", "ctr", "length", "coverage")
 _RESAMPLES = 1000
 _TRAINING_SEED = 1_000_000  # users met in training are not those of the evaluation
+_TRAINING_USERS = 256
 
 
 @dataclass(frozen=True)
-class Row:
-    """One line of the leaderboard: means with 95 % intervals.
+class Leaderboard:
+    """What `run` found: the lines, best first, and how they were made.
 
-    `reward` is the mean reward of a session, `ctr` the share of shown items clicked, `length` the
-    slates of a session, `coverage` the share of the catalogue shown by one seed. Intervals of the
-    first three are by bootstrap over users, that of coverage by Student's t over seeds (None with
-    one seed).
+    Args:
+        rows: one for each policy.
+        title: the environment and whose users they are.
+        facts: environment, responder, synthetic or not.
+        files: what was written; empty without `out`.
     """
 
-    policy: str
-    reward: float
-    reward_low: float
-    reward_high: float
-    ctr: float
-    ctr_low: float
-    ctr_high: float
-    length: float
-    length_low: float
-    length_high: float
-    coverage: float
-    coverage_low: float | None
-    coverage_high: float | None
-    sessions: int
-    seeds: int
-    training_steps: int
-    seconds: float
+    rows: list[Row]
+    title: str
+    facts: dict[str, Any]
+    files: list[Path]
 
 
-def policy_names(text: str, world: World) -> list[str]:
-    """Return the policies of a comma list; `all` = all that can run in `world`."""
-    if text == "all":
-        known_truth = truth_of(world.contexts) is not None
-        return [p for p in POLICIES if p != "oracle" or known_truth]
-    names = [name.strip() for name in text.split(",") if name.strip()]
+def run(
+    environment: str,
+    policies: str | Sequence[str] = "all",
+    *,
+    responder: str | Path | None = None,
+    users: int = 500,
+    seeds: int = 3,
+    training_steps: int = 100_000,
+    device: torch.device | str = "cpu",
+    out: str | Path | None = None,
+    command: str = "",
+    progress: bool = True,
+) -> Leaderboard:
+    """Run policies in an environment, as `recsim bench` does.
+
+    Args:
+        environment: its id, such as RecSim-v0.
+        policies: names in `agents.registry.POLICIES`, in a list or with commas between; or all.
+        responder: folder of a trained responder or of a synthetic log (its true users); by default
+            the environment's own.
+        users: of each seed.
+        seeds: how often everything is repeated, training included.
+        training_steps: user-slate steps that a learning policy may train for.
+        device: auto, cpu or cuda.
+        out: folder for tables, plot and TensorBoard run.
+        command: how this was called, for the files.
+        progress: show a progress bar.
+
+    Raises:
+        InputError: an unknown name, a policy that cannot run here, or an `out` that cannot be
+            written.
+    """
+    if out is not None:
+        check_out(Path(out))
+    checkpoint = open_responder(responder or find_responder(find_scenario(environment)))
+    new_world = partial(_new_world, environment, checkpoint, pick_device(device))
+    rows = leaderboard(
+        new_world,
+        policy_names(policies, new_world(1)),
+        users=users,
+        seeds=seeds,
+        training_steps=training_steps,
+        progress=progress,
+    )
+    name = checkpoint.card["responder"]["name"]
+    facts = {
+        "environment": environment,
+        "responder": name,
+        "synthetic": checkpoint.synthetic,
+        "command": command,
+    }
+    kind = "SYNTHETIC users" if checkpoint.synthetic else "users learned from a real log"
+    files = [] if out is None else write(rows, Path(out), facts)
+    return Leaderboard(rows, f"{environment}: {kind}, {name}", facts, files)
+
+
+def _new_world(environment: str, responder: Any, device: torch.device, num_users: int) -> World:
+    return make_world(environment, num_users=num_users, responder=responder, device=device)
+
+
+def policy_names(policies: str | Sequence[str], world: World) -> list[str]:
+    """Return the names of the policies; `all` = all that can run in `world`.
+
+    Raises:
+        InputError: no name, or an unknown one.
+    """
+    if policies == "all":
+        known_truth = truth_of(world.initial_sessions) is not None
+        return [name for name in POLICIES if name != "oracle" or known_truth]
+    names = names_in(policies)
     if not names:
         raise InputError(f"no policy given; known: {', '.join(POLICIES)}")
     for name in names:
@@ -79,34 +131,17 @@ def policy_names(text: str, world: World) -> list[str]:
 def make_policy(
     name: str, new_world: Callable[[int], World], steps: int, seed: int
 ) -> tuple[Policy, int]:
-    """Return the policy `name`, trained where it learns, and the user-slate steps it trained for.
+    """Return the policy `name`, trained if it learns, and the user-slate steps it trained for.
 
     Args:
-        name: one of `POLICIES`.
-        new_world: makes the world of so many users.
+        name: a key of `agents.registry.POLICIES`.
+        new_world: makes a world with the given number of users.
         steps: training budget of policies that learn.
         seed: of the policy.
     """
-    world = new_world(256)
-    if name == "random":
-        return RandomPolicy(world, seed), 0
-    if name == "popular":
-        return PopularPolicy(world), 0
-    if name == "oracle":
-        return OraclePolicy(world), 0
-    if name == "ppo":
-        from agents.ppo import PPOPolicy
-
-        world.reset(seed=_TRAINING_SEED + seed)
-        ppo = PPOPolicy(world, seed=seed)
-        ppo.train(steps)
-        return ppo, steps
-    bandit = EpsilonGreedyPolicy(world, seed=seed)
-    done = 0
-    while done < steps:
-        run = rollout(world, bandit, _TRAINING_SEED + seed + done, learn=True)
-        done += run.log.n_slates
-    return bandit, done
+    world = new_world(_TRAINING_USERS)
+    policy: Policy = load(POLICIES, name, "policy")(world, seed=seed)
+    return policy, policy.train(world, steps, _TRAINING_SEED + seed)
 
 
 def leaderboard(
@@ -121,8 +156,8 @@ def leaderboard(
     """Run each policy among the same users; return its line, best mean reward first.
 
     Args:
-        new_world: makes the world of so many users.
-        policies: names, see `POLICIES`.
+        new_world: makes a world with the given number of users.
+        policies: keys of `agents.registry.POLICIES`.
         users: of each seed.
         seeds: how often everything is repeated, training included.
         training_steps: user-slate steps that a learning policy may train for, with other users.
@@ -131,9 +166,8 @@ def leaderboard(
     Raises:
         InputError: users or seeds below 1, or a policy cannot run in this world.
     """
-    for name, value in (("users", users), ("seeds", seeds)):
-        if value < 1:
-            raise InputError(f"{name} must be at least 1, not {value}")
+    check_whole("users", users, 1)
+    check_whole("seeds", seeds, 1)
     world = new_world(users)
     rows = []
     with progress_bar(total=len(policies) * seeds, desc="leaderboard", disable=not progress) as bar:
@@ -150,110 +184,47 @@ def leaderboard(
 
 def _row(name: str, runs: list[Rollout], trained: int, seconds: float) -> Row:
     reward = np.concatenate([run.reward for run in runs])
-    length = np.concatenate([run.log.session_length for run in runs]).astype(float)
-    starts = [run.log.session_start[:-1] for run in runs]
-    clicks, shown = (
-        np.concatenate(
-            [np.add.reduceat(of(run), start) for run, start in zip(runs, starts, strict=True)]
-        ).astype(float)
-        for of in (lambda r: r.log.response.sum(1), lambda r: (r.log.slate != EMPTY).sum(1))
-    )
-    rng = np.random.default_rng(0)
-    drawn = [rng.integers(len(length), size=len(length)) for _ in range(_RESAMPLES)]
-    low_high: dict[str, Any] = {}
-    for metric, samples in {
-        "reward": [reward[rng.integers(len(reward), size=len(reward))].mean() for _ in drawn],
-        "ctr": [clicks[d].sum() / shown[d].sum() for d in drawn],
-        "length": [length[d].mean() for d in drawn],
-    }.items():
-        low, high = np.percentile(samples, [2.5, 97.5])
-        low_high |= {f"{metric}_low": float(low), f"{metric}_high": float(high)}
-    covered = [
-        len(np.unique(run.log.slate[run.log.slate >= 0])) / len(run.log.catalogue) for run in runs
+    clicks, shown = (np.concatenate(sums) for sums in zip(*map(_sums, runs), strict=True))
+    length = np.concatenate([run.log.session_length for run in runs])
+    by_session = [
+        {"ctr": weight @ clicks / (weight @ shown), "length": weight @ length / len(length)}
+        for weight in user_weights(len(length), _RESAMPLES)
     ]
-    half = None
-    if len(runs) > 1:
-        half = stats.t.ppf(0.975, len(runs) - 1) * stats.sem(covered)
-    mean = float(np.mean(covered))
+    by_user = [
+        {"reward": weight @ reward / len(reward)}
+        for weight in user_weights(len(reward), _RESAMPLES)
+    ]
+    intervals: dict[str, Any] = percentile_intervals(by_session) | percentile_intervals(by_user)
     return Row(
         policy=name,
         reward=float(reward.mean()),
         ctr=float(clicks.sum() / shown.sum()),
         length=float(length.mean()),
-        coverage=mean,
-        coverage_low=None if half is None else max(float(mean - half), 0.0),
-        coverage_high=None if half is None else min(float(mean + half), 1.0),
         sessions=len(reward),
         seeds=len(runs),
         training_steps=trained,
         seconds=round(seconds, 2),
-        **low_high,
+        **_coverage(runs),
+        **intervals,
     )
 
 
-def show(rows: list[Row], title: str) -> None:
-    """Print the leaderboard."""
-
-    def cell(row: Row, metric: str, scale: float = 1.0, digits: int = 2) -> str:
-        value, low, high = (getattr(row, metric + end) for end in ("", "_low", "_high"))
-        text = f"{scale * value:.{digits}f}"
-        return (
-            text if low is None else f"{text} [{scale * low:.{digits}f}, {scale * high:.{digits}f}]"
-        )
-
-    show_table(
-        title,
-        ["policy", "reward / session", "CTR %", "slates / session", "coverage %", "trained on"],
-        [
-            [
-                row.policy,
-                cell(row, "reward"),
-                cell(row, "ctr", 100),
-                cell(row, "length", 1, 1),
-                cell(row, "coverage", 100, 1),
-                f"{row.training_steps:,} steps" if row.training_steps else "–",
-            ]
-            for row in rows
-        ],
-        f"{rows[0].sessions} sessions each; brackets: 95 % intervals",
-    )
+def _sums(run: Rollout) -> tuple[np.ndarray, np.ndarray]:
+    """Return clicks and shown items [sessions] of each session."""
+    log, start = run.log, run.log.session_start[:-1]
+    by_slate = (log.response.sum(1, dtype=np.int64), (log.slate != EMPTY).sum(1))
+    return np.add.reduceat(by_slate[0], start), np.add.reduceat(by_slate[1], start)
 
 
-def write(rows: list[Row], out: Path, facts: dict[str, Any]) -> list[Path]:
-    """Write leaderboard.csv, .json, .png and a TensorBoard run into `out`; return the files.
-
-    Args:
-        rows: the lines.
-        out: folder.
-        facts: how the table was made: environment, responder, synthetic or not, command.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    table, picture = out / "leaderboard.csv", out / "leaderboard.png"
-    pd.DataFrame([asdict(row) for row in rows]).to_csv(table, index=False)
-    write_json(out / "leaderboard.json", {**facts, "rows": [asdict(row) for row in rows]})
-    _plot(rows, picture, facts)
-    with SummaryWriter(str(out / "tensorboard")) as board:
-        for row in rows:
-            for metric in _METRICS:
-                board.add_scalar(f"{metric}/{row.policy}", getattr(row, metric), 0)
-    return [table, out / "leaderboard.json", picture, out / "tensorboard"]
-
-
-def _plot(rows: list[Row], path: Path, facts: dict[str, Any]) -> None:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 0.6 + 0.5 * len(rows) + 0.8), layout="constrained")
-    axes = figure.subplots()
-    place = np.arange(len(rows))[::-1]
-    reward = np.array([row.reward for row in rows])
-    error = [
-        reward - [row.reward_low for row in rows],
-        [row.reward_high for row in rows] - reward,
+def _coverage(runs: list[Rollout]) -> dict[str, Any]:
+    """Return the mean share of the catalogue shown, with its interval over seeds."""
+    shares = [
+        len(np.unique(run.log.slate[run.log.slate != EMPTY])) / len(run.log.catalogue)
+        for run in runs
     ]
-    axes.barh(place, reward, xerr=error, color="#4c78a8", capsize=4)
-    axes.set_yticks(place, [row.policy for row in rows])
-    kind = "synthetic users" if facts.get("synthetic") else "users learned from a real log"
-    axes.set(xlabel="mean reward of a session (95 % interval)")
-    axes.set_title(f"{facts.get('environment', '')} – {kind}", fontsize=11)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=120)
+    mean = float(np.mean(shares))
+    if len(runs) == 1:
+        return {"coverage": mean, "coverage_low": None, "coverage_high": None}
+    half = float(stats.t.ppf(0.975, len(runs) - 1) * stats.sem(shares))
+    low, high = max(mean - half, 0.0), min(mean + half, 1.0)
+    return {"coverage": mean, "coverage_low": low, "coverage_high": high}

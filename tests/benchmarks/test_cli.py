@@ -11,10 +11,15 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 from safetensors.torch import load_file
 
-from benchmarks.studies import demo
+from agents.registry import POLICIES
+from benchmarks.studies import demo, leaderboard
 from responders import SessionLog
+from responders.known_truth.presets import PRESETS
+from responders.models.registry import RESPONDERS
+from responders.sources.registry import SOURCES
 
 
 def test_the_chain_from_log_to_leaderboard(recsim: Any, tmp_path: Path) -> None:
@@ -78,6 +83,54 @@ def test_help_teaches(recsim: Any) -> None:
         assert done.code == 0
         assert "Usage" in done.out
     assert "Example" in recsim("train", "--help").out
+
+
+def test_help_names_everything_that_the_registries_hold(recsim: Any) -> None:
+    for words, registry in (
+        (["train"], RESPONDERS),
+        (["compare"], RESPONDERS),
+        (["bench"], POLICIES),
+        (["data", "convert"], SOURCES),
+        (["data", "synthesize"], PRESETS),
+    ):
+        printed = recsim(*words, "--help").out
+        assert all(name in printed for name in registry), words
+
+
+@pytest.mark.parametrize("words", [["--help"], ["data", "--help"], ["bench", "--help"]])
+def test_help_does_not_import_pytorch(words: list[str]) -> None:
+    code = (
+        "import atexit, sys; from benchmarks.cli.main import main; "
+        "atexit.register(lambda: print('torch' in sys.modules)); main()"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, check=True
+    )
+    assert run.stdout.splitlines()[-1] == "False"
+
+
+def test_threads_are_set(recsim: Any, trained: Path, small_log_path: Path) -> None:
+    before = torch.get_num_threads()
+    try:
+        assert recsim("evaluate", trained, small_log_path, "--threads", before + 1).code == 0
+        assert torch.get_num_threads() == before + 1
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_bench_checks_its_folder_before_any_work(
+    recsim: Any, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: Any, **__: Any) -> None:
+        raise AssertionError("work was done")
+
+    monkeypatch.setattr(leaderboard, "leaderboard", never)
+    monkeypatch.setattr(leaderboard, "open_responder", never)
+    (tmp_path / "file").write_text("")
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        done = recsim("bench", "RecSim-v0", "--responder", trained, "--out", out)
+        assert done.code == 1
+        assert "choose another --out" in done.err
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.cli import main as cli
 from benchmarks.reports import compare as report
+from benchmarks.reports.published import PUBLISHED, published_for
 from benchmarks.studies import compare as comparison
-from benchmarks.studies.compare import Run
+from benchmarks.studies.runs import RESULT, Run, load_predictions
 from responders import InputError, SessionLog
 from responders.evaluation.metrics import evaluate
 from responders.models.registry import RESPONDERS
@@ -36,7 +36,7 @@ def compared(small_log_path: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return out, done.out
 
 
-def test_compare_trains_tests_and_tells(compared: tuple[Path, str]) -> None:
+def test_compare_trains_tests_and_reports(compared: tuple[Path, str]) -> None:
     out, printed = compared
     for text in ("split by user", "split by time", "Bayes optimum", "slate_gru:readout=sample"):
         assert text in printed
@@ -62,11 +62,13 @@ def test_compare_trains_tests_and_tells(compared: tuple[Path, str]) -> None:
     assert (out / "compare.png").stat().st_size > 10_000
 
 
-def test_compare_goes_on_where_it_stopped(compared: tuple[Path, str], small_log_path: Path) -> None:
+def test_compare_continues_where_it_stopped(
+    compared: tuple[Path, str], small_log_path: Path
+) -> None:
     out, _ = compared
-    result = out / "user-slate_gru-readout=sample-learned-0" / comparison.RESULT
+    result = out / "user-slate_gru-readout=sample-learned-0" / RESULT
     before = result.stat().st_mtime_ns
-    lost = out / "time-position_ctr-0" / comparison.RESULT
+    lost = out / "time-position_ctr-0" / RESULT
     lost.unlink()
     assert call_recsim(*words(small_log_path, out)).code == 0
     assert lost.exists()
@@ -94,7 +96,7 @@ def test_compare_refuses_results_of_other_settings(
         ({"--set": "hidden_size=x"}, "hidden_size takes a int"),
     ],
 )
-def test_bad_input_is_told_before_any_run(
+def test_bad_input_is_reported_before_any_run(
     change: dict[str, str],
     message: str,
     small_log_path: Path,
@@ -114,12 +116,10 @@ def test_intervals_are_of_the_mean_over_seeds_and_paired(
     """One seed: the interval of the report is about that of `evaluate`; the best has no gap."""
     out, _ = compared
     runs = [Run("position_ctr", "", "user", 0), Run(GRU, "learned", "user", 0)]
-    results = [
-        (run, json.loads((out / run.folder / comparison.RESULT).read_text())) for run in runs
-    ]
+    results = [(run, json.loads((out / run.folder / RESULT).read_text())) for run in runs]
     table = report.summarise(small_log, results, out).set_index("responder")
-    given, _ = comparison.load_predictions(out, runs[1])
-    found = evaluate(given, 0.5)
+    conditional, _ = load_predictions(out, runs[1])
+    found = evaluate(conditional, 0.5)
     for end in ("_low", "_high"):
         assert table.loc[GRU][f"auc{end}"] == pytest.approx(found[f"auc{end}"], abs=0.02)
     learned = table.drop("Bayes optimum")
@@ -127,19 +127,19 @@ def test_intervals_are_of_the_mean_over_seeds_and_paired(
     assert learned.log_loss_above_best[best] == learned.log_loss_above_best_high[best] == 0
 
 
-def test_published_figures_stand_beside_real_logs_alone(small_log: SessionLog) -> None:
+def test_published_figures_are_shown_for_real_logs_only(small_log: SessionLog) -> None:
     def called(name: str, synthetic: bool) -> SessionLog:
         return replace(small_log, card={"name": name, "synthetic": synthetic})
 
-    assert report.published_for(called("contentwise", False))["slate_gru"] == (0.744, 0.331, 0.860)
-    assert report.published_for(called("rl4rs-b-sl", False))["scot"] == (0.934, 0.896, 0.865)
-    assert not report.published_for(called("contentwise", True))
-    assert not report.published_for(called("trec-session", False))
-    names = {name.split(":")[0] for rows in report.PUBLISHED.values() for name in rows}
+    assert published_for(called("contentwise", False))["slate_gru"] == (0.744, 0.331, 0.860)
+    assert published_for(called("rl4rs-b-sl", False))["scot"] == (0.934, 0.896, 0.865)
+    assert not published_for(called("contentwise", True))
+    assert not published_for(called("trec-session", False))
+    names = {name.split(":")[0] for rows in PUBLISHED.values() for name in rows}
     assert names <= RESPONDERS.keys()
 
 
-def test_the_plan_goes_seed_by_seed_and_leaves_out_what_cannot_be(small_log: SessionLog) -> None:
+def test_the_plan_is_seed_by_seed_and_leaves_out_what_cannot_run(small_log: SessionLog) -> None:
     runs = comparison.plan(["pbm", "mf"], ["learned", "svd"], ["user", "time"], 2, small_log)
     assert len(runs) == len(set(runs)) == 2 * 2 * 3
     assert [run.seed for run in runs] == [0] * 6 + [1] * 6
@@ -149,7 +149,3 @@ def test_the_plan_goes_seed_by_seed_and_leaves_out_what_cannot_be(small_log: Ses
     }
     with pytest.raises(InputError, match="nothing to compare"):
         comparison.plan(["mf"], ["svd"], ["user"], 1, short)
-
-
-def test_help_names_every_responder() -> None:
-    assert cli.RESPONDER_NAMES.split(", ") == list(RESPONDERS)

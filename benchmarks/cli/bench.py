@@ -1,0 +1,55 @@
+"""`recsim bench`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from agents.registry import POLICIES
+from benchmarks.cli.options import Device, Seeds, Threads, command_line, set_threads
+
+
+def bench(
+    environment: Annotated[str, typer.Argument(metavar="ENV_ID", help="e.g. RecSim-v0.")],
+    policies: Annotated[
+        str, typer.Option(help=f"{', '.join(POLICIES)}; a comma list or all.")
+    ] = "all",
+    users: Annotated[int, typer.Option(min=1, help="Simulated users per seed.")] = 500,
+    seeds: Seeds = 3,
+    out: Annotated[Path, typer.Option(help="Folder for tables, plot and TensorBoard.")] = Path(
+        "runs/bench"
+    ),
+    responder: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="A responder of yours, or a synthetic log (its truth)."),
+    ] = None,
+    train_steps: Annotated[
+        int, typer.Option(min=0, help="User-slate steps that learning policies train for.")
+    ] = 100_000,
+    device: Device = "cpu",
+    threads: Threads = None,
+) -> None:
+    """Run policies among the same simulated users and print a leaderboard.
+
+    Example: `recsim bench RecSim-v0 --responder runs/session_gru --users 500 --out runs/bench`
+    """
+    from benchmarks.reports import leaderboard as report
+    from benchmarks.studies import leaderboard as study
+
+    set_threads(threads)
+    found = study.run(
+        environment,
+        policies,
+        responder=responder,
+        users=users,
+        seeds=seeds,
+        training_steps=train_steps,
+        device=device,
+        out=out,
+        command=command_line(),
+    )
+    report.show(found.rows, found.title)
+    for path in found.files:
+        typer.echo(f"wrote {path}")

@@ -1,0 +1,77 @@
+"""`recsim compare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchmarks.cli.options import (
+    Device,
+    LogPath,
+    Seeds,
+    Settings,
+    command_line,
+)
+from responders.models.registry import RESPONDERS
+
+
+def compare(
+    log: LogPath,
+    responders: Annotated[
+        str,
+        typer.Option(
+            help=f"{', '.join(RESPONDERS)}; a comma list or all. Settings of one follow a colon: "
+            "slate_gru:readout=soft."
+        ),
+    ] = "all",
+    embeddings: Annotated[
+        str, typer.Option(help="learned, svd, explicit, content; a comma list.")
+    ] = "learned",
+    split: Annotated[str, typer.Option(help="user, time; a comma list.")] = "user,time",
+    seeds: Seeds = 3,
+    out: Annotated[Path, typer.Option(help="Folder for runs, tables and plot.")] = Path(
+        "runs/compare"
+    ),
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 1,
+    device: Device = "auto",
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, help="CPU threads of each run; by default all, shared among the jobs."),
+    ] = None,
+    settings: Settings = None,
+) -> None:
+    """Train and test responders on one log: a table and a plot of quality against cost.
+
+    By the protocol of arXiv 2409.20055 (users split 80/10/10; the last 20 % of a test session's
+    slates count) and by a split at two moments of time. A finished run is kept: the same command
+    continues where it stopped. `--set` changes a setting of every responder that has it. If the log
+    is ContentWise or RL4RS, the published figures are shown as well.
+
+    Example: `recsim compare logs/known --responders position_ctr,slate_gru,scot --seeds 3`
+    """
+    from benchmarks.reports import compare as report
+    from benchmarks.studies import compare as study
+    from responders.config import parse_settings
+
+    try:
+        found = study.compare(
+            log,
+            responders,
+            embeddings=embeddings,
+            splits=split,
+            seeds=seeds,
+            out=out,
+            settings=parse_settings(settings or []),
+            jobs=jobs,
+            threads=threads,
+            device=device,
+            command=command_line(),
+        )
+    except KeyboardInterrupt:
+        typer.echo("interrupted; finished runs are kept. Continue with the same command.", err=True)
+        raise typer.Exit(130) from None
+    report.show(found.table, found.log)
+    for path in found.files:
+        typer.echo(f"wrote {path}")

@@ -1,0 +1,82 @@
+"""`recsim data`: convert, synthesize and look at session logs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchmarks.cli.options import LogPath, Overwrite, Seed, Settings
+from responders.known_truth.presets import PRESETS
+from responders.log.session_log import SessionLog
+from responders.sources.registry import SOURCES
+
+app = typer.Typer(no_args_is_help=True, help="Convert, synthesize and look at session logs.")
+
+
+@app.command()
+def convert(
+    source: Annotated[
+        str,
+        typer.Argument(metavar="SOURCE", help=f"Format of the raw files: {', '.join(SOURCES)}."),
+    ],
+    raw: Annotated[Path, typer.Argument(metavar="RAW", help="Raw file or folder as published.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write the log to.")],
+    catalogue: Annotated[
+        Path | None,
+        typer.Option(metavar="LOG", help="Keep this log's item index; new items are appended."),
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Convert raw files to a session log.
+
+    Example: `recsim data convert rl4rs rl4rs-dataset/ logs/rl4rs`
+    """
+    from benchmarks.reports.tables import print_log
+    from responders.sources import convert as convert_source
+
+    index = None if catalogue is None else SessionLog.load(catalogue).catalogue
+    log = convert_source(source, raw, out, catalogue=index, overwrite=overwrite)
+    print_log(log, out)
+
+
+@app.command()
+def synthesize(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write the log to.")],
+    preset: Annotated[str, typer.Option(help=f"{', '.join(PRESETS)}.")] = "contentwise",
+    sessions: Annotated[int, typer.Option(min=1, help="Users, one session each.")] = 20_000,
+    seed: Seed = 0,
+    policy: Annotated[str, typer.Option(help="mixed, popular, uniform or personal.")] = "mixed",
+    settings: Settings = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write a log of simulated users whose true probabilities are known.
+
+    The users are synthetic and every table says so. `--set` changes one effect of the world, such
+    as `--set taste=0` or `--set position_bias=1`; see `TruthConfig` for all of them.
+
+    Example: `recsim data synthesize logs/known --preset contentwise --sessions 20000`
+    """
+    from benchmarks.reports.tables import print_log
+    from benchmarks.studies.synthesize import synthesize as write_log
+    from responders.config import parse_settings
+
+    log = write_log(
+        out,
+        preset,
+        sessions,
+        seed=seed,
+        policy=policy,
+        settings=parse_settings(settings or []),
+        overwrite=overwrite,
+    )
+    print_log(log, out)
+
+
+@app.command()
+def show(log: LogPath) -> None:
+    """Print counts, click rates by position and step, users, time span and licence."""
+    from benchmarks.reports.tables import print_log
+
+    print_log(SessionLog.load(log), log)

@@ -1,0 +1,22 @@
+"""`recsim demo`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def demo(
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for everything it writes; by default a new one.")
+    ] = None,
+) -> None:
+    """Run the whole chain in under 3 minutes: log, responder, environment, policies, leaderboard.
+
+    Everything is written to `--out`, by default runs/demo, or runs/demo-2, -3, … if that exists.
+    """
+    from benchmarks.studies.demo import run
+
+    run(out)

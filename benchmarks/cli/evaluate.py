@@ -1,0 +1,67 @@
+"""`recsim evaluate`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchmarks.cli.options import Device, LogPath, Threads, set_threads
+from responders.log.session_log import SessionLog
+
+
+class Split(StrEnum):
+    """The values of `--split`."""
+
+    TEST = "test"
+    ALL = "all"
+
+
+def evaluate(
+    responder: Annotated[Path, typer.Argument(metavar="RESPONDER", help="Folder of `train`.")],
+    log: LogPath,
+    split: Annotated[
+        Split, typer.Option(help="test: the users held out in training; all: every session.")
+    ] = Split.TEST,
+    context: Annotated[
+        float,
+        typer.Option(min=0, max=0.99, help="Share of a session's slates that is only history."),
+    ] = 0.8,
+    draws: Annotated[
+        int,
+        typer.Option(min=0, help="Answers per slate for unconditional metrics; 0 = leave out."),
+    ] = 32,
+    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write flat JSON.")] = None,
+    device: Device = "auto",
+    threads: Threads = None,
+) -> None:
+    """Test a responder on a log: AUC, F1, accuracy, log-loss, perplexity, calibration error.
+
+    Each has a 95 % bootstrap interval over users and is also shown by position. The last 20 % of
+    each session's slates count, the rest is history (`--context 0` counts all); for a responder
+    trained on a split by time, the slates after the last moment count. Metrics are conditional on
+    the clicks above in the same slate; for a responder that reads them, `unconditional_…` metrics
+    average them out. On a synthetic log the Bayes optimum is shown as well.
+
+    Example: `recsim evaluate runs/session_gru logs/known --json metrics.json`
+    """
+    from benchmarks.reports.tables import kind_of, print_metrics
+    from benchmarks.studies.evaluate import evaluate_responder
+
+    set_threads(threads)
+    loaded = SessionLog.load(log)
+    found = evaluate_responder(
+        responder, loaded, split=split, context=context, draws=draws, device=device, progress=True
+    )
+    if split is Split.TEST and not found.same_log:
+        typer.echo(
+            "note: this is not the log of the training, so the test split may hold users that "
+            "were trained on; --split all counts every session",
+            err=True,
+        )
+    print_metrics(found.metrics, f"{found.responder} on {log}, {split} ({kind_of(loaded)})")
+    if json is not None:
+        found.save(json)
+        typer.echo(f"wrote {json}")

@@ -1,0 +1,36 @@
+"""Options that several commands share, and how their values are read."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+LogPath = Annotated[Path, typer.Argument(metavar="LOG", help="Folder of a session log.")]
+Seed = Annotated[int, typer.Option(min=0, help="Fixes everything random.")]
+Seeds = Annotated[int, typer.Option(min=1, help="Repetitions with different seeds.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Threads = Annotated[
+    int | None, typer.Option(min=1, help="CPU threads of PyTorch; by default its own choice.")
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; repeatable."),
+]
+
+
+def set_threads(threads: int | None) -> None:
+    """Let PyTorch use `threads` CPU threads; None leaves its default."""
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+
+
+def command_line() -> str:
+    """Return the command as it was typed, to be stored with its results."""
+    return shlex.join(["recsim", *sys.argv[1:]])

@@ -1,0 +1,69 @@
+"""`recsim train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from benchmarks.cli.options import (
+    Device,
+    LogPath,
+    Seed,
+    Settings,
+    Threads,
+    command_line,
+    set_threads,
+)
+from responders.log.session_log import SessionLog
+from responders.models.registry import RESPONDERS
+
+
+def train(
+    log: LogPath,
+    responder: Annotated[str, typer.Option(metavar="NAME", help=f"{', '.join(RESPONDERS)}.")],
+    out: Annotated[Path, typer.Option(help="Folder for checkpoint, card and TensorBoard run.")],
+    seed: Seed = 0,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Maximum number of epochs.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue an interrupted training.")
+    ] = False,
+    device: Device = "auto",
+    threads: Threads = None,
+    settings: Settings = None,
+) -> None:
+    """Train a responder on 80 % of a log's users and test it on 10 %.
+
+    `--set` changes options of the responder (`hidden_size=128`, `embedding=content`) and of the
+    training (`learning_rate=0.001`, `batch_size=64`, `patience=7`). Ctrl-C saves and stops;
+    `--resume` continues from there to the same result.
+
+    Example: `recsim train logs/known --responder session_gru --out runs/session_gru`
+    """
+    from benchmarks.reports.tables import print_metrics
+    from responders.config import parse_settings
+    from responders.training.fit import fit
+    from responders.training.trainer import Interrupted
+
+    set_threads(threads)
+    chosen: dict[str, Any] = dict(parse_settings(settings or []))
+    if epochs is not None:
+        chosen["epochs"] = epochs
+    try:
+        checkpoint = fit(
+            SessionLog.load(log),
+            responder,
+            out,
+            chosen,
+            seed=seed,
+            resume=resume,
+            device=device,
+            command=command_line(),
+        )
+    except Interrupted:
+        again = command_line().removesuffix(" --resume")
+        typer.echo(f"interrupted; everything is saved. Continue with: {again} --resume", err=True)
+        raise typer.Exit(130) from None
+    print_metrics(checkpoint.card["metrics"], f"{responder} on held-out users ({out})")
+    typer.echo(f"wrote {out}")

@@ -1,0 +1,186 @@
+"""The harness of the benchmarks: a process for each case, seconds, peak memory, and a report."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pandas as pd
+import torch
+
+from benchmarks.reports.tables import Cell, console, fill, markdown_table, show_table
+from benchmarks.speed.memory import forget_peak, memory, peak_memory
+from responders import InputError
+from responders.progress import progress_bar
+
+Key = TypeVar("Key")
+Result = TypeVar("Result")
+
+
+def run_cases(
+    function: Callable[..., Result],
+    cases: Mapping[Key, Sequence[Any]],
+    *,
+    jobs: int = 1,
+    label: str = "run",
+    done: int = 0,
+    progress: bool = True,
+) -> Iterator[tuple[Key, Result]]:
+    """Call `function` for every case, each in a process of its own, so that peaks are its own.
+
+    Args:
+        function: importable from a module, as its arguments and result are sent between processes.
+        cases: positional arguments by case.
+        jobs: processes at a time.
+        label: of the progress bar.
+        done: cases already finished, for the progress bar.
+        progress: show a progress bar.
+
+    Yields:
+        every case and its result, in order of completion.
+
+    Raises:
+        Exception: whatever `function` raised. Cases that have not started are cancelled.
+    """
+    context = multiprocessing.get_context("spawn")
+    with (
+        ProcessPoolExecutor(jobs, context, max_tasks_per_child=1) as pool,
+        progress_bar(
+            total=done + len(cases), initial=done, desc=label, unit="run", disable=not progress
+        ) as bar,
+    ):
+        futures = {pool.submit(function, *values): case for case, values in cases.items()}
+        try:
+            for future in as_completed(futures):
+                bar.update()
+                yield futures[future], future.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # runs in progress end on their own or by Ctrl-C
+            raise
+
+
+def synchronize(device: torch.device | str) -> None:
+    """Wait until `device` has finished its work."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize()
+
+
+def time_calls(
+    calls: Sequence[Callable[[], object]],
+    *,
+    seconds: float = 0.0,
+    rounds: int = 1,
+    warmup: int = 1,
+    device: torch.device | str = "cpu",
+) -> list[list[float]]:
+    """Time the calls in turn, so that a change in the machine's speed affects all of them alike.
+
+    Args:
+        calls: what to time.
+        seconds: keep going for at least this long.
+        rounds: time each call at least this often.
+        warmup: first rounds that are not counted.
+        device: synchronized after each call.
+
+    Returns:
+        for each call its times in seconds, one a round.
+    """
+    times: list[list[float]] = [[] for _ in calls]
+    end = time.perf_counter() + seconds
+    while len(times[0]) < warmup + rounds or time.perf_counter() < end:
+        for call, taken in zip(calls, times, strict=True):
+            began = time.perf_counter()
+            call()
+            synchronize(device)
+            taken.append(time.perf_counter() - began)
+    return [taken[warmup:] for taken in times]
+
+
+class PeakMemory:
+    """The memory that was added at its peak since this object was made: of the GPU or the process.
+
+    Args:
+        device: on a GPU, its allocated memory counts, otherwise the process's resident memory.
+    """
+
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        self._cuda = torch.device(device).type == "cuda"
+        if self._cuda:
+            torch.cuda.synchronize()
+            torch.cuda.reset_peak_memory_stats()
+        forget_peak()
+        self._before = self._now()
+
+    def _now(self) -> float:
+        return torch.cuda.memory_allocated() / 2**20 if self._cuda else memory() / 1024
+
+    @property
+    def mb(self) -> float:
+        """MiB added at the peak so far."""
+        peak = torch.cuda.max_memory_allocated() / 2**20 if self._cuda else peak_memory() / 1024
+        return peak - self._before
+
+
+def describe(device: torch.device | str) -> str:
+    """Return the hardware's name and PyTorch's version, for titles."""
+    name = f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+    if torch.device(device).type == "cuda":
+        name = torch.cuda.get_device_name()
+    return f"{name}, torch {torch.__version__}"
+
+
+def names_in(text: str | Sequence[str]) -> list[str]:
+    """Return the names in a list or in a text with commas between them."""
+    names = text.split(",") if isinstance(text, str) else text
+    return [name.strip() for name in names if name.strip()]
+
+
+def check_out(out: Path) -> None:
+    """Raise `InputError` if the folder `out` cannot be written, before any work is done."""
+    existing = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise InputError(f"{existing} is a file: choose another --out")
+    if not os.access(existing, os.W_OK):
+        raise InputError(f"{existing} is not writable: choose another --out")
+
+
+def publish(
+    name: str,
+    title: str,
+    columns: Mapping[str, Cell],
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    caption: str | None = None,
+    out: Path | None = None,
+    plot: Callable[[pd.DataFrame, Path], None] | None = None,
+) -> None:
+    """Print a table; with `out`, also write it and its plot there.
+
+    Args:
+        name: of the files: NAME.csv (all values), NAME.md (the printed table), NAME.png.
+        title: of the table.
+        columns: the cells of the printed table by head.
+        rows: the values, a row per case.
+        caption: below the printed table.
+        out: folder of the files, made if it is missing.
+        plot: draws the values into a file.
+    """
+    cells = fill(columns, rows)
+    show_table(title, list(columns), cells, caption)
+    if out is None:
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    frame, files = pd.DataFrame(list(rows)), [out / f"{name}.{end}" for end in ("csv", "md")]
+    frame.to_csv(files[0], index=False)
+    note = f"\n\n{caption}" if caption else ""
+    files[1].write_text(f"{title}\n\n{markdown_table(list(columns), cells)}{note}\n")
+    if plot is not None:
+        files.append(out / f"{name}.png")
+        plot(frame, files[-1])
+    console().print(f"wrote {', '.join(map(str, files))}")

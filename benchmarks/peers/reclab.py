@@ -1,0 +1,33 @@
+"""RecLab (https://github.com/berkeley-reclab/RecLab)."""
+
+# The simulator is installed in a virtual environment of its own.
+# mypy: disable-error-code="import-not-found, import-untyped"
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import reclab.environments
+
+
+def beta_rank(users: int, items: int, slate_size: int) -> Callable[[int], int]:
+    """Users who rate one item of the slate, never the same twice; their tastes stay the same.
+
+    The environment is reset after 100 steps. Of RecLab's other users, Topics and
+    LatentFactorBehavior read only the first item of a slate.
+    """
+    env = reclab.environments.BetaRank(
+        dimension=20, num_users=users, num_items=items, rating_frequency=1.0
+    )
+    env.seed(0)
+    env.reset()
+    slates = np.random.default_rng(0).integers(0, items, (64, users, slate_size), dtype=np.int32)
+
+    def step(i: int) -> int:
+        env.step(slates[i % len(slates)])
+        if i % 100 == 99:
+            env.reset()
+        return users
+
+    return step

@@ -1,0 +1,41 @@
+"""RecoGym (https://github.com/criteo-research/reco-gym)."""
+
+# The simulator is installed in a virtual environment of its own.
+# mypy: disable-error-code="import-not-found, import-untyped"
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import recogym
+import recogym.envs
+
+
+def reco_gym(users: int, items: int, slate_size: int) -> Callable[[int], int]:
+    """One user, recommendations of single items.
+
+    A step is one recommendation and its click or not; the user's browsing until the next
+    recommendation, which RecoGym simulates in the same call, is part of its time.
+    """
+    env = recogym.envs.RecoEnv1()  # it does not pass the checks that gym.make of gym 0.26 adds
+    env.init_gym({**recogym.env_1_args, "num_products": items, "random_seed": 0})
+    actions = np.random.default_rng(0).integers(0, items, 64, dtype=np.int32).tolist()
+    user = 0
+
+    def start() -> None:
+        """Start the next user who stays until the first recommendation."""
+        nonlocal user
+        done = True
+        while done:
+            env.reset(user)
+            user += 1
+            done = env.step(None)[2]
+
+    def step(i: int) -> int:
+        if env.step(actions[i % len(actions)])[2]:
+            start()
+        return 1
+
+    start()
+    return step

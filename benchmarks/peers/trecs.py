@@ -1,0 +1,33 @@
+"""T-RECS (https://github.com/elucherini/t-recs)."""
+
+# The simulator is installed in a virtual environment of its own.
+# mypy: disable-error-code="import-not-found, import-untyped"
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+import trecs.models
+
+
+def random_recommender(users: int, items: int, slate_size: int) -> Callable[[int], int]:
+    """Users whose tastes stay the same (the default) and who choose the item they like best.
+
+    Slates are drawn inside, by its `startup` mode, the faster of its two ways.
+    """
+    rng = np.random.default_rng(0)
+    world = trecs.models.RandomRecommender(
+        actual_user_representation=rng.normal(size=(users, 8)),
+        actual_item_representation=rng.normal(size=(8, items)),
+        num_items_per_iter=slate_size,
+        seed=0,
+    )
+    warnings.simplefilter("ignore")  # it warns at each run that nothing is measured
+
+    def step(_: int) -> int:
+        world.run(1, startup=True, train_between_steps=False, disable_tqdm=True)
+        return users
+
+    return step

@@ -1,0 +1,96 @@
+"""Plots that several benchmarks share, written as PNG files without a display."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Line = tuple[Sequence[float], Sequence[float]]
+"""The x and y coordinates of a line."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One set of axes: its labels and its lines by name."""
+
+    x: str
+    y: str
+    lines: Mapping[str, Line]
+
+
+def plot_lines(
+    path: Path,
+    title: str,
+    panels: Sequence[Panel],
+    columns: int,
+    *,
+    share_y: bool = False,
+    dashed: Container[str] = (),
+) -> None:
+    """Draw the panels with logarithmic axes, row by row, under one legend."""
+    from matplotlib.figure import Figure
+
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(4.8 * columns, 3.8 * rows + 0.5), layout="constrained")
+    grid = figure.subplots(rows, columns, sharey=share_y, squeeze=False).flat
+    for axes, panel in zip(grid, panels, strict=True):
+        for name, (x, y) in panel.lines.items():
+            axes.plot(x, y, "--" if name in dashed else "-", marker="o", label=name)
+        axes.set(xscale="log", yscale="log", xlabel=panel.x, ylabel=panel.y)
+        ticks = sorted({tick for x, _ in panel.lines.values() for tick in x})
+        axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+        axes.minorticks_off()
+        axes.grid(alpha=0.3)
+    figure.legend(*grid[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    figure.suptitle(title)
+    figure.savefig(path, dpi=120)
+
+
+def plot_bars(
+    path: Path,
+    title: str,
+    names: Sequence[str],
+    values: Sequence[float],
+    label: str,
+    *,
+    intervals: Sequence[tuple[float, float]] | None = None,
+    highlight: Container[str] = (),
+    log: bool = False,
+) -> None:
+    """Draw horizontal bars from top to bottom.
+
+    Args:
+        path: the PNG file.
+        title: above the axes.
+        names: one for each bar.
+        values: their lengths.
+        label: of the values' axis.
+        intervals: lower and upper end of each bar's error bar.
+        highlight: names of bars in a second colour.
+        log: logarithmic axis, with the value written at the end of each bar.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 0.45 * len(names) + 1.4), layout="constrained")
+    axes = figure.subplots()
+    place, length = np.arange(len(names))[::-1], np.asarray(values, dtype=float)
+    extra: dict[str, Any] = {}
+    if intervals is not None:
+        low, high = np.array(intervals).T
+        extra = {"xerr": [length - low, high - length], "capsize": 4}
+    colours = ["#d9480f" if name in highlight else "#4c78a8" for name in names]
+    axes.barh(place, length, color=colours, **extra)
+    axes.set_yticks(place, names, fontsize=8)
+    axes.set_xlabel(label)
+    axes.set_title(title, fontsize=11)
+    axes.spines[["top", "right"]].set_visible(False)
+    if log:
+        axes.set_xscale("log")
+        axes.set_xlim(right=float(length.max()) * 4)
+        for y, value in zip(place, length, strict=True):
+            axes.text(value * 1.05, y, f"{value:,.0f}", va="center", fontsize=8)
+    figure.savefig(path, dpi=120)

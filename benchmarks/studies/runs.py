@@ -1,0 +1,185 @@
+"""The runs of a comparison: one responder trained and evaluated, with its results on disk."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.harness import PeakMemory, synchronize
+from responders import InputError, SessionLog
+from responders.config import parse_settings
+from responders.device import pick_device
+from responders.evaluation.metrics import best_threshold, sparse_auc
+from responders.evaluation.predict import Predictions, predict
+from responders.evaluation.report import Report, make_report
+from responders.files import read_json, write_json
+from responders.known_truth.world import truth_of
+from responders.log.batch import Part, make_batch
+from responders.log.split import make_split
+from responders.models.base import Responder
+from responders.training.fit import fit
+
+RESULT = "result.json"
+"""The file that marks a run's folder as finished and holds its metrics."""
+
+BAYES = "Bayes optimum"
+
+_USERS = 256  # answered at once when the speed of simulation is measured
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training and its evaluation.
+
+    Args:
+        responder: a key of `RESPONDERS`, with its own settings after colons:
+            slate_gru:readout=soft, session_gru:next_click=0.1:hidden_size=32.
+        embedding: of its items; "" if it has none.
+        split: user or time.
+        seed: of the user split and the training.
+    """
+
+    responder: str
+    embedding: str
+    split: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """The responder without its settings."""
+        return self.responder.split(":")[0]
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """The responder's own settings."""
+        return parse_settings(self.responder.split(":")[1:])
+
+    @property
+    def folder(self) -> str:
+        """Name of the run's folder."""
+        parts = (self.split, self.responder.replace(":", "-"), self.embedding, str(self.seed))
+        return "-".join(filter(None, parts))
+
+
+def run_one(
+    log_path: Path,
+    run: Run,
+    out: Path,
+    settings: dict[str, Any],
+    threads: int = 1,
+    device: str = "auto",
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Train and evaluate one responder in this process; write its results to the folder `out`.
+
+    Raises:
+        InputError: settings that do not fit, or another run in `out`; it names the run's folder.
+    """
+    torch.set_num_threads(threads)
+    log, picked = SessionLog.load(log_path), pick_device(device)
+    peak = PeakMemory(picked)
+    try:
+        checkpoint = fit(
+            log, run.name, out, settings, seed=run.seed, split=run.split, resume=out.exists(),
+            device=device, progress=progress,
+        )  # fmt: skip
+    except InputError as error:
+        raise InputError(f"{run.folder}: {error}") from error
+    peak_mb = peak.mb
+    responder, card = checkpoint.responder.to(picked), checkpoint.card
+    part = make_split(log, run.split, run.seed)["test"]
+    report = make_report(
+        responder, log, part, card["threshold"], device=picked, resamples=0, bayes=False
+    )
+    shown = checkpoint.initial_sessions.catalogue.attributes["shown"]
+    facts = {
+        "settings": settings,
+        "log": log.fingerprint(),
+        "parameters": card["parameters"],
+        "train_seconds": card["training"].get("seconds", 0.0),
+        "epochs": card["training"].get("epochs_run", 0),
+        "peak_mb": peak_mb,
+        "ms_per_slate": slate_milliseconds(responder, log, part, picked),
+        "reads_clicks_above": responder.reads_clicks_above,
+        "reads_history": responder.reads_history,
+        "threshold": card["threshold"],
+        "sparse_auc": sparse_auc(report.conditional, shown),
+    }
+    return save_result(out, facts, report)
+
+
+def bayes(log: SessionLog, split: str, seed: int, out: Path) -> dict[str, Any] | None:
+    """Return the metrics of a synthetic log's true users on the test part; None on a real log."""
+    truth = truth_of(log)
+    if truth is None:
+        return None
+    path = out / Run("bayes", "", split, seed).folder
+    if not (path / RESULT).exists():
+        parts = make_split(log, split, seed)
+        threshold = best_threshold(predict(truth, log, parts["validation"]))
+        report = make_report(truth, log, parts["test"], threshold, resamples=0, bayes=False)
+        save_result(path, {"estimated": truth.config.hidden > 0}, report)
+    return read_json(path / RESULT, "run")
+
+
+def save_result(out: Path, facts: dict[str, Any], report: Report) -> dict[str, Any]:
+    """Write the predictions and, last, `facts` with the metrics to `out`; return the latter."""
+    out.mkdir(parents=True, exist_ok=True)
+    conditional, unconditional = report.conditional, report.unconditional or report.conditional
+    building = out / "predictions.tmp.npz"
+    np.savez(
+        building,
+        logit=conditional.logit.astype(np.float32),
+        unconditional=unconditional.logit.astype(np.float32),
+        click=conditional.click,
+        position=conditional.position.astype(np.int16),
+        user=conditional.user,
+        session=conditional.session,
+        item=conditional.item.astype(np.int32),
+    )
+    os.replace(building, out / "predictions.npz")
+    result = facts | report.points()
+    write_json(out / RESULT, result)
+    return result
+
+
+def load_predictions(out: Path, run: Run) -> tuple[Predictions, Predictions]:
+    """Return the conditional and the unconditional predictions of a finished run."""
+    with np.load(out / run.folder / "predictions.npz") as file:
+        rest = [file[k] for k in ("click", "position", "user", "session", "item")]
+        rest[1] = rest[1].astype(np.int64)
+        logits = [file[k].astype(np.float64) for k in ("logit", "unconditional")]
+    return Predictions(logits[0], *rest), Predictions(logits[1], *rest)
+
+
+@torch.inference_mode()
+def slate_milliseconds(
+    responder: Responder, log: SessionLog, part: Part, device: torch.device, seconds: float = 1.0
+) -> float:
+    """Return the milliseconds to draw one user's clicks on a slate, 256 users answered at once.
+
+    The slates are logged ones, in the order of their sessions, so that memories are filled.
+    """
+    rows = np.resize(np.argsort(-part.end, kind="stable"), _USERS)
+    batch = make_batch(log, part.take(rows)).to(device)
+    generator = torch.Generator(device).manual_seed(0)
+    responder.prepare()
+    state, drawn, spent, turn = responder.start(batch.user), 0, 0.0, 0
+    uniform = torch.rand(batch.slate[:, 0].shape, generator=generator, device=device)
+    responder.respond(state, batch.slate[:, 0], uniform)  # the first call allocates memory
+    while spent < seconds:
+        r = turn % batch.slate.shape[1]
+        state = responder.start(batch.user) if r == 0 else state
+        uniform = torch.rand(uniform.shape, generator=generator, device=device)
+        began = time.perf_counter()
+        state = responder.respond(state, batch.slate[:, r], uniform).state
+        synchronize(device)
+        spent += time.perf_counter() - began
+        drawn, turn = drawn + len(rows), turn + 1
+    return 1000 * spent / drawn

@@ -1,0 +1,44 @@
+"""Known-truth logs by the name of a preset."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from responders import InputError, SessionLog
+from responders.errors import near_matches
+from responders.known_truth.logs import synthesize as write_log
+from responders.known_truth.presets import PRESETS
+
+
+def synthesize(
+    out: str | Path,
+    preset: str = "contentwise",
+    sessions: int = 20_000,
+    *,
+    seed: int = 0,
+    policy: str = "mixed",
+    settings: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+) -> SessionLog:
+    """Write a log of simulated users with known probabilities, as `recsim data synthesize` does.
+
+    Args:
+        out: folder of the log.
+        preset: a key of `responders.known_truth.presets.PRESETS`.
+        sessions: users, one session each.
+        seed: fixes everything random.
+        policy: the logging policy.
+        settings: changes to the preset's `TruthConfig`, as text or numbers.
+        overwrite: replace `out` if it exists.
+
+    Raises:
+        InputError: an unknown preset, policy or setting, or `out` exists.
+    """
+    if preset not in PRESETS:
+        raise InputError(f"preset {preset!r} is unknown; {near_matches(preset, PRESETS)}")
+    world = PRESETS[preset].changed(**(settings or {}))
+    return write_log(
+        Path(out), world, sessions, seed=seed, policy=policy, name=preset, overwrite=overwrite
+    )

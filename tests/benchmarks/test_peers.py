@@ -1,0 +1,65 @@
+"""The files of other simulators, which run where our packages are not installed."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.peers import measure, simulators
+from benchmarks.peers.registry import PEERS
+from tests.test_architecture import imported
+
+FOLDER = Path(measure.__file__).parent
+PACKAGES = {
+    "recsim": {"recsim"},
+    "recsim_ng": {"recsim_ng", "tensorflow"},
+    "sardine": {"sardine", "gymnasium"},
+    "recogym": {"recogym"},
+    "trecs": {"trecs"},
+    "reclab": {"reclab"},
+    "virtual_taobao": {"virtualTB"},
+}
+"""What each file may import besides the standard library and NumPy."""
+
+
+def test_peers_import_nothing_of_ours() -> None:
+    assert {peer.code.split(":")[0] for peer in PEERS.values()} == PACKAGES.keys()
+    for name, packages in {**PACKAGES, "measure": set(), "registry": set()}.items():
+        allowed = {*sys.stdlib_module_names, "numpy", *packages}
+        assert imported(FOLDER / f"{name}.py") <= allowed, name
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_peers_have_the_registered_functions(name: str) -> None:
+    file, _, function = PEERS[name].code.partition(":")
+    tree = ast.parse((FOLDER / f"{file}.py").read_text())
+    (found,) = [n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == function]
+    assert [argument.arg for argument in found.args.args] == ["users", "items", "slate_size"]
+
+
+def test_a_peer_that_is_not_installed_is_reported() -> None:
+    (row,) = simulators.measure_all({}, 0.1, ["trecs"])
+    assert row["steps_per_second"] is None
+    assert row["reason"] == "trecs is not installed in this interpreter"
+
+
+def test_an_interpreter_that_is_not_there_is_reported() -> None:
+    (row,) = simulators.measure_all({"trecs": "/no/such/python"}, 0.1, ["trecs"])
+    assert "FileNotFoundError" in row["reason"]
+
+
+def test_a_peer_is_measured_in_its_own_interpreter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a stand-in: a copy of `measure.py` beside a peer that needs no package."""
+    (tmp_path / "measure.py").write_text(Path(measure.__file__).read_text())
+    (tmp_path / "fake.py").write_text(
+        "def fake(users, items, slate_size):\n  return lambda i: users"
+    )
+    command = [sys.executable, tmp_path / "measure.py", "fake:fake", "numpy", "--seconds", "0.1"]
+    done = subprocess.run(
+        [*command, "--size", "3", "10", "2"], capture_output=True, text=True, check=True
+    )
+    assert '"reason": null' in done.stdout
