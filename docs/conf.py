@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from pathlib import Path
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE / "_ext")]
+
+for package in ("responders", "recsim_env"):  # names imported on first use, for autodoc to find
+    module = import_module(package)
+    for name in module.__all__:
+        setattr(module, name, getattr(module, name))
 
 project = "recsim-env"
 author = "The recsim-env developers"
@@ -21,7 +27,7 @@ extensions = [
     "sphinx_design",
     "docstrings",
 ]
-exclude_patterns = ["_build", "make_pictures.py"]
+exclude_patterns = ["_build", "api/*/modules.rst"]
 
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3

@@ -17,14 +17,30 @@ def with_headings(lines: list[str]) -> list[str]:
     return found
 
 
+LONE_STAR = re.compile(r"(?<![\w*`.])\*(?![\w*])")
+"""An asterisk that marks no emphasis, as in [B, *]."""
+
+
+def with_literal_blocks(lines: list[str]) -> list[str]:
+    """Return docstring lines with indented paragraphs and tables of text as literal blocks."""
+    found: list[str] = []
+    for paragraph in "\n".join(lines).split("\n\n"):
+        rows = paragraph.split("\n")
+        if any(row.startswith("    ") or re.search(r"\S {3,}\S", row) for row in rows):
+            found += ["::", "", *(f"    {row}" for row in rows), ""]
+        else:
+            found += [*rows, ""]
+    return found
+
+
 def settings_table(kind: type) -> list[str]:
-    """Return the table of the settings that `kind.Config` declares, none where it has none."""
-    config = getattr(kind, "Config", None)
+    """Return the table of a configuration's settings, or of a class that has one; else nothing."""
     try:
         from responders.config import Config, settings_of
     except ImportError:
         return []
-    if not (isinstance(config, type) and issubclass(config, Config)) or config is Config:
+    config = kind if issubclass(kind, Config) else getattr(kind, "config_class", None)
+    if config is None or config is Config:
         return []
     lines = ["", ".. list-table:: Settings", "   :header-rows: 1", "   :widths: 20 15 25 40", ""]
     rows = [("setting", "default", "values", "meaning")]
@@ -37,6 +53,10 @@ def settings_table(kind: type) -> list[str]:
 def process(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     """Change the lines of a docstring in place; see `autodoc-process-docstring`."""
     lines[:] = with_headings(lines)
+    if what == "module":
+        lines[:] = with_literal_blocks(lines)
+    else:
+        lines[:] = [LONE_STAR.sub(r"\\*", line) for line in lines]
     if what == "class":
         lines += settings_table(obj)
 
