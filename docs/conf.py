@@ -43,6 +43,7 @@ apidoc_modules = [
     for package in ("responders", "recsim_env", "agents")
 ]
 autodoc_typehints = "signature"
+autodoc_preserve_defaults = True
 autodoc_member_order = "bysource"
 autodoc_mock_imports = ["triton"]
 default_role = "code"  # docstrings write `name` for code
@@ -54,6 +55,7 @@ nitpicky = True
 nitpick_ignore_regex = [
     ("py:.*", r"(?!(responders|recsim_env|agents|benchmarks)\.).*"),
     ("py:.*", r".*\._.*"),  # private base classes
+    ("py:.*", r".*\.[A-Z]"),  # type variables
     ("py:exc", r".*"),
 ]
 suppress_warnings = ["ref.python"]  # public names are listed in a package and in its module

@@ -90,7 +90,7 @@ def pipeline(theme: str) -> None:
         ("Gymnasium", "make and make_vec", "recsim_env"),
         ("policies", "a leaderboard", "agents"),
     ]
-    w, h, gap, top = 126, 62, 28, 26
+    w, h, gap, top = 134, 62, 24, 26
     parts = [tip(c["line"])]
     for i, (name, what, package) in enumerate(stages):
         x = 6 + i * (w + gap)
@@ -99,7 +99,7 @@ def pipeline(theme: str) -> None:
             box(x, top, w, h, c["accent_card" if main else "card"],
                 c["accent" if main else "line"], "stroke-width='1.4'"),
             text(x + w / 2, top + 27, name, c["text"], 15, "font-weight='600'"),
-            text(x + w / 2, top + 47, what, c["soft"], 11.5),
+            text(x + w / 2, top + 47, what, c["soft"], 11),
             text(x + w / 2, top - 9, package, c["soft"], 11, "font-style='italic'"),
         ]  # fmt: skip
         if i:
@@ -138,9 +138,7 @@ READS = {
         ("scot", EARLIER & CLICKED, EARLIER & CLICKED),
     ],
     "adversarial": [("adv_ncm", ABOVE | (EARLIER & CLICKED), ABOVE | (EARLIER & CLICKED))],
-    "random_access": [
-        ("rancm", ABOVE | BELOW | (EARLIER & CLICKED), ABOVE | (EARLIER & CLICKED))
-    ],
+    "random_access": [("rancm", ABOVE | BELOW | (EARLIER & CLICKED), ABOVE | (EARLIER & CLICKED))],
 }
 """By family: the responders, and the positions whose items and whose clicks they read."""
 

@@ -39,6 +39,8 @@ def settings_table(kind: type) -> list[str]:
         from responders.config import Config, settings_of
     except ImportError:
         return []
+    if not isinstance(kind, type):
+        return []
     config = kind if issubclass(kind, Config) else getattr(kind, "config_class", None)
     if config is None or config is Config:
         return []
