@@ -18,7 +18,6 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-import recsim_env
 from agents.oracle import OraclePolicy
 
 HERE = Path(__file__).parent
@@ -36,8 +35,9 @@ COLOURS = {
 }  # fmt: skip
 
 
-def write_svg(name: str, theme: str, width: float, height: float, title: str, body: str) -> None:
+def write_svg(name: str, theme: str, size: tuple[float, float], title: str, body: str) -> None:
     """Write docs/_static/NAME-THEME.svg."""
+    width, height = size
     (OUT / f"{name}-{theme}.svg").write_text(
         f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {width:g} {height:g}' "
         f"width='{width:g}' height='{height:g}' role='img' {FONT}>"
@@ -110,7 +110,8 @@ def pipeline(theme: str) -> None:
         arrow(f"M{last} {top + h + 2}V{low}H{log}V{top + h + 4}", c["line"]),
         text((last + log) / 2, low + 17, "every run of a policy is a log again", c["soft"], 12),
     ]
-    write_svg("pipeline", theme, 6 * w + 5 * gap + 12, low + 26, "From logs to policies", "".join(parts))  # fmt: skip
+    size = 6 * w + 5 * gap + 12, low + 26
+    write_svg("pipeline", theme, size, "From logs to policies", "".join(parts))
 
 
 SLATES, POSITIONS, TARGET = 3, 5, (2, 3)
@@ -152,18 +153,23 @@ def reads(theme: str) -> None:
         parts = []
         for i, (name, items, clicks) in enumerate(panels):
             x0 = i * (width + 14)
-            parts.append(text(x0 + left, 20, name, c["text"], 13.5, "font-weight='600' text-anchor='start'"))  # fmt: skip
+            bold = "font-weight='600' text-anchor='start'"
+            parts.append(text(x0 + left, 20, name, c["text"], 13.5, bold))
             for r in range(SLATES):
                 y = 34 + r * step
                 label = "this slate" if r == SLATES - 1 else f"slate {r + 1}"
-                parts.append(text(x0 + left - 9, y + 22, label, c["soft"], 11.5, "text-anchor='end'"))  # fmt: skip
-                for s in range(POSITIONS):
-                    parts.append(_cell(c, x0 + left + s * step, y, cell, (r, s), items, clicks))
+                right = "text-anchor='end'"
+                parts.append(text(x0 + left - 9, y + 22, label, c["soft"], 11.5, right))
+                parts += [
+                    _cell(c, x0 + left + s * step, y, cell, (r, s), items, clicks)
+                    for s in range(POSITIONS)
+                ]
         bottom = 34 + SLATES * step + 6
         total = len(panels) * (width + 14) - 14
         parts += _key(c, left, bottom, len(panels) == 1)
         height = bottom + (64 if len(panels) == 1 else 24)
-        write_svg(f"reads-{family}", theme, max(total, 330), height, f"What {family} responders read", "".join(parts))  # fmt: skip
+        title = f"What {family} responders read"
+        write_svg(f"reads-{family}", theme, (max(total, 330), height), title, "".join(parts))
 
 
 def _cell(
@@ -255,7 +261,7 @@ def quality(theme: str) -> None:
 
 def episode(steps: int = 14) -> None:
     """Record an episode of RecSim-ContentWise-v0 with the oracle; the users are synthetic."""
-    env = gym.make(next(i for i in recsim_env.ENVIRONMENTS if "ContentWise" in i), render_mode="rgb_array")  # fmt: skip
+    env = gym.make("recsim_env:RecSim-ContentWise-v0", render_mode="rgb_array")
     world = env.unwrapped.vector.world  # type: ignore[attr-defined]
     policy = OraclePolicy(world)
     best: list[Image.Image] = []

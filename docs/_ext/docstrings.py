@@ -46,7 +46,10 @@ def settings_table(kind: type) -> list[str]:
         return []
     lines = ["", ".. list-table:: Settings", "   :header-rows: 1", "   :widths: 20 15 25 40", ""]
     rows = [("setting", "default", "values", "meaning")]
-    rows += [(f"``{s.name}``", f"``{s.default}``", s.values, s.description) for s in settings_of(config)]  # fmt: skip
+    rows += [
+        (f"``{s.name}``", f"``{s.default}``", s.values, s.description)
+        for s in settings_of(config)
+    ]
     for row in rows:
         lines += [f"   {'* - ' if i == 0 else '  - '}{cell}" for i, cell in enumerate(row)]
     return [*lines, ""]
