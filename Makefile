@@ -48,8 +48,8 @@ assets: install
 	cd build/assets && ../../$(BIN)/recsim train known-rl4rs --responder session_gru --set embedding=content --out rl4rs
 	for name in contentwise rl4rs; do \
 		rm -rf $(ASSETS)/$$name && mkdir -p $(ASSETS)/$$name && \
-		cp -r build/assets/$$name/card.json build/assets/$$name/responder.safetensors build/assets/$$name/contexts $(ASSETS)/$$name/ && \
-		rm -rf $(ASSETS)/$$name/contexts/.cache; done
+		cp -r build/assets/$$name/card.json build/assets/$$name/responder.safetensors build/assets/$$name/initial_sessions $(ASSETS)/$$name/ && \
+		rm -rf $(ASSETS)/$$name/initial_sessions/.cache; done
 
 clean:
 	rm -rf build dist runs .pytest_cache .mypy_cache .ruff_cache

@@ -96,19 +96,19 @@ def synthesize(
     """Write a log of simulated users whose true probabilities are known.
 
     The users are synthetic and every table says so. `--set` changes one effect of the world, such
-    as `--set taste=0` or `--set position_bias=1`; see `TruthSettings` for all of them.
+    as `--set taste=0` or `--set position_bias=1`; see `TruthConfig` for all of them.
 
     Example: `recsim data synthesize logs/known --preset contentwise --sessions 20000`
     """
     from benchmarks.reports.tables import print_log
     from responders.errors import near_matches
     from responders.known_truth.logs import synthesize as write_log
-    from responders.known_truth.presets import PRESETS, TruthSettings
+    from responders.known_truth.presets import PRESETS, TruthConfig
     from responders.training.fit import typed
 
     if preset not in PRESETS:
         raise InputError(f"preset {preset!r} is unknown; {near_matches(preset, PRESETS)}")
-    defaults = vars(TruthSettings())
+    defaults = vars(TruthConfig())
     changes = {
         key: typed(key, value, type(defaults[key])) if key in defaults else value
         for key, value in _settings(settings).items()
@@ -257,7 +257,7 @@ def evaluate(
     if truth is not None:
         best = measure(answer(truth), threshold, resamples=0)
         metrics |= {f"bayes_{name}": best[name] for name in ("log_loss", "auc")}
-        metrics["bayes_estimated"] = truth.settings.hidden > 0
+        metrics["bayes_estimated"] = truth.config.hidden > 0
     name = users.card["responder"]["name"]
     print_metrics(metrics, f"{name} on {log}, {split} ({kind_of(logged)})", metrics["by_position"])
     if json is not None:

@@ -305,7 +305,7 @@ def bayes(log: SessionLog, split: str, seed: int, out: Path) -> dict[str, Any] |
         threshold = best_threshold(predict(truth, log, parts["validation"]))
         save_predictions(path, given, apart)
         result = {
-            "estimated": truth.settings.hidden > 0,
+            "estimated": truth.config.hidden > 0,
             **points(given, threshold),
             **{f"unconditional_{k}": v for k, v in points(apart, threshold).items()},
         }

@@ -14,7 +14,7 @@ from benchmarks.studies import compare as comparison
 from benchmarks.studies.compare import Run
 from responders import InputError, SessionLog
 from responders.evaluation.metrics import evaluate
-from responders.models.build import RESPONDERS
+from responders.models.registry import RESPONDERS
 from tests.conftest import call_recsim
 
 GRU = "slate_gru:readout=sample"
