@@ -120,8 +120,7 @@ def test_blocks_that_do_not_run_compile() -> None:
 
 def test_every_registered_name_is_documented() -> None:
     from agents.registry import POLICIES
-    from recsim_env.registry import ENVIRONMENTS
-    from recsim_env.rewards import REWARDS
+    from recsim_env.registry import ENVIRONMENTS, REWARDS
     from responders.models.registry import RESPONDERS
     from responders.sources.registry import SOURCES
 
