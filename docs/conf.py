@@ -60,6 +60,8 @@ nitpick_ignore_regex = [
 ]
 suppress_warnings = ["ref.python"]  # public names are listed in a package and in its module
 
+pygments_dark_style = "github-dark"
+
 html_theme = "furo"
 html_title = "recsim-env"
 html_static_path = ["_static"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from responders.config import Config, settings_of
+
 HEADING = re.compile(r"^\s*#{2,}\s+(.*)$")
 
 
@@ -35,10 +37,6 @@ def with_literal_blocks(lines: list[str]) -> list[str]:
 
 def settings_table(kind: type) -> list[str]:
     """Return the table of a configuration's settings, or of a class that has one; else nothing."""
-    try:
-        from responders.config import Config, settings_of
-    except ImportError:
-        return []
     if not isinstance(kind, type):
         return []
     config = kind if issubclass(kind, Config) else getattr(kind, "config_class", None)
@@ -47,11 +45,11 @@ def settings_table(kind: type) -> list[str]:
     lines = ["", ".. list-table:: Settings", "   :header-rows: 1", "   :widths: 20 15 25 40", ""]
     rows = [("setting", "default", "values", "meaning")]
     rows += [
-        (f"``{s.name}``", f"``{s.default}``", s.values, s.description)
-        for s in settings_of(config)
+        (f"``{s.name}``", f"``{s.default}``", s.values, s.description) for s in settings_of(config)
     ]
     for row in rows:
-        lines += [f"   {'* - ' if i == 0 else '  - '}{cell}" for i, cell in enumerate(row)]
+        # The escaped space keeps a cell such as "N." from being read as a numbered list.
+        lines += [f"   {'* - ' if i == 0 else '  - '}\\ {cell}" for i, cell in enumerate(row)]
     return [*lines, ""]
 
 
@@ -66,7 +64,15 @@ def process(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[
         lines += settings_table(obj)
 
 
+def signature(
+    app: Any, what: str, name: str, obj: Any, options: Any, arguments: str, returns: str
+) -> tuple[str, None] | None:
+    """Shorten the signature of a configuration: a table lists its fields."""
+    return ("(**settings)", None) if isinstance(obj, type) and issubclass(obj, Config) else None
+
+
 def setup(app: Any) -> dict[str, Any]:
     """Register with Sphinx."""
     app.connect("autodoc-process-docstring", process)
+    app.connect("autodoc-process-signature", signature)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
