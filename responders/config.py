@@ -30,7 +30,7 @@ class Config:
     """
 
     def __post_init__(self) -> None:
-        for name, (hint, adapter) in _adapters(type(self)).items():
+        for name, (hint, adapter) in _adapters(type(self)).items():  # type: ignore[arg-type]
             value = getattr(self, name)
             object.__setattr__(self, name, _checked(name, value, hint, adapter))
 
@@ -83,9 +83,10 @@ class Setting(NamedTuple):
 
 def settings_of(kind: type[Config]) -> list[Setting]:
     """Return the fields of a configuration in the order of their declaration."""
+    adapters: Any = _adapters(kind)  # type: ignore[arg-type]
     found = []
     for field in fields(kind):
-        hint = _adapters(kind)[field.name][0]
+        hint = adapters[field.name][0]
         inner, info = _parts(hint)
         default = None if field.default is MISSING else field.default
         description = (info.description or "") if info else ""
@@ -94,7 +95,7 @@ def settings_of(kind: type[Config]) -> list[Setting]:
 
 
 @cache
-def _adapters(kind: Any) -> dict[str, tuple[Any, TypeAdapter[Any]]]:
+def _adapters(kind: type[Config]) -> dict[str, tuple[Any, TypeAdapter[Any]]]:
     hints = get_type_hints(kind, include_extras=True)
     config: Any = {"allow_inf_nan": False, "arbitrary_types_allowed": True}
     return {

@@ -425,7 +425,7 @@ def test_vector_rewards_and_their_weighted_sum() -> None:
     for bad in ([1.0], [1.0, np.nan, 1, 1]):
         with pytest.raises(InputError, match="finite weights are needed"):
             ScalariseReward(env, bad)
-    with pytest.raises(InputError, match="one reward to begin with"):
+    with pytest.raises(InputError, match="has a single reward"):
         ScalariseReward(gym.make(SLATES), weights)
 
 
