@@ -44,7 +44,7 @@ def smaller(command: str) -> list[str]:
     if words[1] == "train" and "--epochs" not in words:
         words += ["--epochs", "1"]
     if words[1] == "bench":
-        words += ["--train-steps", "300"]
+        words += ["--train-steps", "100"]
         words += [] if "--users" in words else ["--users", "20"]
         words += [] if "--seeds" in words else ["--seeds", "1"]
     return words
