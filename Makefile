@@ -1,6 +1,7 @@
 # Everything a newcomer needs; nothing but Python 3.11+ and pip must be there.
 #   make demo   install and run the demo        make test   install and run the tests
-#   make lint   ruff and mypy                   make bench  speed of the environments
+#   make lint   ruff and mypy                   make docs   the site, into build/docs
+#   make bench  speed of the environments
 PYTHON ?= python3
 CONSTRAINTS ?= constraints.txt
 VENV ?= .venv
@@ -8,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo test lint bench assets clean
+.PHONY: install demo test lint docs bench assets clean
 
 install: $(INSTALLED)
 
@@ -28,6 +29,11 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: install
+	rm -rf build/docs docs/api/responders docs/api/recsim_env docs/api/agents
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -b html -n -W --keep-going -q docs build/docs
+	@echo "open build/docs/index.html"
 
 bench: install
 	$(BIN)/python -m benchmarks.speed.throughput
