@@ -24,7 +24,7 @@ import numpy as np
 import torch
 import typer
 
-from benchmarks.harness import PeakMemory, names_in
+from benchmarks.harness import PeakMemory, names_in, run_script
 from benchmarks.reports import compare as report
 from benchmarks.studies import compare as study
 from benchmarks.studies.runs import RESULT, Run, save_result
@@ -191,8 +191,4 @@ def main(
 
 
 if __name__ == "__main__":
-    try:
-        typer.run(main)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+    run_script(main)

@@ -140,9 +140,11 @@ def measure(setting: Setting, seconds: float, device: str) -> Speed:
             env.step(actions[i % 8])
 
     times = time_calls([respond, step_world, step_env], seconds=seconds, rounds=5, device=device)
-    bare, alone, whole = (setting.users * repeats / float(np.median(taken)) for taken in times)
+    respond_rate, world_rate, env_rate = (
+        setting.users * repeats / float(np.median(taken)) for taken in times
+    )
     peak_mb = peak.mb
-    return Speed(bare, alone, whole, outside_share(env, actions, device), peak_mb)
+    return Speed(respond_rate, world_rate, env_rate, outside_share(env, actions, device), peak_mb)
 
 
 def outside_share(env: RecSimVectorEnv, actions: list[np.ndarray], device: str) -> float:

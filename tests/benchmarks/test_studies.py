@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks.studies import leaderboard
+from benchmarks.studies.sasrec import compare_losses
 from benchmarks.studies.synthesize import synthesize
 from responders import InputError, SessionLog
 from responders.evaluation.metrics import METRICS
@@ -71,6 +72,15 @@ def test_a_leaderboard_in_one_call(trained: Path, tmp_path: Path) -> None:
     again = leaderboard.run("RecSim-v0", "random,popular", responder=trained, **options)
     assert again.files == []
     assert [row.reward for row in again.rows] == [row.reward for row in found.rows]
+
+
+def test_sasrec_is_trained_with_each_loss(small_log: SessionLog) -> None:
+    rows = compare_losses(small_log, "full,block:8", seeds=2, epochs=1, device="cpu")
+    assert [row["loss"] for row in rows] == ["full", "block:8"]
+    assert rows[0]["ndcg"] == pytest.approx((rows[0]["ndcg_0"] + rows[0]["ndcg_1"]) / 2)
+    assert rows[1]["above_low"] <= rows[1]["ndcg"] - rows[0]["ndcg"] <= rows[1]["above_high"]
+    with pytest.raises(InputError, match="loss 'half' is not"):
+        compare_losses(small_log, "half")
 
 
 def test_synthesize_takes_settings_as_text_or_numbers(tmp_path: Path) -> None:
