@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import platform
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -13,6 +14,7 @@ from typing import Any, TypeVar
 
 import pandas as pd
 import torch
+import typer
 
 from benchmarks.reports.tables import Cell, console, fill, markdown_table, show_table
 from benchmarks.speed.memory import forget_peak, memory, peak_memory
@@ -133,6 +135,15 @@ def describe(device: torch.device | str) -> str:
     if torch.device(device).type == "cuda":
         name = torch.cuda.get_device_name()
     return f"{name}, torch {torch.__version__}"
+
+
+def run_script(command: Callable[..., None]) -> None:
+    """Run a typer command; bad input becomes one line on stderr and exit code 1."""
+    try:
+        typer.run(command)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
 
 
 def names_in(text: str | Sequence[str]) -> list[str]:

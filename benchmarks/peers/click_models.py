@@ -24,7 +24,7 @@ import numpy as np
 import torch
 import typer
 
-from benchmarks.harness import PeakMemory, names_in
+from benchmarks.harness import PeakMemory, names_in, run_script
 from benchmarks.reports import compare as report
 from benchmarks.studies import compare as study
 from benchmarks.studies.runs import RESULT, Run, save_result
@@ -46,7 +46,7 @@ CLAX = {
     "clax_dbn": "DynamicBayesianNetwork",
     "clax_ccm": "ClickChainModel",
 }
-"""Our names of CLAX's models."""
+"""CLAX's models by our names for them."""
 
 _RATES = (0.003, 0.03)
 _BATCH = 256
@@ -104,7 +104,13 @@ def _predict(model: Any, log: SessionLog, part: Part, method: str) -> Prediction
 
 
 def run_clax(log: SessionLog, run: Run, out: Path) -> dict[str, Any]:
-    """Train and test one of CLAX's models; write the same files as `benchmarks.studies.runs`."""
+    """Train and test one of CLAX's models; write the same files as `benchmarks.studies.runs`.
+
+    Args:
+        log: the log.
+        run: its `responder` is a key of `CLAX`.
+        out: folder of the run; a finished run in it is kept.
+    """
     if (out / RESULT).exists():
         return read_json(out / RESULT, "run")
     import clax
@@ -142,8 +148,8 @@ def run_clax(log: SessionLog, run: Run, out: Path) -> dict[str, Any]:
         "peak_mb": peak.mb,
         "ms_per_slate": None,
     }
-    report_ = report_of(conditional, unconditional, best_threshold(chosen), resamples=0)
-    return save_result(out, facts, report_)
+    threshold = best_threshold(chosen)
+    return save_result(out, facts, report_of(conditional, unconditional, threshold, resamples=0))
 
 
 def _leaves(state: Any) -> list[Any]:
@@ -191,8 +197,4 @@ def main(
 
 
 if __name__ == "__main__":
-    try:
-        typer.run(main)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+    run_script(main)

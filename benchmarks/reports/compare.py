@@ -93,7 +93,7 @@ def _rows(
 
 
 def _interval_of(resampled: np.ndarray) -> tuple[float, float]:
-    """Return the 95 % percentile interval of resamples, NaN where too few are defined."""
+    """Return the 95 % percentile interval of resamples, NaN if too few are defined."""
     defined = resampled[~np.isnan(resampled)]
     if len(defined) < _RESAMPLES / 2:
         return np.nan, np.nan
@@ -102,7 +102,7 @@ def _interval_of(resampled: np.ndarray) -> tuple[float, float]:
 
 
 def _resampled(found: Predictions, weights: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-    """Return AUC and log-loss [resamples] with the users weighted; NaN where undefined."""
+    """Return AUC and log-loss [resamples] with the users weighted; NaN if undefined."""
     metrics = weighted_metrics(found, threshold=0.5)
     undefined = {"auc": np.nan, "log_loss": np.nan}
     samples = []

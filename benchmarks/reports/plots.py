@@ -31,7 +31,16 @@ def plot_lines(
     share_y: bool = False,
     dashed: Container[str] = (),
 ) -> None:
-    """Draw the panels with logarithmic axes, row by row, under one legend."""
+    """Draw panels with logarithmic axes and one legend.
+
+    Args:
+        path: the PNG file.
+        title: of the whole figure.
+        panels: filled in row by row.
+        columns: of the grid of panels.
+        share_y: whether all panels have the same y axis.
+        dashed: names of lines that are dashed.
+    """
     from matplotlib.figure import Figure
 
     rows = -(-len(panels) // columns)
@@ -40,7 +49,9 @@ def plot_lines(
     for axes, panel in zip(grid, panels, strict=True):
         for name, (x, y) in panel.lines.items():
             axes.plot(x, y, "--" if name in dashed else "-", marker="o", label=name)
-        axes.set(xscale="log", yscale="log", xlabel=panel.x, ylabel=panel.y)
+        axes.set(xscale="log", yscale="log", xlabel=panel.x)
+        if not (share_y and axes.get_subplotspec().colspan.start):
+            axes.set_ylabel(panel.y)
         ticks = sorted({tick for x, _ in panel.lines.values() for tick in x})
         axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
         axes.minorticks_off()

@@ -19,7 +19,7 @@ Cell = Callable[[Mapping[str, Any]], str]
 
 
 def console() -> Console:
-    """Return the console; wide enough for our tables where the output is not a terminal."""
+    """Return the console, wide enough for our tables if the output is not a terminal."""
     found = Console()
     return found if found.is_terminal else Console(width=140)
 

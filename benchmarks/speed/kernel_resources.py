@@ -35,7 +35,7 @@ ON_CHIP = {80: 163 << 10, 86: 99 << 10, 89: 99 << 10, 90: 227 << 10}
 _TYPES = {"half": "bf16", "tf32": "fp32", "ieee": "fp32"}
 _FLOATS = ("lse", "own", "upstream", "grad_hidden", "grad_items", "grad_bias", "log_q", "accept")
 _ROUND = ("size", "h_row", "c_row")
-"""Numbers that are multiples of 16 where the vectors are."""
+"""Arguments that are multiples of 16 if the size of the vectors is."""
 
 
 @dataclass(frozen=True)

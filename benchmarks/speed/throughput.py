@@ -3,7 +3,7 @@
     python -m benchmarks.speed.throughput            tables and plots in runs/throughput
     python -m benchmarks.speed.throughput --quick    one row: SessionGRU 64, B 1,024, S 10, N 1,000
     python -m benchmarks.speed.throughput --python sardine=ENV/bin/python …
-                                                     and other simulators, see simulators.md
+                                                     and other simulators, see docs/simulators.md
 
 Three layers are timed on the same slates: the responder's `respond` alone, the World (random
 streams, leaving, history, reward, new users for those who left) and the Gymnasium vector
@@ -139,9 +139,11 @@ def measure(setting: Setting, seconds: float, device: str) -> Speed:
             env.step(actions[i % 8])
 
     times = time_calls([respond, step_world, step_env], seconds=seconds, rounds=5, device=device)
-    bare, alone, whole = (setting.users * repeats / float(np.median(taken)) for taken in times)
+    respond_rate, world_rate, env_rate = (
+        setting.users * repeats / float(np.median(taken)) for taken in times
+    )
     peak_mb = peak.mb
-    return Speed(bare, alone, whole, outside_share(env, actions, device), peak_mb)
+    return Speed(respond_rate, world_rate, env_rate, outside_share(env, actions, device), peak_mb)
 
 
 def outside_share(env: RecSimVectorEnv, actions: list[np.ndarray], device: str) -> float:

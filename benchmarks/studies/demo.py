@@ -32,7 +32,7 @@ def run(out: Path | None = None, scale: float = 1.0) -> None:
     """Run the chain and write everything into the new folder `out`.
 
     Args:
-        out: by default runs/demo, or runs/demo-2, -3, … where that exists.
+        out: by default runs/demo, or runs/demo-2, -3, … if that exists.
         scale: of the log, the number of users and the training; below 1 for a quick look.
 
     Raises:

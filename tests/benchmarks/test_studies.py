@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks.studies import leaderboard
 from benchmarks.studies.evaluate import evaluate_responder
+from benchmarks.studies.sasrec import compare_losses
 from benchmarks.studies.synthesize import synthesize
 from responders import InputError, SessionLog
 from responders.evaluation.metrics import METRICS
@@ -16,7 +17,7 @@ from responders.known_truth.world import truth_of
 from responders.log.batch import Part
 from responders.models.registry import RESPONDERS
 from responders.registry import load
-from responders.training.checkpoint import load_checkpoint
+from responders.training.checkpoint import load_responder
 
 
 def test_evaluate_responder_is_the_command(
@@ -44,7 +45,7 @@ def test_unconditional_metrics_are_those_of_responders_that_read_clicks_above(
     trained: Path, small_log: SessionLog
 ) -> None:
     part = Part.of(small_log, np.arange(40), 0.5)
-    reads = load_checkpoint(trained).responder
+    reads = load_responder(trained).responder
     assert reads.reads_clicks_above
     report = make_report(reads, small_log, part, 0.2, draws=2, resamples=0)
     assert report.unconditional is not None
@@ -72,6 +73,15 @@ def test_a_leaderboard_in_one_call(trained: Path, tmp_path: Path) -> None:
     again = leaderboard.run("RecSim-v0", "random,popular", responder=trained, **options)
     assert again.files == []
     assert [row.reward for row in again.rows] == [row.reward for row in found.rows]
+
+
+def test_sasrec_is_trained_with_each_loss(small_log: SessionLog) -> None:
+    rows = compare_losses(small_log, "full,block:8", seeds=2, epochs=1, device="cpu")
+    assert [row["loss"] for row in rows] == ["full", "block:8"]
+    assert rows[0]["ndcg"] == pytest.approx((rows[0]["ndcg_0"] + rows[0]["ndcg_1"]) / 2)
+    assert rows[1]["above_low"] <= rows[1]["ndcg"] - rows[0]["ndcg"] <= rows[1]["above_high"]
+    with pytest.raises(InputError, match="loss 'half' is not"):
+        compare_losses(small_log, "half")
 
 
 def test_synthesize_takes_settings_as_text_or_numbers(tmp_path: Path) -> None:
