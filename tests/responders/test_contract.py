@@ -92,19 +92,21 @@ def test_nothing_leaks_from_the_future(responder: Responder) -> None:
 def test_the_flags_say_what_a_responder_reads(responder: Responder) -> None:
     """A click above, or an earlier slate, moves the log-odds if and only if the class says so."""
     slate = torch.tensor([[[0, 1, 2, 3], [4, 5, 6, 7]]])
+    other = torch.tensor([[[4, 1, 2, 7], [4, 5, 6, 7]]])
     none = torch.zeros(1, 2, 4)
     above, earlier = none.clone(), none.clone()
     above[0, 0, 0] = 1
     earlier[0, 0, 3] = 1
     user, length = torch.zeros(1, 2), torch.tensor([2])
 
-    def answer(click: torch.Tensor) -> torch.Tensor:
+    def answer(slate: torch.Tensor, click: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
             return responder(SessionBatch(slate, click, user, length))
 
-    moved = (answer(above) - answer(none)).abs()[0, 0, 1:].max() > 1e-4
+    plain = answer(slate, none)
+    moved = (answer(slate, above) - plain).abs()[0, 0, 1:].max() > 1e-4
     assert bool(moved) == responder.reads_clicks_above
-    moved = (answer(earlier) - answer(none)).abs()[0, 1].max() > 1e-4
+    moved = (answer(other, earlier) - plain).abs()[0, 1].max() > 1e-4
     assert bool(moved) == responder.reads_history
 
 

@@ -536,7 +536,7 @@ print([name for name in ("torch", "pandas", "duckdb", "pyarrow") if name in sys.
 
 
 def test_every_source_can_be_loaded() -> None:
-    assert tuple(SOURCES) == NAMES
+    assert set(NAMES) <= SOURCES.keys()
     for name in SOURCES:
         assert callable(load(SOURCES, name, "source"))
 
