@@ -1,6 +1,7 @@
 # Everything a newcomer needs; nothing but Python 3.11+ and pip must be there.
 #   make demo   install and run the demo        make test   install and run the tests
-#   make lint   ruff and mypy                   make bench  speed of the environments
+#   make lint   ruff and mypy                   make docs   the site, into build/docs
+#   make bench  speed of the environments
 PYTHON ?= python3
 CONSTRAINTS ?= constraints.txt
 VENV ?= .venv
@@ -8,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo test lint bench assets clean
+.PHONY: install demo test lint docs bench assets clean
 
 install: $(INSTALLED)
 
@@ -29,6 +30,11 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: install
+	rm -rf build/docs docs/api/responders docs/api/recsim_env docs/api/agents
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -b html -n -W --keep-going -q docs build/docs
+	@echo "open build/docs/index.html"
+
 bench: install
 	$(BIN)/python -m benchmarks.speed.throughput
 
@@ -42,8 +48,8 @@ assets: install
 	cd build/assets && ../../$(BIN)/recsim train known-rl4rs --responder session_gru --set embedding=content --out rl4rs
 	for name in contentwise rl4rs; do \
 		rm -rf $(ASSETS)/$$name && mkdir -p $(ASSETS)/$$name && \
-		cp -r build/assets/$$name/card.json build/assets/$$name/responder.safetensors build/assets/$$name/contexts $(ASSETS)/$$name/ && \
-		rm -rf $(ASSETS)/$$name/contexts/.cache; done
+		cp -r build/assets/$$name/card.json build/assets/$$name/responder.safetensors build/assets/$$name/initial_sessions $(ASSETS)/$$name/ && \
+		rm -rf $(ASSETS)/$$name/initial_sessions/.cache; done
 
 clean:
 	rm -rf build dist runs .pytest_cache .mypy_cache .ruff_cache

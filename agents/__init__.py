@@ -1,0 +1,1 @@
+"""Policies that recommend slates to simulated users."""

@@ -1,15 +1,31 @@
-"""Bandits on items: ε-greedy."""
+"""ε-greedy on the click rates of items."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from agents.policy import Policy
+from agents.rollout import rollout
 from recsim_env.world import World
-from responders import InputError
+from responders.config import Config
 
-_PRIOR_CLICKS, _PRIOR_SHOWN = 1.0, 10.0
+
+@dataclass(frozen=True)
+class EpsilonGreedyConfig(Config):
+    """Settings of `EpsilonGreedyPolicy`."""
+
+    epsilon: Annotated[float, Field(ge=0, le=1, description="Chance of a random slate.")] = 0.1
+    prior_clicks: Annotated[
+        float, Field(gt=0, description="Clicks that every item has before the first count.")
+    ] = 1.0
+    prior_shown: Annotated[
+        float, Field(gt=0, description="Impressions that every item has before the first count.")
+    ] = 10.0
 
 
 class EpsilonGreedyPolicy(Policy):
@@ -17,18 +33,28 @@ class EpsilonGreedyPolicy(Policy):
 
     Args:
         world: see `Policy`.
-        epsilon: chance of a random slate, in [0, 1].
+        config: the settings.
         seed: of the exploration.
     """
 
-    def __init__(self, world: World, epsilon: float = 0.1, seed: int = 0) -> None:
-        super().__init__(world)
-        if not 0 <= epsilon <= 1:
-            raise InputError(f"epsilon must be in [0, 1], not {epsilon}")
-        self.epsilon = epsilon
+    config_class: ClassVar[type[Config]] = EpsilonGreedyConfig
+
+    def __init__(
+        self, world: World, config: EpsilonGreedyConfig | None = None, seed: int = 0
+    ) -> None:
+        config = config or EpsilonGreedyConfig()
+        super().__init__(world, config, seed)
+        self.epsilon = config.epsilon
         self.generator = torch.Generator(self.device).manual_seed(seed)
-        self.clicked = torch.full((self.n_items,), _PRIOR_CLICKS, device=self.device)
-        self.shown = torch.full((self.n_items,), _PRIOR_SHOWN, device=self.device)
+        self.clicked = torch.full((self.n_items,), config.prior_clicks, device=self.device)
+        self.shown = torch.full((self.n_items,), config.prior_shown, device=self.device)
+
+    def train(self, world: World, steps: int, seed: int) -> int:
+        """Run whole rounds of users until `steps` slates were shown; see `Policy.train`."""
+        done = 0
+        while done < steps:
+            done += rollout(world, self, seed + done, learn=True).log.n_slates
+        return done
 
     def act(self, observation: dict[str, Tensor]) -> Tensor:
         """Return slates; see `Policy.act`."""

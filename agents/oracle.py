@@ -1,4 +1,4 @@
-"""Policies without learning: random, most popular, and the oracle of a known-truth world."""
+"""The oracle of a known-truth world."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from torch import Tensor
 from agents.policy import Policy
 from recsim_env.world import World
 from responders import InputError
+from responders.config import Config
 from responders.known_truth.world import truth_of
 from responders.models.state import State, put_rows
 
@@ -17,19 +18,19 @@ class OraclePolicy(Policy):
 
     It follows each user's true state from what is visible (features, slates, clicks) and fills the
     positions greedily by true probability, with regard to the items above. It looks one slate
-    ahead: a strong reference for the achievable, not a proof of the optimum. In a world of layers
+    ahead: a strong reference, not a proof of the optimum. In a world of layers
     the last one is filled by price × probability, those that unlock it by probability.
 
     Args:
-        world: its contexts must come from a synthetic log.
+        world: its users must come from a synthetic log.
 
     Raises:
         InputError: the users of the world are not from a known-truth world.
     """
 
-    def __init__(self, world: World) -> None:
-        super().__init__(world)
-        truth = truth_of(world.contexts)
+    def __init__(self, world: World, config: Config | None = None, seed: int = 0) -> None:
+        super().__init__(world, config, seed)
+        truth = truth_of(world.initial_sessions)
         if truth is None:
             raise InputError(
                 "the oracle needs a known-truth world; this one was learned from real users"
@@ -65,17 +66,17 @@ class OraclePolicy(Policy):
         return self._fill(self.truth.attraction(state))
 
     def _fill(self, attraction: Tensor) -> Tensor:
-        settings, place = self.truth.settings, self.truth.place[:-1]
+        config, location = self.truth.config, self.truth.location[:-1]
         slate = torch.full((len(attraction), self.n_positions), -1, device=self.device)
-        above = attraction.new_zeros(len(attraction), settings.dimensions)
+        above = attraction.new_zeros(len(attraction), config.dimensions)
         for s in range(self.n_positions):
-            alike = (above @ place.t() / max(s, 1)).clamp(min=0)
-            value = (attraction - settings.competition * alike).sigmoid()
-            last_layer = settings.layers and s >= self.n_positions * (1 - 1 / settings.layers)
+            alike = (above @ location.t() / max(s, 1)).clamp(min=0)
+            value = (attraction - config.competition * alike).sigmoid()
+            last_layer = config.layers and s >= self.n_positions * (1 - 1 / config.layers)
             if last_layer and self._price is not None:
                 value = value * self._price
             free = self.rules.mask(slate, s)
             best = value.masked_fill(~free, -1).argmax(1)
             slate[:, s] = torch.where(free.any(1), best, -1)
-            above = above + place[best]
+            above = above + location[best]
         return slate

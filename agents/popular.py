@@ -1,4 +1,4 @@
-"""Policies without learning: random, most popular, and the oracle of a known-truth world."""
+"""The most clicked items, for every user."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from torch import Tensor
 from agents.policy import Policy
 from recsim_env.world import World
 from responders import InputError
+from responders.config import Config
 
 
 class PopularPolicy(Policy):
     """The valid slate of the items most clicked in the responder's training log, for everybody."""
 
-    def __init__(self, world: World) -> None:
-        super().__init__(world)
+    def __init__(self, world: World, config: Config | None = None, seed: int = 0) -> None:
+        super().__init__(world, config, seed)
         clicked = self.catalogue.attributes.get("clicked")
         if clicked is None:
             raise InputError("the catalogue has no column `clicked`: popularity is unknown here")

@@ -1,66 +1,96 @@
-"""Reinforcement learning with Stable-Baselines3: PPO on a candidate action space."""
+"""PPO (Stable-Baselines3) with one categorical choice among candidates for each position."""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from agents.policy import Policy
-from recsim_env.actions import CandidateActions, popular_candidates
+from recsim_env.actions import SlateActions
+from recsim_env.candidates import Candidates, popular_table
 from recsim_env.observations import FlatObservation
 from recsim_env.vector import RecSimVectorEnv
 from recsim_env.world import World
 from responders import InputError
+from responders.config import Config
+
+
+@dataclass(frozen=True)
+class PPOConfig(Config):
+    """Settings of `PPOPolicy`; the others are the defaults of `stable_baselines3.PPO`."""
+
+    candidates: Annotated[
+        int, Field(ge=1, description="Most clicked items to choose from at each position.")
+    ] = 50
+    hidden_size: Annotated[int, Field(ge=1, le=8192, description="Units of both layers.")] = 64
+    n_steps: Annotated[int, Field(ge=1, description="Steps of a user between updates.")] = 16
+    minibatches: Annotated[int, Field(ge=1, description="Minibatches of an update.")] = 4
+    n_epochs: Annotated[int, Field(ge=1, description="Passes over the steps in an update.")] = 4
+    learning_rate: Annotated[float, Field(gt=0, description="Of Adam.")] = 1e-3
+    gamma: Annotated[float, Field(ge=0, le=1, description="Discount.")] = 0.9
+    gae_lambda: Annotated[float, Field(ge=0, le=1, description="Of the advantage estimate.")] = 0.9
+    entropy: Annotated[float, Field(ge=0, description="Weight of the entropy bonus.")] = 0.001
 
 
 class PPOPolicy(Policy):
-    """PPO (Schulman et al., 2017) on the flat observation; one categorical choice per position.
-
-    The world passed in is trained in; afterwards the policy acts in any world of that catalogue.
+    """PPO (Schulman et al., 2017) on the flat observation.
 
     Args:
-        world: see `Policy`; its users are reset.
-        candidates: C most clicked items to choose from at each position.
+        world: see `Policy`; `train` needs worlds of as many users.
+        config: the settings.
         seed: of weights and exploration.
-        settings: further keyword arguments of `stable_baselines3.PPO`.
 
     Raises:
         InputError: Stable-Baselines3 is not installed.
     """
 
-    def __init__(self, world: World, candidates: int = 50, seed: int = 0, **settings: Any) -> None:
-        super().__init__(world)
+    config_class: ClassVar[type[Config]] = PPOConfig
+
+    def __init__(self, world: World, config: PPOConfig | None = None, seed: int = 0) -> None:
+        config = config or PPOConfig()
+        super().__init__(world, config, seed)
         try:
             from stable_baselines3 import PPO
             from stable_baselines3.common.logger import Logger
-
-            from recsim_env.adapters.sb3 import SB3VecEnv
         except ImportError as error:
             raise InputError("ppo needs Stable-Baselines3: pip install 'recsim-env[rl]'") from error
-        table = popular_candidates(world, min(candidates, world.n_items))
-        self.actions = CandidateActions(table)
-        self.encoder = FlatObservation(world)
-        vector = RecSimVectorEnv(world, self.actions, self.encoder, autoreset_mode="SameStep")
-        defaults: dict[str, Any] = {
-            "n_steps": 16,
-            "batch_size": 4 * world.num_users,
-            "n_epochs": 4,
-            "learning_rate": 1e-3,
-            "gamma": 0.9,
-            "gae_lambda": 0.9,
-            "ent_coef": 0.001,
-            "policy_kwargs": {"net_arch": [64, 64]},
-        }
+        self._n_candidates = min(config.candidates, world.n_items)
+        env = self._env(world)
         self.model = PPO(
-            "MlpPolicy", SB3VecEnv(vector), seed=seed, device="cpu", **defaults | settings
+            "MlpPolicy",
+            env,
+            seed=seed,
+            device="cpu",
+            n_steps=config.n_steps,
+            batch_size=max(config.n_steps * world.num_users // config.minibatches, 2),
+            n_epochs=config.n_epochs,
+            learning_rate=config.learning_rate,
+            gamma=config.gamma,
+            gae_lambda=config.gae_lambda,
+            ent_coef=config.entropy,
+            policy_kwargs={"net_arch": [config.hidden_size] * 2},
         )
-        self.model.set_logger(Logger(None, []))  # else it makes a folder in the temporary one
+        self.model.set_logger(Logger(None, []))  # the default makes a temporary folder
 
-    def train(self, steps: int) -> None:
-        """Train for `steps` user-slate steps, rounded up to whole rollouts."""
+    def _env(self, world: World) -> Any:
+        from recsim_env.adapters.sb3 import SB3VecEnv
+
+        candidates = Candidates(world, popular_table(world, self._n_candidates))
+        self.actions, self.encoder = SlateActions(world, candidates), FlatObservation(world)
+        return SB3VecEnv(
+            RecSimVectorEnv(world, self.actions, self.encoder, autoreset_mode="SameStep")
+        )
+
+    def train(self, world: World, steps: int, seed: int) -> int:
+        """Train for `steps` user-slate steps, rounded up to whole rollouts; see `Policy.train`."""
+        world.reset(seed=seed)
+        self.model.set_env(self._env(world))
         self.model.learn(steps)
+        return self.model.num_timesteps
 
     @torch.inference_mode()
     def act(self, observation: dict[str, Tensor]) -> Tensor:

@@ -1,4 +1,4 @@
-"""Policies without learning: random, most popular, and the oracle of a known-truth world."""
+"""Uniformly random slates."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from torch import Tensor
 
 from agents.policy import Policy
 from recsim_env.world import World
+from responders.config import Config
 
 
 class RandomPolicy(Policy):
@@ -14,11 +15,12 @@ class RandomPolicy(Policy):
 
     Args:
         world: see `Policy`.
+        config: it has no settings.
         seed: of the choices.
     """
 
-    def __init__(self, world: World, seed: int = 0) -> None:
-        super().__init__(world)
+    def __init__(self, world: World, config: Config | None = None, seed: int = 0) -> None:
+        super().__init__(world, config, seed)
         self.generator = torch.Generator(self.device).manual_seed(seed)
 
     def act(self, observation: dict[str, Tensor]) -> Tensor:

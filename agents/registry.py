@@ -1,11 +1,12 @@
-"""The policies by name and where to import each from."""
+"""The policies, by name; readable without importing PyTorch."""
 
 from __future__ import annotations
 
-POLICIES: dict[str, str] = {
+POLICIES = {
     "random": "agents.random:RandomPolicy",
     "popular": "agents.popular:PopularPolicy",
     "epsilon_greedy": "agents.epsilon_greedy:EpsilonGreedyPolicy",
     "ppo": "agents.ppo:PPOPolicy",
     "oracle": "agents.oracle:OraclePolicy",
 }
+"""What `recsim bench` can run."""

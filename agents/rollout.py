@@ -40,7 +40,7 @@ def rollout(world: World, policy: Policy, seed: int, *, learn: bool = False) -> 
     observe = HistoryObservation(world)
     world.reset(seed=seed)
     policy.reset()
-    context = world.context.cpu().numpy()
+    users = world.episodes.user.cpu().numpy()
     active = torch.ones(world.num_users, dtype=torch.bool, device=world.device)
     total = torch.zeros(world.num_users, dtype=torch.float64, device=world.device)
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -53,13 +53,13 @@ def rollout(world: World, policy: Policy, seed: int, *, learn: bool = False) -> 
         if learn:
             policy.learn(slate, click)
         active = active & ~(outcome.left | outcome.truncated)
-    return Rollout(_as_log(world, policy, context, parts, seed), total.cpu().numpy())
+    return Rollout(_as_log(world, policy, users, parts, seed), total.cpu().numpy())
 
 
 def _as_log(
     world: World,
     policy: Policy,
-    context: np.ndarray,
+    users: np.ndarray,
     parts: list[tuple[Tensor, Tensor, Tensor]],
     seed: int,
 ) -> SessionLog:
@@ -71,7 +71,7 @@ def _as_log(
     length = np.bincount(owner[order][shown], minlength=world.num_users)
     kept = length > 0
     ids = np.arange(world.num_users)[kept]
-    features = world.contexts.users.features[world.contexts.user[context[kept]]]
+    features = world.features.cpu().numpy()[users[kept]]
     return SessionLog(
         slate=slate[order][shown],
         response=click[order][shown],
@@ -85,7 +85,7 @@ def _as_log(
             "source": "a policy run among simulated users",
             "licence": "Apache-2.0",
             "synthetic": True,
-            "world": world.contexts.card.get("name"),
+            "world": world.initial_sessions.card.get("name"),
             "seed": seed,
         },
     )

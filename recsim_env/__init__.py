@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import gymnasium
 
 from recsim_env.registry import ENVIRONMENTS
+from responders.installation import check_installation
 
 if TYPE_CHECKING:
     from recsim_env.make import make_env, make_vector_env, make_world
@@ -42,6 +43,7 @@ def __getattr__(name: str) -> Any:
     return getattr(import_module(_MODULES[name]), name)
 
 
+check_installation()
 for _id, _scenario in ENVIRONMENTS.items():
     if _id not in gymnasium.registry:
         gymnasium.register(

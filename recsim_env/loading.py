@@ -1,4 +1,4 @@
-"""Whom a world simulates: trained responders, ensembles of them, new items, other users."""
+"""Loading what a world simulates: responders, ensembles, new items, populations."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from responders.errors import near_matches
 from responders.files import read_json
 from responders.known_truth.world import KnownTruth, truth_of
 from responders.models.ensemble import Ensemble
-from responders.training.checkpoint import Checkpoint, check_catalogue, load_checkpoint
-from responders.training.contexts import make_contexts, pick_contexts
+from responders.training.checkpoint import Checkpoint, check_catalogue, load_responder
+from responders.training.initial_sessions import make_initial_sessions, select_initial
 
 Source = str | Path | Checkpoint
 
 
 def open_responder(source: Source | Sequence[Source]) -> Checkpoint:
-    """Return the users at `source`.
+    """Return the checkpoint at `source`.
 
     Args:
-        source: a responder written by `recsim train`; a synthetic log, whose known-truth users then
-            answer themselves; a checkpoint already loaded; or several of these, for an ensemble.
+        source: a responder written by `recsim train`; a synthetic log, whose true users then answer
+            themselves; a checkpoint already loaded; or several of these, for an ensemble.
 
     Raises:
         InputError: there is nothing usable at `source`.
@@ -44,7 +44,7 @@ def open_responder(source: Source | Sequence[Source]) -> Checkpoint:
         raise InputError(f"there is no responder at {path}: train one with `recsim train`")
     has_card = (path / "card.json").exists()
     if not has_card or read_json(path / "card.json", "responder").get("kind") != "session log":
-        return load_checkpoint(path)
+        return load_responder(path)
     log = SessionLog.load(path)
     truth = truth_of(log)
     if truth is None:
@@ -52,23 +52,23 @@ def open_responder(source: Source | Sequence[Source]) -> Checkpoint:
             f"{path} is a log of real users, which cannot answer new slates: train a responder on "
             f"it with `recsim train {path} --responder session_gru --out DIR`"
         )
-    hazard = Hazard(tuple(truth.hazard), truth.settings.min_slates)
+    hazard = Hazard(tuple(truth.hazard), truth.config.min_slates)
     card = {
         "synthetic": True,
         "responder": {"name": "known_truth"},
         "data": log.card,
         "catalogue": {"items": len(log.catalogue), "fingerprint": log.catalogue.fingerprint()},
     }
-    return Checkpoint(truth, card, make_contexts(log, np.arange(log.n_sessions)), hazard)
+    return Checkpoint(truth, card, make_initial_sessions(log, np.arange(log.n_sessions)), hazard)
 
 
 def _ensemble(members: Sequence[Checkpoint]) -> Checkpoint:
-    """Return the users of several checkpoints of one catalogue; contexts are the first one's."""
+    """Return several checkpoints of one catalogue as one; the rest is the first one's."""
     if not members:
         raise InputError("an ensemble needs at least one responder")
     first = members[0]
     for member in members[1:]:
-        check_catalogue(member.card, first.contexts.catalogue, "a member of the ensemble")
+        check_catalogue(member.card, first.initial_sessions.catalogue, "a member of the ensemble")
     card = {
         "synthetic": any(member.synthetic for member in members),
         "responder": {"name": "ensemble", "members": [m.card["responder"] for m in members]},
@@ -76,55 +76,57 @@ def _ensemble(members: Sequence[Checkpoint]) -> Checkpoint:
         "catalogue": first.card["catalogue"],
     }
     responder = Ensemble([member.responder for member in members]).eval()
-    return Checkpoint(responder, card, first.contexts, first.hazard, first.returns)
+    return Checkpoint(responder, card, first.initial_sessions, first.hazard, first.returns)
 
 
-def with_items(users: Checkpoint, catalogue: Catalogue) -> Checkpoint:
-    """Return users who also answer the items that `catalogue` has beyond their own (cold items).
+def with_items(checkpoint: Checkpoint, catalogue: Catalogue) -> Checkpoint:
+    """Return a checkpoint that also answers the items that `catalogue` appends (cold items).
 
-    A content embedding places them by their features; others take them for the unknown item.
+    A content embedding uses their features; others treat them as the unknown item.
 
     Raises:
-        InputError: the catalogue is not theirs with items appended, or the users are the true ones
-            of a known-truth world, who have no opinion on items outside it.
+        InputError: the catalogue is not the checkpoint's with items appended, or the responder is
+            the truth of a known-truth world, which does not extend to other items.
     """
     if not isinstance(catalogue, Catalogue):
         raise InputError(
             f"catalogue must be a Catalogue, such as SessionLog.load(path).catalogue, not "
             f"{catalogue!r}"
         )
-    check_catalogue(users.card, catalogue, "the responder")
-    old = users.contexts.catalogue
+    check_catalogue(checkpoint.card, catalogue, "the responder")
+    old = checkpoint.initial_sessions.catalogue
     more = len(catalogue) - len(old)
     if not more:
-        return users
-    if isinstance(users.responder, KnownTruth):
-        raise InputError("the true users of a known-truth world know its own items alone")
-    responder = copy.deepcopy(users.responder)
+        return checkpoint
+    if isinstance(checkpoint.responder, KnownTruth):
+        raise InputError("the true users of a known-truth world know only its own items")
+    responder = copy.deepcopy(checkpoint.responder)
     responder.extend(catalogue)
     counted = ("shown", "clicked")  # of the training log, which never showed the new ones
     attributes = {
         name: np.concatenate([column, np.zeros(more, column.dtype)])
         for name, column in old.attributes.items()
     } | {name: column for name, column in catalogue.attributes.items() if name not in counted}
-    contexts = replace(users.contexts, catalogue=replace(catalogue, attributes=attributes))
-    return replace(users, responder=responder.eval(), contexts=contexts)
+    initial_sessions = replace(
+        checkpoint.initial_sessions, catalogue=replace(catalogue, attributes=attributes)
+    )
+    return replace(checkpoint, responder=responder.eval(), initial_sessions=initial_sessions)
 
 
-def open_population(population: str | Path | SessionLog, users: Checkpoint) -> SessionLog:
-    """Return the contexts of the users that may come.
+def open_population(population: str | Path | SessionLog, checkpoint: Checkpoint) -> SessionLog:
+    """Return the initial sessions of the users that may come.
 
     Args:
         population: `held_out`, those of the checkpoint; `cold`, the same with nothing known of
             them; or a log (or its folder), whose users come instead.
-        users: whose catalogue they must share.
+        checkpoint: whose catalogue they must share.
 
     Raises:
         InputError: an unknown name, or a log of another catalogue.
     """
-    contexts = users.contexts
+    initial_sessions = checkpoint.initial_sessions
     if isinstance(population, str) and population in ("held_out", "cold"):
-        return cold(contexts) if population == "cold" else contexts
+        return cold(initial_sessions) if population == "cold" else initial_sessions
     if isinstance(population, (str, Path)):
         if not Path(population).expanduser().exists():
             known = near_matches(str(population), ("held_out", "cold"))
@@ -132,17 +134,17 @@ def open_population(population: str | Path | SessionLog, users: Checkpoint) -> S
         population = SessionLog.load(Path(population).expanduser())
     if not isinstance(population, SessionLog):
         raise InputError(f"population must be held_out, cold or a log, not {population!r}")
-    check_catalogue(users.card, population.catalogue, "the responder")
-    chosen = pick_contexts(population, np.arange(population.n_sessions))
-    wanted, given = (log.users.features.shape[1] for log in (contexts, chosen))
+    check_catalogue(checkpoint.card, population.catalogue, "the responder")
+    chosen = select_initial(population, np.arange(population.n_sessions))
+    wanted, given = (log.users.features.shape[1] for log in (initial_sessions, chosen))
     if wanted != given:
         raise InputError(f"the population has {given} user features, the responder reads {wanted}")
-    if len(chosen.catalogue) > len(contexts.catalogue):
+    if len(chosen.catalogue) > len(initial_sessions.catalogue):
         raise InputError("the population's catalogue has new items: give it as catalogue=… too")
-    return replace(chosen, catalogue=contexts.catalogue)
+    return replace(chosen, catalogue=initial_sessions.catalogue)
 
 
-def pick_hazard(leaving: bool | Hazard, users: Checkpoint) -> Hazard | None:
+def choose_hazard(leaving: bool | Hazard, checkpoint: Checkpoint) -> Hazard | None:
     """Return when users leave: True as learned, False never, or by a rule of your own."""
     if isinstance(leaving, Hazard):
         return leaving
@@ -150,10 +152,10 @@ def pick_hazard(leaving: bool | Hazard, users: Checkpoint) -> Hazard | None:
         raise InputError(
             f"leaving is True, False or a Hazard, such as Hazard((0.3,)), not {leaving!r}"
         )
-    return users.hazard if leaving else None
+    return checkpoint.hazard if leaving else None
 
 
-def pick_returns(returns: str | Returns | None, users: Checkpoint) -> Returns | None:
+def choose_returns(returns: str | Returns | None, checkpoint: Checkpoint) -> Returns | None:
     """Return whether users come back: None never, "learned", "rule", or `Returns` of your own.
 
     Raises:
@@ -165,9 +167,9 @@ def pick_returns(returns: str | Returns | None, users: Checkpoint) -> Returns | 
         return Returns.rule()
     if returns != "learned":
         raise InputError(f"returns {returns!r} is unknown: learned, rule, or Returns(…)")
-    if users.returns is None:
+    if checkpoint.returns is None:
         raise InputError(
             "the responder's log has no user with two sessions, so returns cannot be learned from "
             'it: use returns="rule" or Returns(…)'
         )
-    return users.returns
+    return checkpoint.returns

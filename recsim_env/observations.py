@@ -1,17 +1,18 @@
-"""What an agent sees of B users: their history; the responder's hidden state only on request."""
+"""What an agent observes of B users."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from recsim_env.world import World
 from responders import InputError
-from responders.errors import near_matches
+from responders.models.state import take_rows
 
 Observation = dict[str, Tensor] | Tensor
 """Tensors with B first."""
@@ -20,7 +21,7 @@ _SIGNATURE = 16
 
 
 class Encoder(Protocol):
-    """Turns a world into observations [B, …] of one space, tensors of their own."""
+    """Turns a world into observations [B, …] of one space, in tensors that nobody else holds."""
 
     @property
     def space(self) -> spaces.Space:
@@ -58,16 +59,17 @@ class HistoryObservation:
 
     def __call__(self, world: World) -> dict[str, Tensor]:
         """Return the observation of all users."""
+        episodes = world.episodes
         seen = {
-            "item": world.history_slate.flatten(1),
-            "click": world.history_click.flatten(1).view(torch.int8),
-            "step": world.step_number.unsqueeze(1).clone(),
+            "item": episodes.slates.long().flatten(1),
+            "click": episodes.clicks.flatten(1).to(torch.int8),
+            "step": episodes.step.unsqueeze(1).clone(),
         }
         if "user" in self.space.spaces:
-            seen["user"] = world.features.index_select(0, world.context)
+            seen["user"] = world.features.index_select(0, episodes.user)
         if "visit" in self.space.spaces:
-            seen["visit"] = world.visit.unsqueeze(1).clone()
-            seen["gap"] = world.gap.unsqueeze(1).clone()
+            seen["visit"] = episodes.visit.unsqueeze(1).clone()
+            seen["gap"] = episodes.gap.unsqueeze(1).clone()
         return seen
 
 
@@ -131,55 +133,43 @@ class FlatObservation:
 
 
 class StateObservation:
-    """The responder's own state, [total] float32: what no agent of real users could see.
+    """The responder's own state, [total] float32: what no agent of real users could observe.
 
-    For studies of what a perfect memory is worth. The state's tensors are concatenated in the order
+    It shows what a perfect memory is worth. The tensors of the state are concatenated in the order
     of their names.
 
     Raises:
-        InputError: the responder remembers a list that grows with the session.
+        InputError: the responder has no state, or one that grows with the session.
     """
 
     def __init__(self, world: World) -> None:
-        first = {name: value[:1] for name, value in world.state.items()}
-        if not first:
+        memory = take_rows(world.episodes.memory, torch.arange(1, device=world.device))
+        before = tree_leaves(memory)
+        if not before:
             raise InputError(f"{type(world.responder).__name__} remembers nothing: it has no state")
         slate = torch.zeros(1, world.n_positions, dtype=torch.int64, device=world.device)
         with torch.no_grad():
-            later = world.responder.observe(first, slate, slate == 0)
-        if any(first[name].shape != later[name].shape for name in first):
+            after = tree_leaves(world.responder.observe(memory, slate, slate == 0))
+        if any(a.shape != b.shape for a, b in zip(before, after, strict=True)):
             raise InputError(
                 f"the state of {type(world.responder).__name__} grows with the session, so it is "
                 "no observation of one size: use a recurrent responder, or observe='history'"
             )
-        self._names = sorted(first)
-        size = sum(value.numel() for value in first.values())
+        size = sum(value.numel() for value in before)
         largest = np.finfo(np.float32).max  # no bound is known; Gymnasium's checker dislikes ∞
         self.space = spaces.Box(-largest, largest, (size,), np.float32)
 
     def __call__(self, world: World) -> Tensor:
         """Return the observation [B, total] of all users."""
-        parts = [world.state[name].float().view(world.num_users, -1) for name in self._names]
-        return torch.cat(parts, 1)
+        leaves = tree_leaves(world.episodes.memory)
+        return torch.cat([value.float().view(world.num_users, -1) for value in leaves], 1)
 
 
 def bounds(table: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """Return bounds [F] of each column of `table` [n, F]: its least and greatest value.
 
-    A column that is the same everywhere gets one on either side: a space needs room.
+    A constant column gets one on either side: Gymnasium's spaces need low < high.
     """
     low, high = table.amin(0).cpu().numpy(), table.amax(0).cpu().numpy()
     flat = low == high
     return low - flat, high + flat
-
-
-def make_encoder(name: str, world: World) -> Encoder:
-    """Return the encoder `history`, `flat` or `state` for `world`."""
-    encoders: dict[str, Any] = {
-        "history": HistoryObservation,
-        "flat": FlatObservation,
-        "state": StateObservation,
-    }
-    if name not in encoders:
-        raise InputError(f"observe {name!r} is unknown; {near_matches(str(name), encoders)}")
-    return encoders[name](world)

@@ -117,5 +117,5 @@ class PageVectorEnv(WorldVectorEnv):
         """Return [B, N] bool, the items that may come next on each page."""
         return self._valid().cpu().numpy()
 
-    def _facts(self) -> dict[str, np.ndarray]:
-        return super()._facts() | {"action_mask": self.action_masks().astype(np.int8)}
+    def _state_info(self) -> dict[str, np.ndarray]:
+        return super()._state_info() | {"action_mask": self.action_masks().astype(np.int8)}

@@ -1,4 +1,4 @@
-"""Who comes: the logged users with whom episodes start, and how they are drawn."""
+"""The logged users with whom episodes start, and how they are drawn."""
 
 from __future__ import annotations
 
@@ -20,55 +20,59 @@ class Population:
 
     Args:
         responder: on `device`, in eval mode.
-        contexts: log of the users: their features, and their first slates, of which `warm_start`
-            are seen before an episode starts.
-        warm_start: logged slates and clicks that each user has behind them at the start.
+        initial_sessions: log of the users: their features, and their first slates, of which
+            `warm_start` are seen before an episode starts.
+        warm_start: logged slates and clicks that each user has seen before the start.
         history: H, slates that observations remember.
         shift: strength by which a trait tilts the draw of users, see `shift_weights`.
         device: where everything lies.
 
     Attributes:
         features: [U, F] float32.
-        state: the responder's state of the U users at the start.
-        slate: [U, H, S] int32, what they have seen by then, -1 = nothing.
-        click: [U, H, S] bool.
+        memory: the responder's state of the U users at the start.
+        slates: [U, H, S] int32, what they have seen by then, -1 = nothing.
+        clicks: [U, H, S] bool.
 
     Raises:
-        InputError: `warm_start` or `shift` does not fit the contexts.
+        InputError: `warm_start` or `shift` does not fit the initial_sessions.
     """
 
     def __init__(
         self,
         responder: Responder,
-        contexts: SessionLog,
+        initial_sessions: SessionLog,
         warm_start: int,
         history: int,
         shift: Mapping[str, float] | None,
         device: torch.device,
     ) -> None:
-        self.contexts = contexts
-        longest = int(contexts.session_length.max())
-        if contexts.n_positions > responder.shape.n_positions:
+        self.initial_sessions = initial_sessions
+        longest = int(initial_sessions.session_length.max())
+        if initial_sessions.n_positions > responder.shape.n_positions:
             raise InputError(
-                f"the population saw slates of {contexts.n_positions} positions, the responder "
-                f"answers {responder.shape.n_positions}"
+                f"the population saw slates of {initial_sessions.n_positions} positions, but "
+                f"the responder answers {responder.shape.n_positions}"
             )
         if isinstance(warm_start, float) or warm_start not in range(longest + 1):
-            raise InputError(f"warm_start is {warm_start}; the contexts hold 0 to {longest} slates")
-        self.features = torch.from_numpy(contexts.users.features[contexts.user].copy()).to(device)
-        self._upto: Tensor | None = None
+            raise InputError(
+                f"warm_start is {warm_start}; the initial sessions hold 0 to {longest} slates"
+            )
+        self.features = torch.from_numpy(
+            initial_sessions.users.features[initial_sessions.user].copy()
+        ).to(device)
+        self._cumulative: Tensor | None = None
         if shift:
-            weight = torch.from_numpy(shift_weights(contexts, shift)).to(device)
-            self._upto = (weight.cumsum(0) / weight.sum()).float()
+            weight = torch.from_numpy(shift_weights(initial_sessions, shift)).to(device)
+            self._cumulative = (weight.cumsum(0) / weight.sum()).float()
         self._warm(responder, warm_start, history, device)
 
     @torch.no_grad()
     def _warm(self, responder: Responder, slates: int, history: int, device: torch.device) -> None:
-        log, n_positions = self.contexts, responder.shape.n_positions
+        log, n_positions = self.initial_sessions, responder.shape.n_positions
         shape = (log.n_sessions, history, n_positions)
-        self.slate = torch.tensor(EMPTY, dtype=torch.int32, device=device).expand(shape)
-        self.click = torch.tensor(False, device=device).expand(shape)
-        state = responder.start(self.features)
+        self.slates = torch.tensor(EMPTY, dtype=torch.int32, device=device).expand(shape)
+        self.clicks = torch.tensor(False, device=device).expand(shape)
+        memory = responder.start(self.features)
         start = torch.from_numpy(log.session_start[:-1].copy())
         length = torch.from_numpy(log.session_length)
         for r in range(slates):
@@ -80,27 +84,29 @@ class Population:
             width = n_positions - slate.shape[1]
             slate = torch.nn.functional.pad(slate, (0, width), value=EMPTY)
             click = torch.nn.functional.pad(click, (0, width))
-            state = responder.observe(state, slate, click)
-            self.slate = torch.cat([self.slate[:, 1:], slate[:, None].int()], 1)
-            self.click = torch.cat([self.click[:, 1:], click[:, None]], 1)
-        self.state: State = state
+            memory = responder.observe(memory, slate, click)
+            self.slates = torch.cat([self.slates[:, 1:], slate[:, None].int()], 1)
+            self.clicks = torch.cat([self.clicks[:, 1:], click[:, None]], 1)
+        self.memory: State = memory
 
     def draw(self, uniform: Tensor) -> Tensor:
         """Return the users [B] int64 for numbers [B] in [0, 1)."""
-        last = self.contexts.n_sessions - 1
-        if self._upto is None:
-            return (uniform * self.contexts.n_sessions).long().clamp(max=last)
-        return torch.searchsorted(self._upto, uniform.contiguous(), right=True).clamp(max=last)
+        last = self.initial_sessions.n_sessions - 1
+        if self._cumulative is None:
+            return (uniform * self.initial_sessions.n_sessions).long().clamp(max=last)
+        return torch.searchsorted(self._cumulative, uniform.contiguous(), right=True).clamp(
+            max=last
+        )
 
 
-def shift_weights(contexts: SessionLog, shift: Mapping[str, float]) -> np.ndarray:
-    """Return weights [U] ∝ exp(Σ strength · z) of traits standardised over the contexts.
+def shift_weights(initial_sessions: SessionLog, shift: Mapping[str, float]) -> np.ndarray:
+    """Return weights [U] ∝ exp(Σ strength · z) of traits standardised over the initial_sessions.
 
     A distribution shift: with {"click_rate": -1.0} users who clicked one standard deviation less
     in their logged slates come e times as often as the average ones.
 
     Args:
-        contexts: the logged users.
+        initial_sessions: the logged users.
         shift: strengths by trait: `click_rate`, or `feature_0`, `feature_1`, … of the users.
 
     Raises:
@@ -108,12 +114,15 @@ def shift_weights(contexts: SessionLog, shift: Mapping[str, float]) -> np.ndarra
     """
     if not isinstance(shift, Mapping):
         raise InputError(f'shift must name traits, such as {{"click_rate": -1.0}}, not {shift!r}')
-    shown = np.maximum((contexts.slate >= 0).sum(1), 1)
-    begin = contexts.session_start[:-1]
-    rate = np.add.reduceat(contexts.response.sum(1) / shown, begin) / contexts.session_length
-    features = contexts.users.features[contexts.user]
+    shown = np.maximum((initial_sessions.slate >= 0).sum(1), 1)
+    begin = initial_sessions.session_start[:-1]
+    rate = (
+        np.add.reduceat(initial_sessions.response.sum(1) / shown, begin)
+        / initial_sessions.session_length
+    )
+    features = initial_sessions.users.features[initial_sessions.user]
     traits = {"click_rate": rate} | {f"feature_{i}": f for i, f in enumerate(features.T)}
-    tilt = np.zeros(contexts.n_sessions)
+    tilt = np.zeros(initial_sessions.n_sessions)
     for name, strength in shift.items():
         if name not in traits:
             raise InputError(f"shift by {name!r} is unknown; {near_matches(str(name), traits)}")
@@ -126,8 +135,8 @@ def shift_weights(contexts: SessionLog, shift: Mapping[str, float]) -> np.ndarra
     return np.exp(tilt - tilt.max())
 
 
-def cold(contexts: SessionLog) -> SessionLog:
-    """Return the contexts with nothing known of the users: their features are the mean ones."""
-    features = contexts.users.features
-    mean = np.repeat(features[contexts.user].mean(0, keepdims=True), len(features), 0)
-    return replace(contexts, users=Users(contexts.users.ids, mean))
+def cold(initial_sessions: SessionLog) -> SessionLog:
+    """Return the log with nothing known of the users: their features are the mean ones."""
+    features = initial_sessions.users.features
+    mean = np.repeat(features[initial_sessions.user].mean(0, keepdims=True), len(features), 0)
+    return replace(initial_sessions, users=Users(initial_sessions.users.ids, mean))

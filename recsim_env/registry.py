@@ -1,4 +1,4 @@
-"""The environments by id."""
+"""What environments are made of, by name; readable without importing PyTorch."""
 
 from __future__ import annotations
 
@@ -8,3 +8,31 @@ ENVIRONMENTS = {
     "RecSim-RL4RS-v0": "rl4rs",
 }
 """Environment ids and the scenario (see `recsim_env.make`) that each one makes."""
+
+ACTIONS = {
+    "slate": "recsim_env.actions:SlateActions",
+    "scores": "recsim_env.actions:ScoreActions",
+    "proto": "recsim_env.actions:ProtoActions",
+    "arm": "recsim_env.actions:ArmActions",
+}
+"""What an agent's action is: `action=…` of `gym.make`."""
+
+OBSERVATIONS = {
+    "history": "recsim_env.observations:HistoryObservation",
+    "flat": "recsim_env.observations:FlatObservation",
+    "state": "recsim_env.observations:StateObservation",
+}
+"""What an agent observes: `observe=…` of `gym.make`."""
+
+REWARDS = {
+    "clicks": "recsim_env.rewards:Clicks",
+    "expected_clicks": "recsim_env.rewards:ExpectedClicks",
+    "revenue": "recsim_env.rewards:Revenue",
+    "expected_revenue": "recsim_env.rewards:ExpectedRevenue",
+    "diversity": "recsim_env.rewards:Diversity",
+    "novelty": "recsim_env.rewards:Novelty",
+    "satisfaction": "recsim_env.rewards:Satisfaction",
+    "retention": "recsim_env.rewards:Retention",
+    "disagreement": "recsim_env.rewards:Disagreement",
+}
+"""What an answer is worth: `reward=…` of `gym.make`."""

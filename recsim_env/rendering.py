@@ -16,7 +16,7 @@ _CLICKED = "#d9480f"
 
 def render_ansi(world: World, outcome: Outcome | None, user: int) -> str:
     """Return the slate as a table and the history as a strip of text, of user number `user`."""
-    lines = [f"user {int(world.context[user])}  step {int(world.step_number[user])}"]
+    lines = [f"user {int(world.episodes.user[user])}  step {int(world.episodes.step[user])}"]
     if outcome is None:
         lines.append("(no slate shown yet)")
     else:
@@ -30,8 +30,8 @@ def render_ansi(world: World, outcome: Outcome | None, user: int) -> str:
             p = float(outcome.probability[user, s])
             lines.append(f"{s + 1:>3} {ids[item]!s:>12} {p:>9.3f}  {'CLICK' if clicked else ''}")
         lines.append(f"reward {_reward(outcome, user)}")
-    clicks = world.history_click[user].sum(1).tolist()
-    shown = (world.history_slate[user] >= 0).any(1).tolist()
+    clicks = world.episodes.clicks[user].sum(1).tolist()
+    shown = (world.episodes.slates[user] >= 0).any(1).tolist()
     strip = "".join(
         _SHADES[min(n, len(_SHADES) - 1)] if seen else "·"
         for n, seen in zip(clicks, shown, strict=True)
@@ -53,13 +53,13 @@ def render_rgb(world: World, outcome: Outcome | None, user: int) -> np.ndarray:
         hspace=0.22,
     )  # fmt: skip
     cards, strip = (figure.add_subplot(grid[i]) for i in (0, 1))
-    title = f"user {int(world.context[user])}, slate {int(world.step_number[user])}"
+    title = f"user {int(world.episodes.user[user])}, slate {int(world.episodes.step[user])}"
     if outcome is not None:
         title += f", reward {_reward(outcome, user)}"
     figure.suptitle(title, fontsize=12)
     _draw_cards(cards, world, outcome, user, rows)
-    clicks = world.history_click[user].cpu().numpy().astype(float)
-    clicks[(world.history_slate[user] < 0).cpu().numpy()] = np.nan
+    clicks = world.episodes.clicks[user].cpu().numpy().astype(float)
+    clicks[(world.episodes.slates[user] < 0).cpu().numpy()] = np.nan
     strip.imshow(clicks.T, aspect="auto", cmap="Oranges", vmin=-0.15, vmax=1)
     strip.set_xticks(np.arange(world.history + 1) - 0.5, minor=True)
     strip.grid(which="minor", axis="x", color="white", linewidth=2)

@@ -1,4 +1,4 @@
-"""The Gymnasium face of one simulated user: a vector environment with a batch of one."""
+"""The Gymnasium environment of one simulated user: a vector environment with a batch of one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random numbers per user, so that no user's fate depends on who runs beside them."""
+"""Random numbers per user, so that results do not depend on how many users are simulated."""
 
 from __future__ import annotations
 
@@ -15,11 +15,8 @@ _GOLDEN = -7046029254386353131
 _MIX = ((30, -4658895280553007687), (27, -7723592293110705685))
 _LAST_SHIFT = 31
 _UNIT = 2.0**-24
-_AHEAD = 2
-"""Numbers made along with those of a step, for the users who start anew after it."""
-
 Bits = TypeVar("Bits", Tensor, np.ndarray)
-"""64-bit integers of either library: both wrap and know the same operators."""
+"""64-bit integers of either library: both wrap on overflow and have the same operators."""
 
 
 def _unsigned_shift(x: Bits, bits: int) -> Bits:
@@ -29,7 +26,7 @@ def _unsigned_shift(x: Bits, bits: int) -> Bits:
 
 
 def _mix(x: Bits) -> Bits:
-    """Return the bits mixed, but for SplitMix64's last shift, which leaves the upper 31 alone."""
+    """Return the mixed bits without the last shift, which does not change the upper 31."""
     for bits, factor in _MIX:
         y = _unsigned_shift(x, bits)
         y ^= x
@@ -51,8 +48,8 @@ def check_seed(seed: object) -> int:
 class UserStreams:
     """One counter-based generator (SplitMix64) per user, all advanced at once.
 
-    User i of `first_user`, `first_user` + 1, … draws the same numbers however many run beside it
-    and on whatever device.
+    User i of `first_user`, `first_user` + 1, … draws the same numbers for any number of users and
+    on any device.
 
     Args:
         num_users: B.
@@ -68,39 +65,21 @@ class UserStreams:
         start = _mix_all(torch.tensor(check_seed(seed) % (1 << 62), device=device) + 1)
         self._position = _mix_all(start + (user + 1) * _GOLDEN)
         self._steps = torch.arange(1, 4097, device=device) * _GOLDEN
-        self._by_numpy = self._position.device.type == "cpu"  # the same numbers in less time
-        self._ahead: np.ndarray | None = None  # [B, _AHEAD], what comes after those drawn last
+        self._by_numpy = self._position.device.type == "cpu"  # same numbers in less time
 
     def uniform(self, n: int, mask: Tensor | None = None) -> Tensor:
         """Return float32 numbers [B, n] in [0, 1).
 
         Args:
-            n: numbers per user, at most 4094.
+            n: numbers per user, at most 4096.
             mask: [B] bool; the streams of other users do not advance (their numbers mean nothing).
         """
         position, steps = self._position.unsqueeze(1), self._steps[:n]
-        passed = self._steps[n - 1]
-        self._position = self._position + (passed if mask is None else passed * mask)
-        if not self._by_numpy:
-            return _numbers(position + steps).to(torch.float32).mul_(_UNIT)
-        if mask is not None:
-            self._ahead = None
+        advance = self._steps[n - 1]
+        self._position = self._position + (advance if mask is None else advance * mask)
+        if self._by_numpy:
             return torch.from_numpy(_unit(position.numpy() + steps.numpy()))
-        numbers = _unit(position.numpy() + self._steps[: n + _AHEAD].numpy())
-        self._ahead = numbers[:, n:]
-        return torch.from_numpy(numbers[:, :n])
-
-    def uniform_of(self, rows: np.ndarray, n: int) -> Tensor:
-        """Return the next numbers [len(rows), n] of the users `rows` (int64, each once) alone.
-
-        For streams on the CPU.
-        """
-        position, steps = self._position.numpy(), self._steps.numpy()
-        now, ahead = position[rows], self._ahead
-        position[rows], self._ahead = now + steps[n - 1], None
-        if ahead is not None and n <= _AHEAD:
-            return torch.from_numpy(ahead[rows, :n])
-        return torch.from_numpy(_unit(now[:, None] + steps[:n]))
+        return _numbers(position + steps).to(torch.float32).mul_(_UNIT)
 
 
 def _unit(position: np.ndarray) -> np.ndarray:
@@ -109,5 +88,5 @@ def _unit(position: np.ndarray) -> np.ndarray:
 
 
 def _numbers(position: Bits) -> Bits:
-    """Return whole numbers of 24 bits, as many as float32 tells apart."""
+    """Return integers of 24 bits, the precision of float32."""
     return _unsigned_shift(_mix(position), 40)

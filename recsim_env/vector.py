@@ -1,4 +1,4 @@
-"""The Gymnasium vector face of a World: B users are B sub-environments, stepped as one batch."""
+"""Gymnasium vector environments of a World: B users are B sub-environments, stepped as a batch."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ StepReturn = tuple[Any, NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_
 
 
 class WorldVectorEnv(VectorEnv):
-    """What every vector face of a World shares: seeding, autoreset, infos and rendering.
+    """Base of the vector environments of a World: seeding, autoreset, infos and rendering.
 
     Args:
         world: of B users.
@@ -81,12 +81,12 @@ class WorldVectorEnv(VectorEnv):
         return self.world.n_members > 0
 
     def _begin(self, mask: Tensor | None) -> None:
-        """Forget what the subclass keeps of the users of `mask` [B] bool (None = all)."""
+        """Reset what the subclass keeps of the users of `mask` [B] bool (None = all)."""
 
     def _advance(self, actions: np.ndarray) -> tuple[Outcome | None, np.ndarray]:
-        """Apply checked actions; return what came of them and who was shown a slate [B] bool.
+        """Apply checked actions; return their outcome and who was shown a slate [B] bool.
 
-        The outcome is None where nobody was.
+        The outcome is None where nobody was shown one.
         """
         raise NotImplementedError
 
@@ -94,12 +94,13 @@ class WorldVectorEnv(VectorEnv):
         """Return the batched observation in NumPy."""
         return to_numpy(self.encoder(self.world))
 
-    def _facts(self) -> dict[str, np.ndarray]:
-        """Return infos that hold at any time."""
-        facts = {"user": self.world.context.cpu().numpy().copy()}
-        if self.world.member is not None:
-            facts["member"] = self.world.member.cpu().numpy().copy()
-        return facts
+    def _state_info(self) -> dict[str, np.ndarray]:
+        """Return the infos that do not depend on an outcome."""
+        episodes = self.world.episodes
+        info = {"user": episodes.user.cpu().numpy().copy()}
+        if episodes.member is not None:
+            info["member"] = episodes.member.cpu().numpy().copy()
+        return info
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -111,7 +112,7 @@ class WorldVectorEnv(VectorEnv):
             options: `reset_mask` [B] bool resets these users only.
 
         Raises:
-            InputError: the seed or the mask is not of the right kind.
+            InputError: the seed or the mask has the wrong type.
         """
         if seed is not None:
             seed = check_seed(seed)
@@ -133,7 +134,7 @@ class WorldVectorEnv(VectorEnv):
             if seed is not None:
                 raise InputError("a seed resets all users: leave out seed or reset_mask")
             self._restart(mask)
-        return self._observe(), with_masks(self._facts())
+        return self._observe(), with_masks(self._state_info())
 
     def _restart(self, mask: np.ndarray) -> None:
         rows = torch.from_numpy(mask).to(self.world.device)
@@ -152,10 +153,10 @@ class WorldVectorEnv(VectorEnv):
         mode = self.autoreset_mode
         if self._fresh:
             raise InputError("step before reset: call reset first")
-        over = self._ended
-        if mode == AutoresetMode.DISABLED and over.any():
+        to_reset = self._ended
+        if mode == AutoresetMode.DISABLED and to_reset.any():
             raise InputError(
-                f"user {int(np.argmax(over))} has ended its episode: call reset before step"
+                f"user {int(np.argmax(to_reset))} has ended its episode: call reset before step"
             )
         outcome, shown = self._advance(array)
         infos: dict[str, np.ndarray] = {}
@@ -168,9 +169,9 @@ class WorldVectorEnv(VectorEnv):
             reward = outcome.reward.cpu().numpy().astype(np.float64)
             terminated, truncated = outcome.left.cpu().numpy(), outcome.truncated.cpu().numpy()
             infos = outcome_info(self.world, outcome)
-        if over.any():  # NEXT_STEP: this step only resets those who had ended
-            self._restart(over)
-            rows = np.flatnonzero(over)
+        if to_reset.any():  # NEXT_STEP: for users who had ended, this step is the reset
+            self._restart(to_reset)
+            rows = np.flatnonzero(to_reset)
             for value in (shown, reward, terminated, truncated, *infos.values()):
                 value[rows] = 0
         ended = terminated | truncated
@@ -180,7 +181,7 @@ class WorldVectorEnv(VectorEnv):
             self._restart(ended)
         else:
             self._ended = ended
-        info = with_masks(infos, shown) | with_masks(self._facts()) | extra
+        info = with_masks(infos, shown) | with_masks(self._state_info()) | extra
         return self._observe(), reward, terminated, truncated, info
 
     def render(self) -> Any:
@@ -200,12 +201,12 @@ class RecSimVectorEnv(WorldVectorEnv):
 
     ## Observation space
     `HistoryObservation` (a Dict), `FlatObservation` or `StateObservation` (a Box). Where candidates
-    change from step to step: `candidate` [C] int64 and `candidate_features` [C · K] as well; in a
-    Box the features alone, at its end.
+    change from step to step: `candidate` [C] int64 and `candidate_features` [C · K] as well; a Box
+    holds the features alone, at its end.
 
     ## Reward
-    The clicks on the slate, or another of `make_reward`; a vector where several are asked for, with
-    `reward_space`, as in MO-Gymnasium.
+    The clicks on the slate, or another reward of `make_reward`; a vector where several are given,
+    with `reward_space`, as in MO-Gymnasium.
 
     ## Episode end
     Terminated when the user leaves for good, truncated at the horizon. Duplicates in a slate are
@@ -233,13 +234,13 @@ class RecSimVectorEnv(WorldVectorEnv):
         render_mode: str | None = None,
     ) -> None:
         self.actions = actions or SlateActions(world)
-        seen: Encoder = encoder or HistoryObservation(world)
-        space = seen.space
-        if self.actions.offered is not None:
+        encoder = encoder or HistoryObservation(world)
+        space = encoder.space
+        if self.actions.candidates.retrieved is not None:
             self._item_features = torch.from_numpy(world.catalogue.features.copy())
             self._item_features = self._item_features.to(world.device)
-            space = self._with_candidates(space, self.actions.offered.shape[1])
-        super().__init__(world, seen, self.actions.space, space, autoreset_mode, render_mode)
+            space = self._with_candidates(space, self.actions.candidates.n)
+        super().__init__(world, encoder, self.actions.space, space, autoreset_mode, render_mode)
 
     def _with_candidates(self, space: spaces.Space, n_candidates: int) -> spaces.Space:
         """Return `space` with the candidates, and their features where there are any."""
@@ -261,25 +262,25 @@ class RecSimVectorEnv(WorldVectorEnv):
         return spaces.Box(np.r_[space.low, low], np.r_[space.high, high], dtype=np.float32)
 
     def _begin(self, mask: Tensor | None) -> None:
-        self.actions.refresh(self.world, mask)
+        self.actions.candidates.refresh(mask)
 
     def _advance(self, actions: np.ndarray) -> tuple[Outcome | None, np.ndarray]:
         slate = self.actions.slate(torch.from_numpy(actions).to(self.world.device))
         outcome = self.world.step(slate)
-        self.actions.refresh(self.world)
+        self.actions.candidates.refresh()
         return outcome, np.ones(self.num_envs, dtype=bool)
 
     def _observe(self) -> Any:
-        seen, offered = self.encoder(self.world), self.actions.offered
-        if offered is not None:
-            features = self._item_features[offered].flatten(1)
-            if isinstance(seen, dict):
-                seen = seen | {"candidate": offered.clone()}
+        observation, retrieved = self.encoder(self.world), self.actions.candidates.retrieved
+        if retrieved is not None:
+            features = self._item_features[retrieved].flatten(1)
+            if isinstance(observation, dict):
+                observation = observation | {"candidate": retrieved.clone()}
                 if features.shape[1]:
-                    seen["candidate_features"] = features
+                    observation["candidate_features"] = features
             else:
-                seen = torch.cat([seen, features], 1)
-        return to_numpy(seen)
+                observation = torch.cat([observation, features], 1)
+        return to_numpy(observation)
 
     def action_masks(self) -> np.ndarray:
         """Return the valid choices [B, n] bool as sb3-contrib's MaskablePPO takes them.

@@ -25,6 +25,6 @@ def load(registry: Mapping[str, str], name: str, what: str) -> Any:
         InputError: the registry has no such name; the message lists near matches.
     """
     if name not in registry:
-        raise InputError(f"{what} {name!r} is unknown; {near_matches(name, registry)}")
+        raise InputError(f"{what} {name!r} is unknown; {near_matches(str(name), registry)}")
     module, _, attribute = registry[name].partition(":")
     return getattr(import_module(module), attribute)

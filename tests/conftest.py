@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,14 @@ if not torch.cuda.is_available():  # before any kernel is defined: Triton's inte
 
 from benchmarks.cli import main as cli
 from responders import SessionLog
+from responders.config import make_config
 from responders.known_truth.logs import synthesize
-from responders.known_truth.presets import PRESETS, TruthSettings
+from responders.known_truth.presets import PRESETS, TruthConfig
 from responders.known_truth.world import make_truth
 from responders.log.batch import SessionBatch
 from responders.models.base import LogShape, Responder
-from responders.models.build import RESPONDERS, default_options
+from responders.models.build import responder_class
+from responders.models.registry import RESPONDERS
 from responders.training.fit import fit
 
 SMALL = PRESETS["contentwise"].changed(
@@ -31,7 +34,7 @@ SMALL = PRESETS["contentwise"].changed(
 
 
 @pytest.fixture(scope="session")
-def small_world() -> TruthSettings:
+def small_world() -> TruthConfig:
     return SMALL
 
 
@@ -69,25 +72,30 @@ def random_batch(
     return SessionBatch(slate, click.float(), user, length)
 
 
+def uniform(slate: torch.Tensor, seed: int = 0) -> torch.Tensor:
+    """Numbers in [0, 1) for a responder to draw clicks on `slate`."""
+    return torch.rand(slate.shape, generator=torch.Generator().manual_seed(seed))
+
+
 def random_responder(name: str, items: int = 9, positions: int = 4, features: int = 2) -> Responder:
     """An untrained responder with weights large enough for every effect to show."""
     torch.manual_seed(0)
     if name == "known_truth":
         return make_truth(
-            TruthSettings(n_items=items, n_positions=positions, dimensions=features, clusters=3)
+            TruthConfig(n_items=items, n_positions=positions, dimensions=features, clusters=3)
         )
     if name == "known_truth_hidden":
         return make_truth(
-            TruthSettings(
+            TruthConfig(
                 n_items=items, n_positions=positions, dimensions=features, clusters=3, hidden=0.5
             )
         )
     shape = LogShape(items, positions, features)
     name, variant = VARIANTS.get(name, (name, {}))
-    kind = RESPONDERS[name]
-    options = default_options(kind)
-    options |= {k: 8 for k in ("embedding_size", "hidden_size") if k in options} | variant
-    responder = kind(shape, **options).eval()
+    kind = responder_class(name)
+    known = {field.name for field in fields(kind.config_class)}
+    small = {k: 8 for k in ("embedding_size", "hidden_size") if k in known}
+    responder = kind(shape, make_config(kind.config_class, small | variant, name)).eval()
     with torch.no_grad():
         for parameter in responder.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))

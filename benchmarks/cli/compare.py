@@ -13,7 +13,6 @@ from benchmarks.cli.options import (
     Seeds,
     Settings,
     command_line,
-    parse_settings,
 )
 from responders.models.registry import RESPONDERS
 
@@ -54,6 +53,7 @@ def compare(
     """
     from benchmarks.reports import compare as report
     from benchmarks.studies import compare as study
+    from responders.config import parse_settings
 
     try:
         found = study.compare(
@@ -63,7 +63,7 @@ def compare(
             splits=split,
             seeds=seeds,
             out=out,
-            settings=parse_settings(settings),
+            settings=parse_settings(settings or []),
             jobs=jobs,
             threads=threads,
             device=device,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.cli.options import LogPath, Overwrite, Seed, Settings, parse_settings
+from benchmarks.cli.options import LogPath, Overwrite, Seed, Settings
 from responders.known_truth.presets import PRESETS
 from responders.log.session_log import SessionLog
 from responders.sources.registry import SOURCES
@@ -54,12 +54,13 @@ def synthesize(
     """Write a log of simulated users whose true probabilities are known.
 
     The users are synthetic and every table says so. `--set` changes one effect of the world, such
-    as `--set taste=0` or `--set position_bias=1`; see `TruthSettings` for all of them.
+    as `--set taste=0` or `--set position_bias=1`; see `TruthConfig` for all of them.
 
     Example: `recsim data synthesize logs/known --preset contentwise --sessions 20000`
     """
     from benchmarks.reports.tables import print_log
     from benchmarks.studies.synthesize import synthesize as write_log
+    from responders.config import parse_settings
 
     log = write_log(
         out,
@@ -67,7 +68,7 @@ def synthesize(
         sessions,
         seed=seed,
         policy=policy,
-        settings=parse_settings(settings),
+        settings=parse_settings(settings or []),
         overwrite=overwrite,
     )
     print_log(log, out)

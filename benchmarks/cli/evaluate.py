@@ -48,7 +48,7 @@ def evaluate(
     Example: `recsim evaluate runs/session_gru logs/known --json metrics.json`
     """
     from benchmarks.reports.tables import kind_of, print_metrics
-    from responders.evaluation.report import evaluate_responder
+    from benchmarks.studies.evaluate import evaluate_responder
 
     set_threads(threads)
     loaded = SessionLog.load(log)

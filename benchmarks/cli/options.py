@@ -9,8 +9,6 @@ from typing import Annotated
 
 import typer
 
-from responders.errors import InputError
-
 LogPath = Annotated[Path, typer.Argument(metavar="LOG", help="Folder of a session log.")]
 Seed = Annotated[int, typer.Option(min=0, help="Fixes everything random.")]
 Seeds = Annotated[int, typer.Option(min=1, help="Repetitions with different seeds.")]
@@ -23,21 +21,6 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; repeatable."),
 ]
-
-
-def parse_settings(pairs: list[str] | None) -> dict[str, str]:
-    """Return the settings of repeated `--set KEY=VALUE` options.
-
-    Raises:
-        InputError: an option without a key or an equals sign.
-    """
-    settings = {}
-    for pair in pairs or []:
-        key, equals, value = pair.partition("=")
-        if not equals or not key:
-            raise InputError(f"--set takes KEY=VALUE, not {pair!r}")
-        settings[key.strip()] = value.strip()
-    return settings
 
 
 def set_threads(threads: int | None) -> None:

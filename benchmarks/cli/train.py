@@ -14,7 +14,6 @@ from benchmarks.cli.options import (
     Settings,
     Threads,
     command_line,
-    parse_settings,
     set_threads,
 )
 from responders.log.session_log import SessionLog
@@ -43,11 +42,12 @@ def train(
     Example: `recsim train logs/known --responder session_gru --out runs/session_gru`
     """
     from benchmarks.reports.tables import print_metrics
+    from responders.config import parse_settings
     from responders.training.fit import fit
     from responders.training.trainer import Interrupted
 
     set_threads(threads)
-    chosen: dict[str, Any] = dict(parse_settings(settings))
+    chosen: dict[str, Any] = dict(parse_settings(settings or []))
     if epochs is not None:
         chosen["epochs"] = epochs
     try:

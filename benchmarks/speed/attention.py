@@ -20,7 +20,7 @@ from benchmarks.harness import PeakMemory, describe, publish, run_cases, synchro
 from benchmarks.reports.tables import number, text
 from responders import Catalogue, SessionLog, Users
 from responders.log.batch import Part, make_batch, plan_batches
-from responders.models.build import build
+from responders.models.build import build_responder
 
 RESPONDERS = ("session_transformer", "scot", "session_gru")
 """What is measured; shares are of the first."""
@@ -62,7 +62,7 @@ def epoch(name: str, sessions: int, slates: int, batch_size: int, device: str) -
     if sessions > 2:
         epoch(name, 2, 2, 1, device)  # loads what the libraries load on first use
     peak = PeakMemory(device)
-    responder, _ = build(name, log, part.sessions, {})
+    responder, _ = build_responder(name, log, part.sessions)
     responder.to(device).train()
     optimiser = torch.optim.Adam([p for p in responder.parameters() if p.requires_grad])
     began = 0.0

@@ -2,8 +2,8 @@
 
     python -m benchmarks.speed.ingest --source rl4rs --rows 2000000
 
-writes a synthetic file in the published format at a tenth of the rows and at all of them, converts
-each in a process of its own, and prints rows per second and the peak of resident memory.
+writes synthetic files in the published format with a tenth of the rows and with all of them,
+converts each in its own process, and prints rows per second and the peak of resident memory.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.speed.memory import memory, peak_memory
+from responders.log.ragged import offsets, owner
 from responders.sources import convert
 
 _BLOCK = 4096  # rows generated at a time
@@ -35,8 +36,8 @@ _BLOCK = 4096  # rows generated at a time
 def _text(values: np.ndarray, separator: str) -> pa.Array:
     """Return each row of [n, k] numbers as one string."""
     cells = pa.array(values.ravel()).cast(pa.string())
-    offsets = pa.array(np.arange(len(values) + 1, dtype=np.int32) * values.shape[1])
-    return pc.binary_join(pa.ListArray.from_arrays(offsets, cells), separator)
+    start = pa.array(np.arange(len(values) + 1, dtype=np.int32) * values.shape[1])
+    return pc.binary_join(pa.ListArray.from_arrays(start, cells), separator)
 
 
 def _rows(columns: list[Any], separator: str) -> bytes:
@@ -50,12 +51,13 @@ def _rows(columns: list[Any], separator: str) -> bytes:
 
 
 def _blocks(rows: int) -> Iterator[tuple[int, int]]:
+    """Yield the first row and the number of rows of each block."""
     for first in range(0, rows, _BLOCK):
         yield first, min(_BLOCK, rows - first)
 
 
 def write_rl4rs(folder: Path, rows: int, seed: int = 0) -> Path:
-    """Write `rows` slates of 9 items in sessions of 1 to 6, as wide as the published rows."""
+    """Write `rows` slates of 9 items in sessions of 1 to 6 slates, as long as published rows."""
     rng = np.random.default_rng(seed)
     vectors = rng.normal(size=(283, 40)).round(4)
     ids = np.arange(1, 284)
@@ -63,7 +65,7 @@ def write_rl4rs(folder: Path, rows: int, seed: int = 0) -> Path:
     header = b"item_id item_vec price location special_item\n"
     (folder / "item_info.csv").write_bytes(header + _rows(items, " "))
     item_feature = _text(vectors[:9].reshape(1, -1), ",")[0].as_py()
-    portraits = _text(rng.normal(size=(1000, 42)).round(3), ",")
+    user_features = _text(rng.normal(size=(1000, 42)).round(3), ",")
     path = folder / "rl4rs_dataset_b_sl.csv"
     session = 1
     with path.open("wb") as file:
@@ -73,10 +75,10 @@ def write_rl4rs(folder: Path, rows: int, seed: int = 0) -> Path:
         )
         for first, n in _blocks(rows):
             length = rng.integers(1, 7, n)
-            of = np.repeat(np.arange(n), length)[:n]
-            sequence = np.arange(n) - np.concatenate([[0], np.cumsum(length)])[of] + 1
-            user = session + of
-            session += int(of[-1]) + 1
+            index = owner(length)[:n]  # the last session of a block may be cut
+            sequence = np.arange(n) - offsets(length)[index] + 1
+            user = session + index
+            session += int(index[-1]) + 1
             columns = [
                 2_000_000 + first + np.arange(n),
                 user,
@@ -84,7 +86,7 @@ def write_rl4rs(folder: Path, rows: int, seed: int = 0) -> Path:
                 _text(rng.integers(1, 284, (n, 9)), ","),
                 _text(rng.integers(0, 2, (n, 9)), ","),
                 _text(rng.integers(1, 284, (n, 20)), ","),
-                portraits.take(pa.array(user % 1000)),
+                user_features.take(pa.array(user % 1000)),
                 pa.array([item_feature]).take(pa.array(np.zeros(n, np.int64))),
                 np.ones(n, np.int64),
             ]
@@ -129,7 +131,7 @@ def write_contentwise(folder: Path, rows: int, seed: int = 0) -> Path:
 
 
 def _series(recommendation: np.ndarray, position: np.ndarray) -> np.ndarray:
-    """Return the series a recommendation of `write_contentwise` lists in a position."""
+    """Return the series that `write_contentwise` recommends in a position."""
     return (recommendation * 31 + position * 977) % 28_000
 
 
@@ -142,8 +144,8 @@ WRITERS: dict[str, Callable[[Path, int], Path]] = {
 def convert_here(source: str, raw: Path, out: Path) -> dict[str, Any]:
     """Convert in this process and return seconds, counts and peaks of memory.
 
-    `peak_mb` is all resident memory, with the pages of mapped files that the system keeps while
-    nothing else wants the room; `private_mb` is the part that is the process's own.
+    `peak_mb` is all resident memory, including pages of mapped files, which the system may drop
+    when it needs the memory; `private_mb` is without them.
     """
     private, stop = [memory("RssAnon")], threading.Event()
 

@@ -3,7 +3,7 @@
     python -m benchmarks.speed.throughput            tables and plots in runs/throughput
     python -m benchmarks.speed.throughput --quick    one row: SessionGRU 64, B 1,024, S 10, N 1,000
     python -m benchmarks.speed.throughput --python sardine=ENV/bin/python …
-                                                     and other simulators, see simulators.md
+                                                     and others, see docs/simulators.md
 
 Three layers are timed on the same slates: the responder's `respond` alone, the World (random
 streams, leaving, history, reward, new users for those who left) and the Gymnasium vector
@@ -43,7 +43,6 @@ from recsim_env.world import World, blank_duplicates
 from responders import Catalogue, SessionLog, Users
 from responders.behaviour.leaving import Hazard
 from responders.models.base import LogShape, Response
-from responders.models.build import default_options
 from responders.models.registry import RESPONDERS
 from responders.registry import load
 
@@ -96,7 +95,7 @@ def make_world(setting: Setting, device: str) -> World:
     """Return a world of a randomly initialised responder and 100 users with 8 features."""
     rng = np.random.default_rng(0)
     slate = rng.integers(0, setting.items, (100, setting.positions))
-    contexts = SessionLog(
+    initial_sessions = SessionLog(
         slate=slate,
         response=np.zeros_like(slate),
         session_start=np.arange(101),
@@ -107,9 +106,9 @@ def make_world(setting: Setting, device: str) -> World:
     )
     kind = load(RESPONDERS, setting.responder, "responder")
     shape = LogShape(setting.items, setting.positions, 8)
-    responder = kind(shape, **default_options(kind))
+    responder = kind(shape, kind.config_class())
     hazard = Hazard(tuple(0.05 + 0.01 * np.arange(20)))
-    return World(responder, contexts, hazard, num_users=setting.users, device=device)
+    return World(responder, initial_sessions, hazard, num_users=setting.users, device=device)
 
 
 def measure(setting: Setting, seconds: float, device: str) -> Speed:
@@ -128,7 +127,7 @@ def measure(setting: Setting, seconds: float, device: str) -> Speed:
     @torch.inference_mode()
     def respond() -> None:
         for i in range(repeats):
-            world.responder.respond(world.state, shown[i % 8], uniform=uniform)
+            world.responder.respond(world.episodes.memory, shown[i % 8], uniform)
 
     def step_world() -> None:
         for i in range(repeats):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, get_args
 
@@ -20,13 +20,12 @@ from benchmarks.studies.runs import RESULT, Run, run_one
 from responders import InputError, SessionLog
 from responders.files import read_json
 from responders.log.split import SPLITS
-from responders.models.base import LogShape
-from responders.models.build import default_options
+from responders.models.base import LogShape, Responder
 from responders.models.parts.items import Embedding
 from responders.models.registry import RESPONDERS
 from responders.registry import load
 from responders.training.config import TrainConfig
-from responders.training.fit import parse_options
+from responders.training.fit import configure
 
 OUT = Path("runs/compare")
 """Where a comparison is written by default."""
@@ -107,10 +106,9 @@ def responder_names(responders: str | Sequence[str]) -> list[str]:
     names = list(RESPONDERS) if responders == "all" else names_in(responders)
     for name in names:
         run = Run(name, "", "user", 0)
-        kind = load(RESPONDERS, run.name, "responder")
-        options, _ = parse_options(run.name, run.settings)
-        options.pop("embedding", None)
-        kind(LogShape(1, 1), **options)
+        config, _ = configure(run.name, run.settings)
+        if getattr(config, "embedding", "learned") == "learned":  # others need item vectors
+            load(RESPONDERS, run.name, "responder")(LogShape(1, 1), config)
     if not names:
         raise InputError(f"no responder given; known: {', '.join(RESPONDERS)}")
     return names
@@ -139,7 +137,7 @@ def plan(
                 kind = load(RESPONDERS, name.split(":")[0], "responder")
                 if short and kind.reads_history:
                     continue
-                has = "embedding" in default_options(kind)
+                has = "embedding" in _settings(kind)
                 runs += [Run(name, e, split, seed) for e in (embeddings if has else [""])]
     if not runs:
         raise InputError("nothing to compare: every session of the log has one slate, choose pbm …")
@@ -149,9 +147,13 @@ def plan(
 def settings_of(run: Run, settings: dict[str, str]) -> dict[str, Any]:
     """Return those of `settings` that the run's responder has, its own ones and its embedding."""
     kind = load(RESPONDERS, run.name, "responder")
-    known = {*default_options(kind), *vars(TrainConfig())}
+    known = {*_settings(kind), *vars(TrainConfig())}
     found: dict[str, Any] = {k: v for k, v in settings.items() if k in known}
     return found | run.settings | ({"embedding": run.embedding} if run.embedding else {})
+
+
+def _settings(kind: type[Responder]) -> set[str]:
+    return {field.name for field in fields(kind.config_class)}
 
 
 def check_settings(responders: list[str], settings: dict[str, str]) -> None:
@@ -159,7 +161,7 @@ def check_settings(responders: list[str], settings: dict[str, str]) -> None:
     for key, value in settings.items():
         having = [n for n in responders if key in settings_of(Run(n, "", "user", 0), {key: value})]
         for name in having or responders[:1]:
-            parse_options(name.split(":")[0], {key: value})
+            configure(name.split(":")[0], {key: value})
 
 
 def run_all(

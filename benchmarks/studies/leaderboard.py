@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -118,7 +117,7 @@ def policy_names(policies: str | Sequence[str], world: World) -> list[str]:
         InputError: no name, or an unknown one.
     """
     if policies == "all":
-        known_truth = truth_of(world.contexts) is not None
+        known_truth = truth_of(world.initial_sessions) is not None
         return [name for name in POLICIES if name != "oracle" or known_truth]
     names = names_in(policies)
     if not names:
@@ -140,19 +139,9 @@ def make_policy(
         steps: training budget of policies that learn.
         seed: of the policy.
     """
-    kind = load(POLICIES, name, "policy")
     world = new_world(_TRAINING_USERS)
-    world.reset(seed=_TRAINING_SEED + seed)
-    seeded = "seed" in inspect.signature(kind).parameters
-    policy: Policy = kind(world, seed=seed) if seeded else kind(world)
-    if hasattr(policy, "train"):
-        policy.train(steps)
-        return policy, steps
-    done = 0
-    while kind.learn is not Policy.learn and done < steps:
-        run = rollout(world, policy, _TRAINING_SEED + seed + done, learn=True)
-        done += run.log.n_slates
-    return policy, done
+    policy: Policy = load(POLICIES, name, "policy")(world, seed=seed)
+    return policy, policy.train(world, steps, _TRAINING_SEED + seed)
 
 
 def leaderboard(

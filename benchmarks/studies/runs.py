@@ -13,6 +13,7 @@ import torch
 
 from benchmarks.harness import PeakMemory, synchronize
 from responders import InputError, SessionLog
+from responders.config import parse_settings
 from responders.device import pick_device
 from responders.evaluation.metrics import best_threshold, sparse_auc
 from responders.evaluation.predict import Predictions, predict
@@ -57,8 +58,7 @@ class Run:
     @property
     def settings(self) -> dict[str, str]:
         """The responder's own settings."""
-        pairs = (pair.partition("=") for pair in self.responder.split(":")[1:])
-        return {key: value for key, _, value in pairs}
+        return parse_settings(self.responder.split(":")[1:])
 
     @property
     def folder(self) -> str:
@@ -86,7 +86,7 @@ def run_one(
     peak = PeakMemory(picked)
     try:
         checkpoint = fit(
-            log, run.name, out, settings, seed=run.seed, by=run.split, resume=out.exists(),
+            log, run.name, out, settings, seed=run.seed, split=run.split, resume=out.exists(),
             device=device, progress=progress,
         )  # fmt: skip
     except InputError as error:
@@ -97,7 +97,7 @@ def run_one(
     report = make_report(
         responder, log, part, card["threshold"], device=picked, resamples=0, bayes=False
     )
-    shown = checkpoint.contexts.catalogue.attributes["shown"]
+    shown = checkpoint.initial_sessions.catalogue.attributes["shown"]
     facts = {
         "settings": settings,
         "log": log.fingerprint(),
@@ -124,7 +124,7 @@ def bayes(log: SessionLog, split: str, seed: int, out: Path) -> dict[str, Any] |
         parts = make_split(log, split, seed)
         threshold = best_threshold(predict(truth, log, parts["validation"]))
         report = make_report(truth, log, parts["test"], threshold, resamples=0, bayes=False)
-        save_result(path, {"estimated": truth.settings.hidden > 0}, report)
+        save_result(path, {"estimated": truth.config.hidden > 0}, report)
     return read_json(path / RESULT, "run")
 
 
@@ -169,13 +169,16 @@ def slate_milliseconds(
     rows = np.resize(np.argsort(-part.end, kind="stable"), _USERS)
     batch = make_batch(log, part.take(rows)).to(device)
     generator = torch.Generator(device).manual_seed(0)
+    responder.prepare()
     state, drawn, spent, turn = responder.start(batch.user), 0, 0.0, 0
-    responder.respond(state, batch.slate[:, 0], generator)  # first use: tables, allocations
+    uniform = torch.rand(batch.slate[:, 0].shape, generator=generator, device=device)
+    responder.respond(state, batch.slate[:, 0], uniform)  # the first call allocates memory
     while spent < seconds:
         r = turn % batch.slate.shape[1]
         state = responder.start(batch.user) if r == 0 else state
+        uniform = torch.rand(uniform.shape, generator=generator, device=device)
         began = time.perf_counter()
-        state = responder.respond(state, batch.slate[:, r], generator).state
+        state = responder.respond(state, batch.slate[:, r], uniform).state
         synchronize(device)
         spent += time.perf_counter() - began
         drawn, turn = drawn + len(rows), turn + 1

@@ -9,8 +9,7 @@ from typing import Any
 from responders import InputError, SessionLog
 from responders.errors import near_matches
 from responders.known_truth.logs import synthesize as write_log
-from responders.known_truth.presets import PRESETS, TruthSettings
-from responders.training.fit import typed
+from responders.known_truth.presets import PRESETS
 
 
 def synthesize(
@@ -31,7 +30,7 @@ def synthesize(
         sessions: users, one session each.
         seed: fixes everything random.
         policy: the logging policy.
-        settings: changes to the preset's `TruthSettings`, as text or numbers.
+        settings: changes to the preset's `TruthConfig`, as text or numbers.
         overwrite: replace `out` if it exists.
 
     Raises:
@@ -39,12 +38,7 @@ def synthesize(
     """
     if preset not in PRESETS:
         raise InputError(f"preset {preset!r} is unknown; {near_matches(preset, PRESETS)}")
-    defaults = vars(TruthSettings())
-    changes = {
-        key: typed(key, value, type(defaults[key])) if key in defaults else value
-        for key, value in (settings or {}).items()
-    }
-    world = PRESETS[preset].changed(**changes)
+    world = PRESETS[preset].changed(**(settings or {}))
     return write_log(
         Path(out), world, sessions, seed=seed, policy=policy, name=preset, overwrite=overwrite
     )

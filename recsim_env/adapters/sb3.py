@@ -1,4 +1,4 @@
-"""Stable-Baselines3's VecEnv face of a vector environment: no subprocesses, one batch per step."""
+"""A vector environment as a Stable-Baselines3 `VecEnv`: no subprocesses, one batch per step."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium import spaces
-from gymnasium.vector import VectorEnv, VectorWrapper
+from gymnasium.vector import VectorEnv, VectorRewardWrapper, VectorWrapper
 
 from responders import InputError
 
@@ -16,9 +16,7 @@ from responders import InputError
 def _weights(space: spaces.Space | None, weights: Sequence[float]) -> np.ndarray:
     """Return `weights` [M] float64, or raise `InputError` where they do not fit the rewards."""
     if space is None:
-        raise InputError(
-            'there is one reward to begin with: make the environment with reward=("clicks", …)'
-        )
+        raise InputError('the environment has a single reward: make it with reward=("clicks", …)')
     array = np.asarray(weights, dtype=np.float64)
     if array.shape != space.shape or not np.isfinite(array).all():
         raise InputError(f"{space.shape} finite weights are needed, not {weights!r}")
@@ -42,17 +40,16 @@ class ScalariseReward(gymnasium.RewardWrapper):
         return float(np.dot(reward, self.weights))
 
 
-class VectorScalariseReward(VectorWrapper):
+class VectorScalariseReward(VectorRewardWrapper):
     """`ScalariseReward` for a vector environment."""
 
     def __init__(self, env: VectorEnv, weights: Sequence[float]) -> None:
         super().__init__(env)
         self.weights = _weights(getattr(env.unwrapped, "reward_space", None), weights)
 
-    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-        """Step; the reward [B] is the weighted sum."""
-        observation, reward, terminated, truncated, info = self.env.step(actions)
-        return observation, reward @ self.weights, terminated, truncated, info
+    def rewards(self, reward: Any) -> Any:
+        """Return the weighted sums [B] of rewards [B, M]."""
+        return reward @ self.weights
 
 
 def _check_ensemble(env: Any, weight: float) -> float:
@@ -62,7 +59,7 @@ def _check_ensemble(env: Any, weight: float) -> float:
 
 
 class PenaliseDisagreement(gymnasium.Wrapper):
-    """Subtracts what the members of an ensemble disagree about, so that no policy lives off it.
+    """Subtracts the disagreement of an ensemble's members, so that no policy exploits it.
 
     Reward − weight · Σ over the slate of the deviation of the members' click probabilities: the
     pessimism of MOPO (Yu et al., 2020) for a simulator of users.
@@ -93,7 +90,7 @@ class VectorPenaliseDisagreement(VectorWrapper):
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Step with the penalty subtracted."""
         observation, reward, terminated, truncated, info = self.env.step(actions)
-        if "disagreement" not in info:  # no page was complete, so nobody answered
+        if "disagreement" not in info:  # no page was complete: no user answered
             return observation, reward, terminated, truncated, info
         penalty = self.weight * info["disagreement"].sum(1)
         penalty = penalty if reward.ndim == 1 else penalty[:, None]

@@ -1,4 +1,4 @@
-"""How well a responder's probabilities fit logged clicks, overall and by position."""
+"""The probabilities that a responder gives to the clicks of a log."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from responders.models.base import Responder
 from responders.models.state import take_rows
 from responders.progress import progress_bar
 
-_DRAWN = 1024  # answers drawn at a time
+_ANSWERS = 1024  # drawn at a time: their states, copied for every draw, must fit in memory
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a responder says of the counted positions of a log, P of them.
+    """Log-odds and outcomes of the P counted positions of a log.
 
     Args:
         logit: [P] float64 log-odds of a click.
@@ -53,24 +53,26 @@ def predict(
     progress: bool = False,
     draws: int = 0,
 ) -> Predictions:
-    """Say how likely each counted click of `part` was, given all before it (*conditional*).
+    """Predict the clicks at the counted positions of `part`, given all that came before each.
 
-    With `draws`, given all before its slate but not the clicks in the slate itself
-    (*unconditional*): the mean probability over so many answers that the responder draws. For a
-    responder that does not read clicks above the two are the same.
+    These predictions are *conditional* on the clicks above in the same slate. With `draws` they
+    are *unconditional*: the mean probability over that number of answers drawn by the responder.
+    For a responder that does not read clicks above, the two are the same.
 
     Args:
-        responder: in whatever mode; it is evaluated in eval mode and left as it was.
+        responder: evaluated in eval mode; its mode is restored.
         log: the log.
         part: the sessions, and which of their slates count.
         batch_size: sessions at a time.
         device: where the responder lies.
         progress: show a progress bar.
-        draws: answers per slate for unconditional predictions; 0 = conditional ones.
+        draws: answers per slate for unconditional predictions; 0 = conditional predictions.
     """
     training = responder.training
     responder.eval()
-    logits, clicks, places, owners, items = [], [], [], [], []
+    if draws:
+        responder.prepare()
+    logits, clicks, positions, sessions, items = [], [], [], [], []
     groups = plan_batches(part, batch_size)
     silent = not progress
     generator = torch.Generator(device).manual_seed(0)
@@ -87,15 +89,15 @@ def predict(
         b, _, s = torch.nonzero(keep, as_tuple=True)
         logits.append(logit[keep].numpy())
         clicks.append(batch.click[keep].numpy() > 0)
-        places.append(s.numpy())
+        positions.append(s.numpy())
         items.append(batch.slate[keep].numpy())
-        owners.append(group.sessions[b.numpy()])
+        sessions.append(group.sessions[b.numpy()])
     responder.train(training)
-    session = np.concatenate(owners)
+    session = np.concatenate(sessions)
     return Predictions(
         logit=np.concatenate(logits),
         click=np.concatenate(clicks),
-        position=np.concatenate(places),
+        position=np.concatenate(positions),
         user=log.user[session].astype(np.int64),
         session=session,
         item=np.concatenate(items),
@@ -113,11 +115,11 @@ def _unconditional(
     state = responder.start(batch.user)
     logits = torch.zeros(batch.slate.shape, device=batch.slate.device)
     for r in range(batch.slate.shape[1]):
-        slate, wanted = batch.slate[:, r], counted[:, r].nonzero().squeeze(1).to(batch.slate.device)
-        at_once = max(_DRAWN // draws, 1)  # a long memory, copied for every draw, must fit
-        for some in wanted.split(at_once) if len(wanted) else ():
+        slate, users = batch.slate[:, r], counted[:, r].nonzero().squeeze(1).to(logits.device)
+        for some in users.split(max(_ANSWERS // draws, 1)) if len(users) else ():
             many = some.repeat_interleave(draws)
-            answer = responder.respond(take_rows(state, many), slate[many], generator)
+            uniform = torch.rand(slate[many].shape, generator=generator, device=slate.device)
+            answer = responder.respond(take_rows(state, many), slate[many], uniform)
             mean = answer.probability.view(len(some), draws, -1).double().mean(1)
             logits[some, r] = torch.logit(mean, eps=1e-7).float()
         state = responder.observe(state, slate, batch.click[:, r])

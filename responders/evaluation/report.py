@@ -4,23 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from responders.device import pick_device
-from responders.errors import InputError
 from responders.evaluation.metrics import METRICS, evaluate
 from responders.evaluation.predict import Predictions, predict
-from responders.files import write_json
 from responders.known_truth.world import truth_of
 from responders.log.batch import Part
 from responders.log.session_log import SessionLog
-from responders.log.split import CONTEXT, make_split
 from responders.models.base import Responder
-from responders.training.checkpoint import Checkpoint, load_checkpoint
 
 DRAWS = 32
 """Answers drawn per slate by default for unconditional metrics."""
@@ -53,98 +46,6 @@ class Report:
             f"unconditional_{name}": metrics.get(f"unconditional_{name}", metrics[name])
             for name in METRICS
         }
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What `evaluate_responder` found.
-
-    Args:
-        responder: name of the responder.
-        metrics: see `Report`.
-        same_log: whether the log is the one that the responder was trained on. If it is not, the
-            test split may hold users that the responder was trained on.
-    """
-
-    responder: str
-    metrics: dict[str, Any]
-    same_log: bool
-
-    def flat(self) -> dict[str, Any]:
-        """Return the metrics with flat keys; those of position s are `<metric>_at_<s>`, from 1."""
-        flat = {key: value for key, value in self.metrics.items() if key != "by_position"}
-        for row in self.metrics["by_position"]:
-            position = row["position"] + 1
-            flat |= {f"{key}_at_{position}": row[key] for key in row if key != "position"}
-        return flat
-
-    def save(self, path: str | Path) -> None:
-        """Write `flat()` to `path` as JSON."""
-        write_json(Path(path), self.flat())
-
-
-def evaluate_responder(
-    path: str | Path,
-    log: SessionLog,
-    *,
-    split: str = "test",
-    context: float = CONTEXT,
-    draws: int = DRAWS,
-    device: torch.device | str = "auto",
-    progress: bool = False,
-) -> Evaluation:
-    """Evaluate the trained responder in the folder `path` on `log`, as `recsim evaluate` does.
-
-    Args:
-        path: folder of the checkpoint.
-        log: the log; its catalogue may extend the responder's.
-        split: test = the part held out in training, all = every session.
-        context: share of each session's slates that is only history; of a responder trained on a
-            split by time, the test split has none.
-        draws: answers per slate for unconditional metrics, 0 = leave them out.
-        device: auto, cpu or cuda.
-        progress: show progress bars.
-
-    Raises:
-        InputError: `path` is not a checkpoint, the log does not fit it, or `split` is unknown.
-    """
-    if split not in ("test", "all"):
-        raise InputError(f"split {split!r} is unknown: test or all")
-    checkpoint = load_checkpoint(Path(path), log.catalogue)
-    _check_shape(checkpoint.responder, log, Path(path))
-    picked = pick_device(device)
-    report = make_report(
-        checkpoint.responder.to(picked),
-        log,
-        _part(checkpoint, log, split, context),
-        checkpoint.card["threshold"],
-        draws=draws,
-        device=picked,
-        progress=progress,
-    )
-    same_log = checkpoint.card["data"]["fingerprint"] == log.fingerprint()
-    return Evaluation(checkpoint.card["responder"]["name"], report.metrics, same_log)
-
-
-def _check_shape(responder: Responder, log: SessionLog, path: Path) -> None:
-    shape, features = responder.shape, log.users.features.shape[1]
-    if log.n_positions > shape.n_positions:
-        raise InputError(
-            f"the log has slates of {log.n_positions} positions; {path} was trained on "
-            f"{shape.n_positions}"
-        )
-    if features != shape.n_user_features:
-        raise InputError(
-            f"the log has {features} user features; {path} was trained on {shape.n_user_features}"
-        )
-
-
-def _part(checkpoint: Checkpoint, log: SessionLog, split: str, context: float) -> Part:
-    if split == "all":
-        return Part.of(log, np.arange(log.n_sessions), context)
-    trained = checkpoint.card["split"]
-    part = make_split(log, trained["by"], trained["seed"])["test"]
-    return Part.of(log, part.sessions, context) if trained["by"] == "user" else part
 
 
 def make_report(
@@ -186,7 +87,7 @@ def make_report(
     if truth is not None:
         best = evaluate(answer(truth), threshold, resamples=0)
         report.metrics.update({f"bayes_{name}": best[name] for name in ("log_loss", "auc")})
-        report.metrics["bayes_estimated"] = truth.settings.hidden > 0
+        report.metrics["bayes_estimated"] = truth.config.hidden > 0
     return report
 
 

@@ -50,9 +50,9 @@ class Tiles:
     def fitting(wide: int, itemsize: int, product: str, on_chip: int) -> Tiles | None:
         """Return the largest tiles that stay in registers and shared memory, None if none do.
 
-        Compiled for compute capability 8.0, 8.9 and 9.0 (`python -m benchmarks.speed.kernel_resources`),
-        no kernel takes more shared memory than two tiles of what is held and four of what passes
-        by, loads of the next ones being under way, and 4 KB.
+        Compiled for compute capability 8.0, 8.9 and 9.0 (`python -m
+        benchmarks.speed.kernel_resources`), no kernel takes more shared memory than two tiles of
+        what it holds, four of what it streams (the next loads are in flight), and 4 KB.
 
         Args:
             wide: numbers in a vector, a power of two.

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from responders.behaviour.slate_rules import SlateRules
 from responders.errors import InputError, near_matches
-from responders.known_truth.presets import TruthSettings
+from responders.known_truth.presets import TruthConfig
 from responders.known_truth.world import KnownTruth, make_truth
 from responders.log.catalogue import Users
 from responders.log.session_log import SessionLog
@@ -32,16 +32,18 @@ class LoggingPolicy:
         if name not in POLICIES:
             raise InputError(f"policy {name!r} is unknown; {near_matches(name, POLICIES)}")
         self.truth, self.name = truth, name
-        self.rules = SlateRules.of(truth.catalogue, truth.settings.n_positions)
-        rng = np.random.default_rng([truth.settings.seed, 3])
+        self.rules = SlateRules.of(truth.catalogue, truth.config.n_positions)
+        rng = np.random.default_rng([truth.config.seed, 3])
         rank = np.argsort(
-            np.argsort(-(truth.own[:-1].numpy() + 0.5 * rng.normal(size=len(truth.catalogue))))
+            np.argsort(
+                -(truth.item_log_odds[:-1].numpy() + 0.5 * rng.normal(size=len(truth.catalogue)))
+            )
         )
         self.popularity = -0.8 * torch.log1p(torch.tensor(rank, dtype=torch.float32))
 
     def __call__(self, state: State, generator: torch.Generator) -> Tensor:
         """Return slates [B, S] for users in `state`."""
-        b, n = len(state["fatigue"]), self.truth.settings.n_items
+        b, n = len(state["fatigue"]), self.truth.config.n_items
         noise = torch.rand(b, n, generator=generator).clamp(min=1e-9)
         score = -torch.log(-torch.log(noise))
         if self.name == "popular":
@@ -56,7 +58,7 @@ class LoggingPolicy:
 @torch.inference_mode()
 def synthesize(
     out: Path,
-    settings: TruthSettings,
+    settings: TruthConfig,
     sessions: int,
     *,
     seed: int = 0,
@@ -107,7 +109,7 @@ def synthesize(
             bar.update(len(slates["length"]))
         card = {
             "name": f"synthetic {name}",
-            "source": "known-truth world (responders/synthetic.py); these users are simulated",
+            "source": "known-truth world (responders/known_truth); these users are simulated",
             "licence": "Apache-2.0",
             "synthetic": True,
             "truth": asdict(settings),
@@ -123,14 +125,15 @@ def _play(
     truth: KnownTruth, logging: LoggingPolicy, state: State, generator: torch.Generator
 ) -> dict[str, np.ndarray]:
     """Play users in `state` until all have left; return their slates session by session."""
-    s = truth.settings
+    s = truth.config
     hazard = torch.tensor(truth.hazard, dtype=torch.float32)
     b = len(state["fatigue"])
     active, streak, time = torch.arange(b), torch.zeros(b, dtype=torch.int64), torch.zeros(b)
     parts = []
     for step in range(1, s.max_slates + 1):
         slate = logging(state, generator)
-        answer = truth.respond(state, slate, generator)
+        uniform = torch.rand(slate.shape, generator=generator)
+        answer = truth.respond(state, slate, uniform)
         time = time + 30 + torch.randint(0, 300, (len(active),), generator=generator)
         parts.append((active, slate, answer.click, time))
         streak = torch.where(answer.click.any(1), 0, streak + 1)

@@ -1,102 +1,135 @@
-"""A world whose truth is known: simulated users with every probability stated.
-
-The truth is itself a responder, `KnownTruth`: its state is a function of what a model of the log
-can see (user features, slates, clicks), so its probabilities are the Bayes optimum for that log.
-Each effect has one parameter that turns it off. Everything made here is synthetic and says so.
-"""
+"""The parameters of known-truth worlds, and presets of them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
 
-from responders.errors import InputError, near_matches
+from pydantic import Field
+
+from responders.config import Config, make_config
+from responders.errors import InputError
 
 
 @dataclass(frozen=True)
-class TruthSettings:
+class TruthConfig(Config):
     """The parameters of a known-truth world; 0 turns an effect off.
 
     P(click) = examination of the position × σ(attraction of the item), and the attraction is
     base + quality + taste − price − competition − fatigue + clicks above.
 
-    Args:
-        n_items: N.
-        n_positions: S.
-        base: log-odds of attraction of an average item.
-        quality: deviation of the items' own log-odds.
-        taste: how strongly tastes matter: log-odds per unit of taste · item.
-        drift: share of the way that taste moves to the items clicked in a slate.
-        fade: share of the way that taste returns home after each slate.
-        position_bias: examination of position s (from 1) is s to the power of minus this.
-        competition: loss of log-odds when all items above are alike.
-        click_effect: change of log-odds for each click above in the slate.
-        fatigue: loss of log-odds for a cluster that filled the recent slates.
-        price_effect: loss of log-odds per deviation of price.
-        layers: the page has so many layers; each opens when all items of the one before are
-            clicked (RL4RS). 0 = no layers.
-        hidden: share of the initial taste's variance that no feature tells.
-        leaving: chance to leave after a slate with a click; 0 with `impatience` 0 = never.
-        impatience: how much each fruitless slate in a row adds to the hazard of leaving.
-        min_slates: nobody leaves before so many slates.
-        max_slates: everybody has left after so many.
-        clusters: K.
-        dimensions: d of taste.
-        zipf: exponent of the clusters' popularity.
-        item_features: F, features that tell an item's place; 0 = none.
-        feature_noise: deviation of the noise on them.
-        seed: fixes the items.
+    Raises:
+        InputError: a parameter is out of range.
     """
 
-    n_items: int = 1000
-    n_positions: int = 10
-    base: float = -2.25
-    quality: float = 0.7
-    taste: float = 4.0
-    drift: float = 0.2
-    fade: float = 0.1
-    position_bias: float = 0.35
-    competition: float = 1.0
-    click_effect: float = -0.3
-    fatigue: float = 1.5
-    price_effect: float = 0.0
-    layers: int = 0
-    hidden: float = 0.0
-    leaving: float = 0.07
-    impatience: float = 0.08
-    min_slates: int = 3
-    max_slates: int = 100
-    clusters: int = 20
-    dimensions: int = 8
-    zipf: float = 1.0
-    item_features: int = 16
-    feature_noise: float = 0.3
-    seed: int = 0
+    n_items: Annotated[int, Field(ge=1, le=10000000, description="N.")] = 1000
+    n_positions: Annotated[int, Field(ge=1, le=1000, description="S.")] = 10
+    base: Annotated[float, Field(description="Log-odds of attraction of an average item.")] = -2.25
+    quality: Annotated[float, Field(ge=0, description="Deviation of the items' own log-odds.")] = (
+        0.7
+    )
+    taste: Annotated[
+        float, Field(description="Strength of tastes: log-odds per unit of taste · item.")
+    ] = 4.0
+    drift: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=1,
+            description="Share of the way that taste moves to the items clicked in a slate.",
+        ),
+    ] = 0.2
+    fade: Annotated[
+        float,
+        Field(
+            ge=0,
+            lt=1,
+            description="Share of the way that taste returns to its start after each slate.",
+        ),
+    ] = 0.1
+    position_bias: Annotated[
+        float,
+        Field(description="Examination of position s (from 1) is s to the power of minus this."),
+    ] = 0.35
+    competition: Annotated[
+        float, Field(description="Loss of log-odds when all items above are alike.")
+    ] = 1.0
+    click_effect: Annotated[
+        float, Field(description="Change of log-odds for each click above in the slate.")
+    ] = -0.3
+    fatigue: Annotated[
+        float, Field(description="Loss of log-odds for a cluster that filled the recent slates.")
+    ] = 1.5
+    price_effect: Annotated[
+        float, Field(description="Loss of log-odds per deviation of price.")
+    ] = 0.0
+    layers: Annotated[
+        int,
+        Field(
+            ge=0,
+            description="Layers; each opens when all items above it are clicked (RL4RS). 0 = none.",
+        ),
+    ] = 0
+    hidden: Annotated[
+        float,
+        Field(
+            ge=0, lt=1, description="Share of the initial taste's variance that no feature shows."
+        ),
+    ] = 0.0
+    leaving: Annotated[
+        float,
+        Field(
+            ge=0,
+            lt=1,
+            description="Chance to leave after a slate with a click; 0 with impatience 0 = never.",
+        ),
+    ] = 0.07
+    impatience: Annotated[
+        float,
+        Field(
+            ge=0,
+            description="Growth of the hazard with each slate in a row without a click.",
+        ),
+    ] = 0.08
+    min_slates: Annotated[
+        int, Field(ge=1, description="Nobody leaves before this number of slates.")
+    ] = 3
+    max_slates: Annotated[
+        int, Field(ge=1, description="Everybody has left after this number of slates.")
+    ] = 100
+    clusters: Annotated[int, Field(ge=1, description="K, clusters of items.")] = 20
+    dimensions: Annotated[int, Field(ge=1, description="d of taste.")] = 8
+    zipf: Annotated[float, Field(description="Exponent of the clusters' popularity.")] = 1.0
+    item_features: Annotated[
+        int,
+        Field(
+            ge=0, description="F, features that show where an item lies in taste space; 0 = none."
+        ),
+    ] = 16
+    feature_noise: Annotated[float, Field(ge=0, description="Deviation of the noise on them.")] = (
+        0.3
+    )
+    seed: Annotated[int, Field(ge=0, description="Fixes the items.")] = 0
 
     def __post_init__(self) -> None:
-        for name in ("n_items", "n_positions", "clusters", "dimensions", "min_slates"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("hidden", "fade", "leaving"):
-            if not 0 <= getattr(self, name) < 1:
-                raise InputError(f"{name} must be in [0, 1), not {getattr(self, name)}")
+        super().__post_init__()
         if self.n_positions > self.n_items:
             raise InputError(f"n_positions {self.n_positions} exceeds n_items {self.n_items}")
         if self.max_slates < self.min_slates:
             raise InputError(f"max_slates {self.max_slates} is below min_slates {self.min_slates}")
 
-    def changed(self, **values: Any) -> TruthSettings:
-        """Return the settings with `values` changed; unknown names raise `InputError`."""
-        known = [f.name for f in fields(self)]
-        for name in values:
-            if name not in known:
-                raise InputError(f"setting {name!r} is unknown; {near_matches(name, known)}")
-        return replace(self, **values)
+    def changed(self, **values: Any) -> TruthConfig:
+        """Return the configuration with `values` (numbers or text) changed.
+
+        Raises:
+            InputError: an unknown parameter, or a value out of range.
+        """
+        return make_config(TruthConfig, asdict(self) | values, "a known-truth world")
 
 
-PRESETS: dict[str, TruthSettings] = {
-    "contentwise": TruthSettings(),
-    "rl4rs": TruthSettings(
+PRESETS: dict[str, TruthConfig] = {
+    "contentwise": TruthConfig(),
+    "rl4rs": TruthConfig(
         n_items=283,
         n_positions=9,
         base=1.9,
@@ -108,7 +141,7 @@ PRESETS: dict[str, TruthSettings] = {
         max_slates=4,
         item_features=40,
     ),
-    "pbm": TruthSettings(
+    "pbm": TruthConfig(
         base=-1.0,
         quality=1.0,
         taste=0.0,

@@ -7,84 +7,86 @@ Each effect has one parameter that turns it off. Everything made here is synthet
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from responders.config import Config
 from responders.errors import InputError
-from responders.known_truth.presets import TruthSettings
+from responders.known_truth.presets import TruthConfig
 from responders.log.catalogue import Catalogue
 from responders.log.session_log import SessionLog
-from responders.models.base import LogShape, Responder, Response, draw_uniform
+from responders.models.base import LogShape, Responder, Response
 from responders.models.state import State
 
 PARTICLES = 64
 """Draws of the hidden taste by which the ceiling of a world with `hidden` > 0 is estimated."""
 
 
-def make_catalogue(settings: TruthSettings) -> tuple[Catalogue, dict[str, np.ndarray]]:
-    """Return the items of a world and what is true of them: place, cluster and quality."""
-    rng = np.random.default_rng([settings.seed, 1])
-    n, d, k = settings.n_items, settings.dimensions, settings.clusters
-    weight = 1 / np.arange(1, k + 1) ** settings.zipf
+def make_catalogue(config: TruthConfig) -> tuple[Catalogue, dict[str, np.ndarray]]:
+    """Return the items of a world and their true location in taste space, cluster and quality."""
+    rng = np.random.default_rng([config.seed, 1])
+    n, d, k = config.n_items, config.dimensions, config.clusters
+    weight = 1 / np.arange(1, k + 1) ** config.zipf
     cluster = rng.choice(k, n, p=weight / weight.sum())
     centre = rng.normal(size=(k, d))
-    place = centre[cluster] + 0.6 * rng.normal(size=(n, d))
-    place /= np.linalg.norm(place, axis=1, keepdims=True)
+    location = centre[cluster] + 0.6 * rng.normal(size=(n, d))
+    location /= np.linalg.norm(location, axis=1, keepdims=True)
     quality = rng.normal(size=n)
     price = np.exp(rng.normal(2.0, 0.6, n)).astype(np.float32)
-    mix = rng.normal(size=(d, settings.item_features))
-    features = place @ mix + settings.feature_noise * rng.normal(size=(n, settings.item_features))
+    mix = rng.normal(size=(d, config.item_features))
+    features = location @ mix + config.feature_noise * rng.normal(size=(n, config.item_features))
     attributes: dict[str, np.ndarray] = {}
     ids = np.arange(n)
-    if settings.layers:
+    if config.layers:
         ids = ids + 1  # RL4RS counts from 1
         bounds = np.array([39, 147]) * n // 283
         attributes["layer"] = (1 + np.searchsorted(bounds, ids, side="left")).astype(np.int8)
         attributes["special"] = (attributes["layer"] > 1) & (rng.random(n) < 0.45)
         price = price * attributes["layer"] ** 2
     catalogue = Catalogue(ids, features, price, attributes)
-    return catalogue, {"place": place, "cluster": cluster, "quality": quality}
+    return catalogue, {"location": location, "cluster": cluster, "quality": quality}
 
 
 class KnownTruth(Responder):
-    """The users of a known-truth world, with P draws of what no feature tells of them.
+    """The users of a known-truth world, with P draws of the part of taste that no feature shows.
 
-    The state holds taste [B, P, d], where it returns to, the fatigue with each cluster [B, K] and
-    the log-weight [B, P] of each draw given the clicks so far. P is 1 unless `hidden` > 0; then
-    the answers are estimates by importance-weighted draws.
+    The state holds taste [B, P, d], the taste it returns to (home), the fatigue with each cluster
+    [B, K] and the log-weight [B, P] of each draw given the clicks so far. P is 1 unless `hidden` >
+    0; then the answers are estimates by importance-weighted draws.
 
     Args:
         shape: sizes of the log.
-        settings: as keywords, see `TruthSettings`.
+        config: the parameters of the world.
     """
 
+    config_class: ClassVar[type[Config]] = TruthConfig
     reads_clicks_above = True
     trained_by_gradient = False
 
-    def __init__(self, shape: LogShape, **settings: Any) -> None:
-        super().__init__(shape)
-        self.place: Tensor
-        self.own: Tensor
+    def __init__(self, shape: LogShape, config: TruthConfig) -> None:
+        super().__init__(shape, config)
+        self.config: TruthConfig
+        self.location: Tensor
+        self.item_log_odds: Tensor
         self.cluster: Tensor
         self.examination: Tensor
         self.layer: Tensor
         self.draws: Tensor
-        self.settings = s = TruthSettings(**settings)
+        s = config
         self.catalogue, items = make_catalogue(s)
         price = np.log(self.catalogue.price)  # type: ignore[arg-type]
         price = (price - price.mean()) / price.std()
-        own = s.base + s.quality * items["quality"] - s.price_effect * price
+        item_log_odds = s.base + s.quality * items["quality"] - s.price_effect * price
         n_layer = s.n_positions // s.layers if s.layers else 0
         layer = np.arange(s.n_positions) // n_layer if s.layers else np.zeros(s.n_positions)
         tensors = {
-            # A last row for the empty position: no place, cluster 0.
-            "place": F.pad(torch.tensor(items["place"], dtype=torch.float32), (0, 0, 0, 1)),
-            "own": F.pad(torch.tensor(own, dtype=torch.float32), (0, 1)),
+            # The last row is the empty position: location 0, cluster 0.
+            "location": F.pad(torch.tensor(items["location"], dtype=torch.float32), (0, 0, 0, 1)),
+            "item_log_odds": F.pad(torch.tensor(item_log_odds, dtype=torch.float32), (0, 1)),
             "cluster": F.pad(torch.tensor(items["cluster"]), (0, 1)),
             "examination": torch.arange(1, s.n_positions + 1.0) ** -s.position_bias,
             "layer": torch.tensor(layer, dtype=torch.int64),
@@ -94,7 +96,7 @@ class KnownTruth(Responder):
             self.register_buffer(name, tensor)
 
     def _draws(self) -> Tensor:
-        s = self.settings
+        s = self.config
         if not s.hidden:
             return torch.zeros(1, s.dimensions)
         rng = np.random.default_rng([s.seed, 2])
@@ -103,11 +105,11 @@ class KnownTruth(Responder):
 
     @property
     def hazard(self) -> np.ndarray:
-        """[K] float64, chance to leave after a slate by the number of fruitless slates in a row.
+        """[K] float64, chance to leave by the number of slates in a row without a click.
 
-        The last value holds for all longer rows; it counts from `settings.min_slates` on.
+        The last value holds for all longer streaks; it applies from slate `config.min_slates` on.
         """
-        s = self.settings
+        s = self.config
         return 1 - (1 - s.leaving) * np.exp(-s.impatience * np.arange(21))
 
     def start(self, user: Tensor) -> State:
@@ -120,7 +122,7 @@ class KnownTruth(Responder):
         return {
             "taste": taste,
             "home": taste,
-            "fatigue": taste.new_zeros(b, self.settings.clusters),
+            "fatigue": taste.new_zeros(b, self.config.clusters),
             "log_weight": taste.new_zeros(b, p),
         }
 
@@ -128,36 +130,36 @@ class KnownTruth(Responder):
         """Return the log-odds [B, N] of attraction of every item, alone in a slate (mean draw)."""
         weight = state["log_weight"].softmax(1)
         taste = torch.einsum("bp,bpd->bd", weight, state["taste"])
-        score = self.settings.taste * taste @ self.place[:-1].t() + self.own[:-1]
-        return score - self.settings.fatigue * state["fatigue"][:, self.cluster[:-1]]
+        score = self.config.taste * taste @ self.location[:-1].t() + self.item_log_odds[:-1]
+        return score - self.config.fatigue * state["fatigue"][:, self.cluster[:-1]]
 
     def _before_clicks(self, state: State, slate: Tensor) -> Tensor:
         """Return log-odds of attraction [B, P, S], clicks in the slate not yet counted."""
-        s = self.settings
-        rows = torch.where(slate >= 0, slate, self.own.shape[0] - 1)
-        place = self.place[rows]
-        score = s.taste * torch.einsum("bpd,bsd->bps", state["taste"], place)
-        score = score + self.own[rows][:, None]
-        shown = (slate >= 0).to(place.dtype)
-        above = place.cumsum(1) - place
+        s = self.config
+        rows = torch.where(slate >= 0, slate, self.item_log_odds.shape[0] - 1)
+        location = self.location[rows]
+        score = s.taste * torch.einsum("bpd,bsd->bps", state["taste"], location)
+        score = score + self.item_log_odds[rows][:, None]
+        shown = (slate >= 0).to(location.dtype)
+        above = location.cumsum(1) - location
         number = (shown.cumsum(1) - shown).clamp(min=1)
-        alike = torch.einsum("bsd,bsd->bs", above, place) / number
+        alike = torch.einsum("bsd,bsd->bs", above, location) / number
         tired = state["fatigue"].gather(1, self.cluster[rows])
         return score - (s.competition * alike.clamp(min=0) + s.fatigue * tired)[:, None]
 
-    def _walk(
+    def _read(
         self, state: State, slate: Tensor, click: Tensor | None, uniform: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Walk down the positions; return log-odds [B, S], clicks [B, S] and log-weights [B, P]."""
+        """Read from the top; return log-odds [B, S], clicks [B, S] and log-weights [B, P]."""
         score = self._before_clicks(state, slate)
         log_weight, above = state["log_weight"], slate.new_zeros(len(slate)).float()
         open_, missed = torch.ones_like(above), torch.zeros_like(above)
         logits, clicks = [], []
         for s in range(slate.shape[1]):
             shown = slate[:, s] >= 0
-            if s and self.settings.layers and self.layer[s] != self.layer[s - 1]:
+            if s and self.config.layers and self.layer[s] != self.layer[s - 1]:
                 open_, missed = open_ * (1 - missed), torch.zeros_like(missed)
-            odds = score[:, :, s] + (self.settings.click_effect * above)[:, None]
+            odds = score[:, :, s] + (self.config.click_effect * above)[:, None]
             p = self.examination[s] * odds.sigmoid() * open_[:, None]
             mixed = (log_weight.softmax(1) * p).sum(1)
             logits.append(torch.logit(mixed, eps=1e-7))
@@ -178,22 +180,22 @@ class KnownTruth(Responder):
 
     def logits(self, state: State, slate: Tensor, click: Tensor | None = None) -> Tensor:
         """Return true log-odds [B, S]; see `Responder.logits`."""
-        return self._walk(state, slate, click, None)[0]
+        return self._read(state, slate, click, None)[0]
 
     def observe(self, state: State, slate: Tensor, click: Tensor) -> State:
         """Return the state after the slate; see `Responder.observe`."""
         log_weight = state["log_weight"]
         if log_weight.shape[1] > 1:
-            log_weight = self._walk(state, slate, click, None)[2]
+            log_weight = self._read(state, slate, click, None)[2]
         return self._moved(state, slate, click, log_weight)
 
     def _moved(self, state: State, slate: Tensor, click: Tensor, log_weight: Tensor) -> State:
-        s = self.settings
+        s = self.config
         seen = (slate >= 0).any(1).view(-1, 1, 1)
-        rows = torch.where(slate >= 0, slate, self.own.shape[0] - 1)
-        click = click.to(self.place.dtype)
+        rows = torch.where(slate >= 0, slate, self.item_log_odds.shape[0] - 1)
+        click = click.to(self.location.dtype)
         clicks = click.sum(1)
-        liked = torch.einsum("bs,bsd->bd", click, self.place[rows])
+        liked = torch.einsum("bs,bsd->bd", click, self.location[rows])
         liked = liked / clicks.clamp(min=1)[:, None]
         taste = state["taste"]
         moved = taste + (s.drift * (clicks > 0))[:, None, None] * (liked[:, None] - taste)
@@ -208,26 +210,18 @@ class KnownTruth(Responder):
             "log_weight": log_weight,
         }
 
-    def respond(
-        self,
-        state: State,
-        slate: Tensor,
-        generator: torch.Generator | None = None,
-        *,
-        uniform: Tensor | None = None,
-    ) -> Response:
+    def respond(self, state: State, slate: Tensor, uniform: Tensor) -> Response:
         """Draw clicks position by position, each given those above; see `Responder.respond`."""
-        uniform = draw_uniform(slate, generator, uniform)
-        logits, click, log_weight = self._walk(state, slate, None, uniform)
+        logits, click, log_weight = self._read(state, slate, None, uniform)
         probability = torch.where(slate >= 0, logits.sigmoid(), 0.0)
         clicked = click > 0
         return Response(clicked, probability, self._moved(state, slate, clicked, log_weight))
 
 
-def make_truth(settings: TruthSettings) -> KnownTruth:
-    """Return the users of the world with `settings`."""
-    shape = LogShape(settings.n_items, settings.n_positions, settings.dimensions)
-    return KnownTruth(shape, **asdict(settings)).eval()
+def make_truth(config: TruthConfig) -> KnownTruth:
+    """Return the users of the world with parameters `config`."""
+    shape = LogShape(config.n_items, config.n_positions, config.dimensions)
+    return KnownTruth(shape, config).eval()
 
 
 def truth_of(log: SessionLog) -> KnownTruth | None:
@@ -235,7 +229,7 @@ def truth_of(log: SessionLog) -> KnownTruth | None:
     settings = log.card.get("truth")
     if settings is None:
         return None
-    truth = make_truth(TruthSettings().changed(**settings))
+    truth = make_truth(TruthConfig().changed(**settings))
     if truth.catalogue.fingerprint() != log.catalogue.fingerprint(len(truth.catalogue)):
         raise InputError("the log's card states a known-truth world of another catalogue")
     return truth

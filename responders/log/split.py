@@ -91,8 +91,8 @@ def make_split(log: SessionLog, by: str, seed: int) -> dict[str, Part]:
     return split_users(log, seed) if by == "user" else split_time(log)
 
 
-def seen_in(log: SessionLog, part: Part) -> tuple[SessionLog, np.ndarray]:
-    """Return a log and its sessions that hold just what `part` may see: `log` itself if it can."""
+def visible_log(log: SessionLog, part: Part) -> tuple[SessionLog, np.ndarray]:
+    """Return a log of what `part` may see, and its sessions in it; `log` itself if possible."""
     if (part.end == log.session_length[part.sessions]).all():
         return log, part.sessions
     return log.select(part.sessions, first_slates=part.end), np.arange(len(part))

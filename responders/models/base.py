@@ -1,26 +1,29 @@
 """Responder: the contract of every simulated user.
 
-A responder has four verbs. `start` makes the state of B users, `logits` says how likely they are
-to click each item of a slate, `respond` draws their clicks, `observe` moves the state on. `forward`
-evaluates whole sessions at once and equals stepping through them.
+`start` makes the state of B users, `logits` gives the log-odds of a click on each item of a slate,
+`respond` draws the clicks, `observe` updates the state. `forward` evaluates whole sessions at once
+and equals stepping through them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from responders.config import Config
 from responders.errors import InputError
 from responders.log.batch import SessionBatch
 from responders.log.catalogue import Catalogue
 from responders.log.session_log import SessionLog
 from responders.models.state import State
+
+LARGEST_TABLE = 1 << 16
+"""`Responder.prepare` tabulates per-item products for catalogues of at most this many items."""
 
 
 @dataclass(frozen=True)
@@ -45,15 +48,15 @@ class LogShape:
 
 @dataclass(frozen=True)
 class Response:
-    """What B users did with a slate.
+    """How B users answered a slate.
 
     Args:
         click: [B, S] bool; False at empty positions.
         probability: [B, S] float32, the probability from which each click was drawn (given the
             clicks above where the responder reads them); 0 at empty positions.
-        state: the state after the slate was seen and answered, as `observe` gives it.
-        disagreement: [B, S] float32, deviation of the members' probabilities where an ensemble
-            answers; else None.
+        state: the state after the slate, as `observe` gives it.
+        disagreement: [B, S] float32, standard deviation of the members' probabilities of an
+            ensemble; None for other responders.
     """
 
     click: Tensor
@@ -63,14 +66,20 @@ class Response:
 
 
 class Responder(nn.Module):
-    """Base of all responders: B simulated users answering slates of S positions.
+    """Base of all responders: B simulated users answer slates of S positions.
 
     Slates are [B, S] int64 catalogue indices with -1 at empty positions, clicks are [B, S], user
-    features [B, F] float32. Subclasses implement `start`, `logits` and `observe`; they override
-    `respond` where a click depends on the clicks above it and `forward` where whole sessions can
+    features [B, F] float32. Subclasses implement `start`, `logits` and `observe`. They override
+    `respond` where a click depends on the clicks above it, and `forward` where whole sessions can
     be evaluated in parallel. Empty positions change nothing.
+
+    Args:
+        shape: sizes of the log.
+        config: an instance of `config_class`.
     """
 
+    config_class: ClassVar[type[Config]] = Config
+    """The frozen dataclass of its settings."""
     reads_history: bool = True
     """Whether earlier slates of the session change the answer."""
     reads_clicks_above: bool = False
@@ -78,11 +87,12 @@ class Responder(nn.Module):
     trained_by_gradient: bool = True
     """False where `initialise` fits everything in closed form."""
     learning_rate: ClassVar[float] = 3e-3
-    """What Adam starts from unless told otherwise."""
+    """Default initial learning rate of Adam."""
 
-    def __init__(self, shape: LogShape) -> None:
+    def __init__(self, shape: LogShape, config: Config) -> None:
         super().__init__()
-        self.shape = shape
+        self.shape, self.config = shape, config
+        self._prepared: Any = None
 
     def start(self, user: Tensor) -> State:
         """Return the state of new users with features `user` [B, F]."""
@@ -94,33 +104,24 @@ class Responder(nn.Module):
         Args:
             state: of B users, before the slate.
             slate: [B, S].
-            click: [B, S] the clicks given inside the slate: position s sees those above it. When
-                None, a responder that reads clicks above feeds on its own probabilities instead.
+            click: [B, S], known clicks of this slate: position s sees those above it. When None, a
+                responder that reads clicks above uses its own probabilities in their place.
         """
         raise NotImplementedError
 
     def observe(self, state: State, slate: Tensor, click: Tensor) -> State:
-        """Return the state after users saw `slate` and answered `click`."""
+        """Return the state after users saw `slate` [B, S] and answered `click` [B, S]."""
         raise NotImplementedError
 
-    def respond(
-        self,
-        state: State,
-        slate: Tensor,
-        generator: torch.Generator | None = None,
-        *,
-        uniform: Tensor | None = None,
-    ) -> Response:
+    def respond(self, state: State, slate: Tensor, uniform: Tensor) -> Response:
         """Draw the clicks of B users on `slate`.
 
         Args:
             state: of B users, before the slate.
             slate: [B, S].
-            generator: source of the randomness.
-            uniform: [B, S] float32 in [0, 1) to use instead of `generator`: position s is clicked
-                where uniform < probability.
+            uniform: [B, S] float32 in [0, 1): position s is clicked where it is below the
+                probability.
         """
-        uniform = draw_uniform(slate, generator, uniform)
         probability = torch.where(slate >= 0, self.logits(state, slate).sigmoid(), 0.0)
         click = uniform < probability
         return Response(click, probability, self.observe(state, slate, click))
@@ -128,15 +129,38 @@ class Responder(nn.Module):
     def forward(self, batch: SessionBatch) -> Tensor:
         """Return the log-odds [B, R, S] of every position of `batch`, given all that came before.
 
-        Values at padding are finite and mean nothing.
+        Values at padding are finite and meaningless.
         """
         return unroll(self, batch)
+
+    def prepare(self) -> None:
+        """Precompute in `self._prepared` what stepping needs of weights that no longer change.
+
+        It saves time and changes no answer. Call it in eval mode. Training mode, loading weights,
+        moving to a device and `extend` discard what was prepared; after any other change of the
+        weights call it again.
+        """
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training or evaluation mode; see `torch.nn.Module.train`."""
+        if mode:
+            self._prepared = None
+        return super().train(mode)
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """Load weights; see `torch.nn.Module.load_state_dict`."""
+        self._prepared = None
+        return super().load_state_dict(*args, **kwargs)
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Self:
+        self._prepared = None
+        return super()._apply(*args, **kwargs)
 
     def training_loss(self, batch: SessionBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss to minimise, summed over shown positions, and measures to log.
 
-        It is the binary cross-entropy in nats unless a subclass adds to it; the measures are means
-        over the batch.
+        The loss is the binary cross-entropy in nats unless a subclass adds to it; the measures are
+        means over the batch.
         """
         return click_loss(self(batch), batch), {}
 
@@ -145,6 +169,7 @@ class Responder(nn.Module):
 
     def extend(self, catalogue: Catalogue) -> None:
         """Make room for the items that `catalogue` has beyond `shape.n_items` (cold items)."""
+        self._prepared = None
         for module in self.children():
             add_items = getattr(module, "add_items", None)
             if callable(add_items):
@@ -173,15 +198,6 @@ def click_loss(logits: Tensor, batch: SessionBatch) -> Tensor:
     )
 
 
-def draw_uniform(
-    slate: Tensor, generator: torch.Generator | None, uniform: Tensor | None
-) -> Tensor:
-    """Return `uniform`, or numbers of `generator` in [0, 1) of the shape of `slate`."""
-    if uniform is not None:
-        return uniform
-    return torch.rand(slate.shape, generator=generator, device=slate.device)
-
-
 def unroll(responder: Responder, batch: SessionBatch) -> Tensor:
     """Return the log-odds [B, R, S] of `batch` by stepping through its slates one by one."""
     state, logits = responder.start(batch.user), []
@@ -190,23 +206,3 @@ def unroll(responder: Responder, batch: SessionBatch) -> Tensor:
         logits.append(responder.logits(state, slate, click))
         state = responder.observe(state, slate, click)
     return torch.stack(logits, 1)
-
-
-LARGEST_TABLE = 1 << 16
-"""Items for which what depends on the item alone is kept in a table; beyond, it is computed."""
-
-
-def cached(module: nn.Module, compute: Callable[[], Any]) -> Any:
-    """Return `compute()`, kept on `module` until one of its weights or buffers changes.
-
-    Stepping a trained responder reads per-item products that depend on its weights only; so they
-    are computed once. Nothing is kept while gradients flow.
-    """
-    if torch.is_grad_enabled():
-        return compute()
-    tensors = (*module.parameters(), *module.buffers())
-    key = tuple((id(t), 0 if t.is_inference() else t._version, t.device) for t in tensors)
-    kept = module.__dict__.get("_kept")
-    if kept is None or kept[0] != key:
-        kept = module.__dict__["_kept"] = (key, compute())
-    return kept[1]

@@ -1,91 +1,44 @@
-"""The responders by name, and how one is built for a log."""
+"""Building responders by name: for a log, or from the description in a checkpoint."""
 
 from __future__ import annotations
 
-import inspect
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import torch
 
-from responders.errors import InputError, near_matches
+from responders.config import Config, make_config
+from responders.errors import InputError
 from responders.log.session_log import SessionLog
-from responders.models.adversarial import AdvNCM
 from responders.models.base import LogShape, Responder
-from responders.models.chain import CCM, DBN, DCM, UBM, Cascade
-from responders.models.counting import PBM, ItemCTR, PositionCTR
-from responders.models.linear import MF, LogisticRegression
-from responders.models.parts.items import item_features
-from responders.models.random_access import RANCM
-from responders.models.recurrent import HierarchicalGRU, SessionGRU, SlateGRU
-from responders.models.scot import SCOT
-from responders.models.session_attention import SessionTransformer
-from responders.models.slate_attention import SlateTransformer, TransformerGRU
-
-RESPONDERS: dict[str, type[Responder]] = {
-    "item_ctr": ItemCTR,
-    "position_ctr": PositionCTR,
-    "pbm": PBM,
-    "cascade": Cascade,
-    "dcm": DCM,
-    "ubm": UBM,
-    "dbn": DBN,
-    "ccm": CCM,
-    "mf": MF,
-    "logistic_regression": LogisticRegression,
-    "slate_gru": SlateGRU,
-    "session_gru": SessionGRU,
-    "hierarchical_gru": HierarchicalGRU,
-    "slate_transformer": SlateTransformer,
-    "session_transformer": SessionTransformer,
-    "transformer_gru": TransformerGRU,
-    "scot": SCOT,
-    "adv_ncm": AdvNCM,
-    "rancm": RANCM,
-}
-"""Everything that `recsim train` can train and a checkpoint can hold."""
+from responders.models.parts.items import given_item_vectors
+from responders.models.registry import RESPONDERS
+from responders.registry import load
 
 
 def responder_class(name: str) -> type[Responder]:
-    """Return the class of a trainable responder, or raise `InputError` with the near matches."""
-    if name not in RESPONDERS:
-        raise InputError(f"responder {name!r} is unknown; {near_matches(name, RESPONDERS)}")
-    return RESPONDERS[name]
+    """Return the class of the responder `name`, a key of `RESPONDERS`, or raise `InputError`."""
+    return load(RESPONDERS, name, "responder")
 
 
-def default_options(kind: type[Responder]) -> dict[str, Any]:
-    """Return the options of a responder with their defaults: its keyword-only arguments.
-
-    Where a class passes further ones on (`**options`), those of its base follow.
-    """
-    found: dict[str, Any] = {}
-    for base in kind.__mro__:
-        if "__init__" in vars(base):
-            parameters = inspect.signature(vars(base)["__init__"]).parameters.values()
-            own = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
-            found = own | found
-            if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-                break
-    return found
-
-
-def build(
-    name: str, log: SessionLog, sessions: np.ndarray, options: dict[str, Any], seed: int = 0
+def build_responder(
+    name: str, log: SessionLog, sessions: np.ndarray, config: Config | None = None, seed: int = 0
 ) -> tuple[Responder, dict[str, Any]]:
-    """Build the responder `name` for `log`, fitted in closed form as far as that goes.
+    """Build the responder `name` for `log` and fit in closed form what can be fitted so.
 
     Args:
         name: a key of `RESPONDERS`.
         log: the log.
         sessions: its training sessions.
-        options: keyword arguments of the responder's class, see `default_options`.
+        config: of the responder's `config_class`; None = the defaults.
         seed: of its initial weights.
 
     Returns:
-        the responder and its description for `rebuild`.
+        the responder, and the description from which `rebuild_responder` makes an untrained one.
 
     Raises:
-        InputError: an unknown name, or a responder that this log cannot train.
+        InputError: an unknown name, or a responder that cannot learn from this log.
     """
     kind = responder_class(name)
     if kind.reads_history and int(log.session_length.max()) < 2:
@@ -93,30 +46,32 @@ def build(
             f"every session of the log has one slate: {name} has no history to learn from; use a "
             "responder without history, such as pbm or item_ctr"
         )
-    shape = LogShape.of(log)
-    full = default_options(kind) | options
-    extra, fixed = {}, None
-    if "embedding" in full:
-        fixed = item_features(log, sessions, full["embedding"], full["embedding_size"], seed)
-        extra["item_features"] = None if fixed is None else torch.from_numpy(np.array(fixed))
+    shape, config = LogShape.of(log), kind.config_class() if config is None else config
+    options, given = asdict(config), None
+    vectors: dict[str, Any] = {}
+    if "embedding" in options:
+        size = options["embedding_size"]
+        given = given_item_vectors(log, sessions, options["embedding"], size, seed)
+        vectors["item_vectors"] = None if given is None else torch.from_numpy(np.array(given))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        responder = kind(shape, **extra, **full)
+        responder = kind(shape, config, **vectors)
     responder.initialise(log, sessions)
     return responder, {
         "name": name,
-        "options": full,
+        "options": options,
         "shape": vars(shape),
-        "item_features": None if fixed is None else fixed.shape[1],
+        "item_features": None if given is None else given.shape[1],
     }
 
 
-def rebuild(description: dict[str, Any]) -> Responder:
-    """Build the responder that `build` described, its weights still to be loaded."""
-    kind = RESPONDERS[description["name"]]
+def rebuild_responder(description: dict[str, Any]) -> Responder:
+    """Build the responder of a description, its weights still to be loaded."""
+    kind = responder_class(description["name"])
     shape = LogShape(**description["shape"])
-    extra = {}
+    vectors = {}
     if description["item_features"] is not None:
-        extra["item_features"] = torch.zeros(shape.n_items, description["item_features"])
-    with torch.random.fork_rng(devices=[]):  # weights drawn here are replaced by the saved ones
-        return kind(shape, **extra, **description["options"])
+        vectors["item_vectors"] = torch.zeros(shape.n_items, description["item_features"])
+    config = make_config(kind.config_class, description["options"], description["name"])
+    with torch.random.fork_rng(devices=[]):  # the weights drawn here are replaced by saved ones
+        return kind(shape, config, **vectors)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
+from responders.config import Config
 from responders.log.batch import SessionBatch
 from responders.log.counts import count, logit, position_log_odds
 from responders.log.session_log import SessionLog
@@ -15,14 +20,14 @@ from responders.models.parts.items import ItemEncoder
 from responders.models.state import State
 
 
-class _Counting(Responder):
-    """A responder without state whose log-odds depend on item and position alone."""
+class CountingResponder(Responder):
+    """Base of the responders without state whose log-odds depend on item and position alone."""
 
     reads_history = False
     trained_by_gradient = False
 
     def start(self, user: Tensor) -> State:
-        """Return an empty state; see `Responder.start`."""
+        """Return an empty state."""
         return {}
 
     def observe(self, state: State, slate: Tensor, click: Tensor) -> State:
@@ -42,57 +47,75 @@ class _Counting(Responder):
         return self.score(batch.slate)
 
 
-class _ItemTable(_Counting):
-    """Holds one number per item, with rows for the unknown item and the empty position."""
+@dataclass(frozen=True)
+class PriorConfig(Config):
+    """Settings of the responders with a number for each item."""
 
-    def __init__(self, shape: LogShape, *, prior: float = 10.0) -> None:
-        super().__init__(shape)
-        self.prior = prior
+    prior: Annotated[
+        float, Field(ge=0, description="Pseudo-impressions at the mean rate of all items.")
+    ] = 10.0
+
+
+class ItemTable(CountingResponder):
+    """Base of the counting responders with a number for each item."""
+
+    config_class: ClassVar[type[Config]] = PriorConfig
+
+    def __init__(
+        self,
+        shape: LogShape,
+        config: PriorConfig = PriorConfig(),
+    ) -> None:
+        super().__init__(shape, config)
+        self.prior = config.prior
         self.items = ItemEncoder(shape.n_items, 1)
 
-    def _item(self, slate: Tensor) -> Tensor:
-        return self.items.bias(self.items.rows(slate)).squeeze(-1)
+    def item_log_odds(self, slate: Tensor) -> Tensor:
+        """Return the log-odds [..., S] of the items alone."""
+        return self.items.bias(self.items.index(slate))
 
-    def _set_items(self, rate: np.ndarray, unknown: float) -> None:
+    def set_items(self, rate: np.ndarray, unknown: float) -> None:
+        """Set the rate of each item [N] and that of the unknown item."""
         rates = logit(np.append(rate, unknown))
         with torch.no_grad():
-            self.items.bias.weight[: len(rates), 0] = rates
+            self.items.bias_table.weight[: len(rates), 0] = rates
         self.items.requires_grad_(False)
 
 
-class ItemCTR(_ItemTable):
+class ItemCTR(ItemTable):
     """Each item's click rate, shrunk to the overall rate by `prior` pseudo-impressions.
 
     Args:
         shape: sizes of the log.
-        prior: how many impressions the overall rate counts for.
+        config: the settings.
     """
 
     def initialise(self, log: SessionLog, sessions: np.ndarray) -> None:
-        """Count."""
+        """Count impressions and clicks."""
         seen, clicked = (c.sum(1) for c in count(log, sessions))
         overall = clicked.sum() / seen.sum()
-        self._set_items((clicked + self.prior * overall) / (seen + self.prior), overall)
+        self.set_items((clicked + self.prior * overall) / (seen + self.prior), overall)
 
     def score(self, slate: Tensor) -> Tensor:
         """Return the item's log-odds."""
-        return self._item(slate)
+        return self.item_log_odds(slate)
 
 
-class PositionCTR(_Counting):
+class PositionCTR(CountingResponder):
     """Each position's click rate.
 
     Args:
         shape: sizes of the log.
+        config: it has no settings.
     """
 
-    def __init__(self, shape: LogShape) -> None:
-        super().__init__(shape)
+    def __init__(self, shape: LogShape, config: Config = Config()) -> None:  # noqa: B008
+        super().__init__(shape, config)
         self.position: Tensor
         self.register_buffer("position", torch.zeros(shape.n_positions))
 
     def initialise(self, log: SessionLog, sessions: np.ndarray) -> None:
-        """Count."""
+        """Count impressions and clicks."""
         self.position.copy_(position_log_odds(log, sessions))
 
     def score(self, slate: Tensor) -> Tensor:
@@ -100,7 +123,17 @@ class PositionCTR(_Counting):
         return self.position[: slate.shape[-1]].expand(slate.shape)
 
 
-class PBM(_ItemTable):
+@dataclass(frozen=True)
+class PBMConfig(PriorConfig):
+    """Settings of `PBM`."""
+
+    iterations: Annotated[
+        int,
+        Field(ge=1, description="At most; fitting stops when no examination moves by over 1e-6."),
+    ] = 2000
+
+
+class PBM(ItemTable):
     """Position-based model: P(click) = examination of the position × attraction of the item.
 
     Fitted by expectation-maximisation on the counts (Craswell et al., WSDM 2008; Chuklin et al.,
@@ -109,13 +142,18 @@ class PBM(_ItemTable):
 
     Args:
         shape: sizes of the log.
-        prior: how many impressions the mean attraction counts for.
-        iterations: at most; fitting stops when no examination moves by more than 1e-6.
+        config: the settings.
     """
 
-    def __init__(self, shape: LogShape, *, prior: float = 10.0, iterations: int = 2000) -> None:
-        super().__init__(shape, prior=prior)
-        self.iterations = iterations
+    config_class: ClassVar[type[Config]] = PBMConfig
+
+    def __init__(
+        self,
+        shape: LogShape,
+        config: PBMConfig = PBMConfig(),
+    ) -> None:
+        super().__init__(shape, config)
+        self.iterations = config.iterations
         self.examination: Tensor
         self.register_buffer("examination", torch.ones(shape.n_positions))
 
@@ -126,7 +164,7 @@ class PBM(_ItemTable):
         n, c = seen[item, position].astype(float), clicked[item, position].astype(float)
         examination, attraction, unknown = self._fit(item, position, n, c)
         self.examination.copy_(torch.from_numpy(examination))
-        self._set_items(attraction, unknown)
+        self.set_items(attraction, unknown)
 
     def _fit(
         self, item: np.ndarray, position: np.ndarray, n: np.ndarray, c: np.ndarray
@@ -157,7 +195,7 @@ class PBM(_ItemTable):
     def score(self, slate: Tensor) -> Tensor:
         """Return the log-odds of examination × attraction."""
         examined = self.examination[: slate.shape[-1]].clamp(max=1 - 1e-6)
-        return log_odds(examined.log() + F.logsigmoid(self._item(slate)))
+        return log_odds(examined.log() + F.logsigmoid(self.item_log_odds(slate)))
 
 
 def log_odds(log_p: Tensor) -> Tensor:

@@ -1,213 +1,359 @@
-"""Recurrent responders (arXiv 2409.20055): a GRU walks down the positions.
+"""Recurrent responders (arXiv 2409.20055): a GRU reads the positions of a slate in order.
 
-SlateGRU starts anew for each slate from the user's vector; SessionGRU walks on from slate to slate;
-HierarchicalGRU hands the mean of a slate's states to the next slate.
+SlateGRU starts every slate from the user's vector, SessionGRU carries its hidden state from slate
+to slate, HierarchicalGRU starts a slate from the mean of the states of the slate before.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
 
 import torch
-from torch import Tensor
+from pydantic import Field
+from torch import Tensor, nn
 
-from responders.errors import InputError, near_matches
+from responders.config import Config
 from responders.log.batch import SessionBatch
-from responders.models.base import LogShape
-from responders.models.neural import Evaluation
-from responders.models.parts.click_gru import ClickGRU, Feed, Walk
-from responders.models.parts.packing import before, last_click, last_clicked
-from responders.models.parts.users import UserEncoder, UserFeatures
+from responders.models.base import LARGEST_TABLE, LogShape, Response
+from responders.models.neural import Evaluation, NeuralConfig, NeuralResponder
+from responders.models.parts.click_gru import (
+    ClickGRU,
+    Reading,
+    SlateInputs,
+    Tables,
+    last_row_if_clicked,
+)
+from responders.models.parts.packing import (
+    last_click_above,
+    last_item_if_clicked,
+    positions_of,
+    states_before_slates,
+)
+from responders.models.parts.users import ClickedItems, UserFeatures
 from responders.models.state import State
 
-ReadoutKind = Literal["teacher", "threshold", "soft", "sample", "differentiable_sample"]
-
-_FEEDS: dict[str, Feed] = {
-    "teacher": "click",
-    "threshold": "threshold",
-    "soft": "soft",
-    "sample": "click",
-    "differentiable_sample": "relaxed",
-}
+TEMPERATURE = 0.3
+"""Of the binary-concrete clicks that let a gradient through (arXiv 2409.20055)."""
 
 
-class SlateGRU(ClickGRU):
-    """A GRU down the positions of one slate; it starts from the mean of the items clicked so far.
+class RecurrentResponder(NeuralResponder):
+    """Base of the recurrent responders: items, a `ClickGRU` and its tables."""
 
-    `readout` says which click is fed on to the next position while training: the logged one
-    (`teacher`), or the model's own, so that it meets in training what it meets when it simulates:
-    `threshold` (probability over one half), `soft` (the probability), `sample` (a draw without
-    gradient), `differentiable_sample` (a binary-concrete draw, temperature 0.3). With `threshold`
-    and `soft` the model never reads a click of the slate, trained or simulating; with the draws it
-    is trained on clicks that it drew itself, and simulates on those too.
+    reads_clicks_above = True
+
+    def __init__(
+        self,
+        shape: LogShape,
+        config: NeuralConfig,
+        item_vectors: Tensor | None,
+        memory_size: int,
+    ) -> None:
+        super().__init__(shape, config, item_vectors, memory_size)
+        self.gru = ClickGRU(shape.n_positions, config.embedding_size, config.hidden_size)
+        self._prepared: Tables | None = None
+
+    @torch.no_grad()
+    def prepare(self) -> None:
+        """Tabulate the products of weights and items; see `Responder.prepare`."""
+        if self.items.n_rows <= LARGEST_TABLE:
+            self._prepared = self.gru.tables(self.items, self.readout)
+
+    def inputs(self, slate: Tensor) -> SlateInputs:
+        """Return what reading slates [B, S] needs of items and positions."""
+        return self.gru.inputs(self.items, self.readout, slate, self._prepared)
+
+    def clicked_input(self, rows: Tensor) -> Tensor:
+        """Return the gate input [B, 3H] of items (table rows [B]) clicked before a slate."""
+        return self.gru.clicked_input(self.items, rows, self._prepared)
+
+
+Readout = Literal["teacher", "threshold", "soft", "sample", "differentiable_sample"]
+
+
+@dataclass(frozen=True)
+class SlateGRUConfig(NeuralConfig):
+    """Settings of `SlateGRU`."""
+
+    readout: Annotated[
+        Readout, Field(description="The click that the next position reads during training.")
+    ] = "teacher"
+
+
+class SlateGRU(RecurrentResponder):
+    """A GRU over the positions of one slate; it starts from the mean of the items clicked so far.
+
+    The setting `readout` chooses which click the next position reads during training: the logged
+    one (`teacher`), or the model's own, so that training meets what simulation meets: `threshold`
+    (probability over one half), `soft` (the probability), `sample` (a draw without gradient),
+    `differentiable_sample` (a binary-concrete draw, temperature 0.3). With `threshold` and `soft`
+    the model never reads a click of the slate, neither in training nor in simulation; with the
+    draws it is trained, and simulates, on clicks that it drew itself.
 
     Args:
         shape: sizes of the log.
-        item_features: as `NeuralResponder`.
-        readout: see above.
-        options: as `NeuralResponder`.
+        config: the settings.
+        item_vectors: [N, K] given vectors for the embeddings that need them.
+    """
+
+    config_class: ClassVar[type[Config]] = SlateGRUConfig
+
+    def __init__(
+        self,
+        shape: LogShape,
+        config: SlateGRUConfig = SlateGRUConfig(),
+        item_vectors: Tensor | None = None,
+    ) -> None:
+        super().__init__(shape, config, item_vectors, memory_size=config.embedding_size)
+        self.users = ClickedItems(shape.n_user_features, config.embedding_size)
+        self.initial = nn.Linear(config.embedding_size, config.hidden_size)
+        self.training_readout = config.readout
+        self.reads_clicks_above = config.readout not in ("threshold", "soft")
+
+    def start(self, user: Tensor) -> State:
+        """Return the state of new users; see `Responder.start`."""
+        return {"user": self.users.start(user), "session": self.session.start(user)}
+
+    def memory(self, state: State) -> Tensor:
+        """Return the users' vectors [B, d]."""
+        return self.users.vector(state["user"])
+
+    def observe(self, state: State, slate: Tensor, click: Tensor) -> State:
+        """Return the state after the slate; see `Responder.observe`."""
+        item = self.items.vector(self.items.index(slate))
+        return {
+            "user": self.users.observe(state["user"], item, click),
+            "session": self.session.observe(state["session"], slate, click),
+        }
+
+    def logits(self, state: State, slate: Tensor, click: Tensor | None = None) -> Tensor:
+        """Return log-odds [B, S]; see `Responder.logits`."""
+        hidden, offset = self.initial(self.memory(state)).tanh(), self.session(state["session"])
+        if click is None or not self.reads_clicks_above:
+            return self._read_soft(hidden, slate, offset).logits
+        return self.gru.read(self.inputs(slate), hidden, None, offset, click=click).logits
+
+    def respond(self, state: State, slate: Tensor, uniform: Tensor) -> Response:
+        """Draw clicks position by position, each given those above; see `Responder.respond`."""
+        if not self.reads_clicks_above:
+            return super().respond(state, slate, uniform)
+        hidden, offset = self.initial(self.memory(state)).tanh(), self.session(state["session"])
+        reading = self.gru.read(self.inputs(slate), hidden, None, offset, uniform=uniform)
+        probability = torch.where(slate >= 0, reading.logits.sigmoid(), 0.0)
+        return Response(reading.click, probability, self.observe(state, slate, reading.click))
+
+    def _read_soft(self, hidden: Tensor, slate: Tensor, offset: Tensor) -> Reading:
+        weigh = above_half if self.training_readout == "threshold" else torch.sigmoid
+        return self.gru.read_soft(self.inputs(slate), hidden, None, offset, weigh=weigh)
+
+    def evaluate(self, batch: SessionBatch) -> Evaluation:
+        """Evaluate whole sessions in parallel."""
+        b, r, s = batch.slate.shape
+        rows = self.items.index(batch.slate)
+        users = self.users(batch.user, self.items.vector(rows), batch.click)
+        flat, offset = users.reshape(b * r, -1), self.session.parallel(batch)
+        if self.training and self.training_readout != "teacher":
+            reading = self.read_own_clicks(flat, batch.slate.view(b * r, s), offset.view(-1, 1))
+            logits = reading.logits
+        elif not self.reads_clicks_above:
+            hidden = self.initial(flat).tanh()
+            logits = self._read_soft(hidden, batch.slate.view(b * r, s), offset.view(-1, 1)).logits
+        else:
+            click = batch.click.view(b * r, s)
+            logits, _ = self.gru.parallel(
+                self.items,
+                self.readout,
+                self.initial(flat).tanh(),
+                rows.view(b * r, s),
+                positions_of(click),
+                click,
+                last_click_above(click, self.shape.n_positions),
+            )
+            logits = logits + offset.view(-1, 1)
+        return Evaluation(logits.view(b, r, s), users)
+
+    def read_own_clicks(self, users: Tensor, slate: Tensor, offset: Tensor) -> Reading:
+        """Read slates [B, S] for users with vectors [B, d], as `readout` says for training.
+
+        `offset` [B, 1] is added to all log-odds. The clicks are draws, relaxed draws, or the
+        weights of the soft readouts.
+        """
+        hidden, readout = self.initial(users).tanh(), self.training_readout
+        if readout == "sample":
+            uniform = torch.rand(slate.shape, device=slate.device)
+            return self.gru.read(self.inputs(slate), hidden, None, offset, uniform=uniform)
+        if readout in ("threshold", "soft"):
+            return self._read_soft(hidden, slate, offset)
+        return self.gru.read_soft(self.inputs(slate), hidden, None, offset, weigh=relaxed_draw)
+
+
+def above_half(log_odds: Tensor) -> Tensor:
+    """Return 1 where the probability is above one half, else 0."""
+    return (log_odds > 0).to(log_odds.dtype)
+
+
+def relaxed_draw(log_odds: Tensor) -> Tensor:
+    """Return differentiable draws in (0, 1) from the binary-concrete distribution."""
+    noise = torch.rand_like(log_odds).clamp(1e-6, 1 - 1e-6)
+    return ((log_odds + torch.logit(noise)) / TEMPERATURE).sigmoid()
+
+
+class CarriedGRU(RecurrentResponder):
+    """Base of the responders that carry a hidden state from slate to slate.
+
+    It starts from the user's features, from zeros where the log has none. Subclasses say in
+    `carry` which hidden state a slate leaves.
     """
 
     def __init__(
         self,
         shape: LogShape,
-        item_features: Tensor | None = None,
-        *,
-        readout: str = "teacher",
-        **options: Any,
+        config: NeuralConfig = NeuralConfig(),  # noqa: B008
+        item_vectors: Tensor | None = None,
     ) -> None:
-        super().__init__(shape, item_features, **options)
-        if readout not in _FEEDS:
-            known = get_args(ReadoutKind)
-            raise InputError(f"readout {readout!r} is unknown; {near_matches(readout, known)}")
-        self.fed_in_training = _FEEDS[readout]
-        self.trains_on_own_clicks = readout != "teacher"
-        self.reads_clicks_above = readout not in ("threshold", "soft")
-        self._feed = "click" if self.reads_clicks_above else self.fed_in_training
+        memory_size = config.hidden_size + config.embedding_size
+        super().__init__(shape, config, item_vectors, memory_size)
+        self.initial = UserFeatures(shape.n_user_features, config.hidden_size)
 
-    def _build(self) -> int:
-        self._build_walk()
-        self.users = UserEncoder(self.shape.n_user_features, self.items.size)
-        self.enter = torch.nn.Linear(self.items.size, self.hidden_size)
-        return self.items.size
+    def carry(self, reading: Reading, filled: Tensor | None, before: Tensor) -> Tensor:
+        """Return the hidden state [B, H] after a slate.
 
-    def _start(self, user: Tensor) -> State:
-        return self.users.start(user)
-
-    def memory(self, state: State) -> Tensor:
-        """Return the users' vectors [B, d]."""
-        return self.users.vector(state)
-
-    def _enter(self, state: State) -> tuple[Tensor, Tensor]:
-        return self._begin(self.users.vector(state))
-
-    def _begin(self, users: Tensor) -> tuple[Tensor, Tensor]:
-        hidden = self.enter(users).tanh()
-        return hidden, hidden.new_full((len(hidden),), self.items.empty, dtype=torch.int64)
-
-    def _leave(self, state: State, slate: Tensor, walk: Walk) -> State:
-        return self._observe(state, slate, walk.click)
-
-    def _observe(self, state: State, slate: Tensor, click: Tensor) -> State:
-        return self.users.observe(state, self.items(self.items.rows(slate)), click)
-
-    def evaluate(self, batch: SessionBatch) -> Evaluation:
-        """Evaluate whole sessions at once."""
-        b, r, s = batch.slate.shape
-        rows = self.items.rows(batch.slate)
-        users = self.users(batch.user, self.items(rows), batch.click)
-        flat, offset = users.reshape(b * r, -1), self.session.parallel(batch)
-        if (self.training and self.trains_on_own_clicks) or not self.reads_clicks_above:
-            logits = self.generate(flat, batch.slate.view(b * r, s), offset.view(-1, 1)).logits
-        else:
-            hidden = self.enter(flat).tanh()
-            place = torch.arange(s, device=rows.device).expand(b * r, s)
-            click = batch.click.view(b * r, s)
-            logits, _ = self.walk(
-                hidden, rows.view(b * r, s), place, click, last_click(click, self.shape.n_positions)
-            )
-            logits = logits + offset.view(-1, 1)
-        return Evaluation(logits.view(b, r, s), users)
-
-    def generate(self, users: Tensor, slate: Tensor, offset: Tensor | None = None) -> Walk:
-        """Walk slates [B, S] for users with vectors [B, d], feeding on clicks of its own.
-
-        `offset` [B, 1] is added to all log-odds. The clicks are those of the readout: draws,
-        relaxed draws, or none at all.
+        Args:
+            reading: of the slate.
+            filled: [S, B] bool; None where no position is empty.
+            before: [B, H], the state before the slate.
         """
-        uniform = None
-        if self.fed_in_training == "click":
-            uniform = torch.rand(slate.shape, device=slate.device)
-        feed = self.fed_in_training
-        return self.scan(*self._begin(users), slate, uniform=uniform, feed=feed, offset=offset)
+        raise NotImplementedError
 
-
-class _Carrying(ClickGRU):
-    """What SessionGRU and HierarchicalGRU share: a hidden state carried from slate to slate.
-
-    It starts from the user's features, from zeros where the log has none.
-    """
-
-    def _build(self) -> int:
-        self._build_walk()
-        features = self.shape.n_user_features
-        self.enter = UserFeatures(features, self.hidden_size) if features else None
-        return self.hidden_size + self.items.size
-
-    def _start(self, user: Tensor) -> State:
-        size = self.hidden_size
-        hidden = user.new_zeros(len(user), size) if self.enter is None else self.enter(user).tanh()
-        above = torch.full((len(user),), self.items.empty, device=user.device)
-        return {"hidden": hidden, "above": above}
+    def start(self, user: Tensor) -> State:
+        """Return the state of new users; see `Responder.start`."""
+        return {
+            "hidden": self.initial(user).tanh(),
+            "above": torch.full((len(user),), self.items.empty, device=user.device),
+            "session": self.session.start(user),
+        }
 
     def memory(self, state: State) -> Tensor:
         """Return the hidden state and the vector of the last item if it was clicked, [B, H + d]."""
-        return torch.cat([state["hidden"], self.items(state["above"])], -1)
+        return torch.cat([state["hidden"], self.items.vector(state["above"])], -1)
 
-    def _enter(self, state: State) -> tuple[Tensor, Tensor]:
-        return state["hidden"], state["above"]
+    def logits(self, state: State, slate: Tensor, click: Tensor | None = None) -> Tensor:
+        """Return log-odds [B, S]; see `Responder.logits`."""
+        inputs, above = self.inputs(slate), self.clicked_input(state["above"])
+        hidden, offset = state["hidden"], self.session(state["session"])
+        if click is None:
+            return self.gru.read_soft(inputs, hidden, above, offset).logits
+        return self.gru.read(inputs, hidden, above, offset, click=click).logits
 
-    def _leave(self, state: State, slate: Tensor, walk: Walk) -> State:
-        return {"hidden": walk.mean if self._averages else walk.hidden, "above": walk.above}
+    def observe(self, state: State, slate: Tensor, click: Tensor) -> State:
+        """Return the state after the slate; see `Responder.observe`."""
+        inputs, above = self.inputs(slate), self.clicked_input(state["above"])
+        reading = self.gru.read(inputs, state["hidden"], above, click=click)
+        return self._after(state, slate, inputs, reading)
+
+    def respond(self, state: State, slate: Tensor, uniform: Tensor) -> Response:
+        """Draw clicks position by position, each given those above; see `Responder.respond`."""
+        inputs, above = self.inputs(slate), self.clicked_input(state["above"])
+        offset = self.session(state["session"])
+        reading = self.gru.read(inputs, state["hidden"], above, offset, uniform=uniform)
+        probability = torch.where(slate >= 0, reading.logits.sigmoid(), 0.0)
+        after = self._after(state, slate, inputs, reading)
+        return Response(reading.click, probability, after)
+
+    def _after(self, state: State, slate: Tensor, inputs: SlateInputs, reading: Reading) -> State:
+        click, rows = reading.click, inputs.rows
+        if inputs.filled is None:
+            above = torch.where(click[:, -1], rows[-1], self.items.empty)
+        else:
+            above = last_row_if_clicked(rows.t(), click, self.items.empty, state["above"])
+        return {
+            "hidden": self.carry(reading, inputs.filled, state["hidden"]),
+            "above": above,
+            "session": self.session.observe(state["session"], slate, click),
+        }
 
 
-class SessionGRU(_Carrying):
+class SessionGRU(CarriedGRU):
     """One GRU through all positions of all slates of the session, in order.
 
-    Args: as `NeuralResponder`.
+    Args:
+        shape: sizes of the log.
+        config: the settings.
+        item_vectors: [N, K] given vectors for the embeddings that need them.
     """
 
+    def carry(self, reading: Reading, filled: Tensor | None, before: Tensor) -> Tensor:
+        """Return the state after the last position."""
+        return reading.states[-1]
+
     def evaluate(self, batch: SessionBatch) -> Evaluation:
-        """Evaluate whole sessions at once."""
+        """Evaluate whole sessions in parallel."""
         b, r, s = batch.slate.shape
-        rows = self.items.rows(batch.slate).view(b, r * s)
-        place = torch.arange(s, device=rows.device).repeat(r).expand(b, r * s)
-        hidden, click = self.start(batch.user)["hidden"], batch.click.reshape(b, r * s)
-        last = last_click(batch.click, self.shape.n_positions).view(b, r * s)
-        logits, states = self.walk(hidden, rows, place, click, last)
+        rows = self.items.index(batch.slate).view(b, r * s)
+        hidden, click = self.initial(batch.user).tanh(), batch.click.reshape(b, r * s)
+        logits, states = self.gru.parallel(
+            self.items,
+            self.readout,
+            hidden,
+            rows,
+            positions_of(batch.slate).reshape(b, r * s),
+            click,
+            last_click_above(batch.click, self.shape.n_positions).view(b, r * s),
+        )
         logits = logits.view(b, r, s) + self.session.parallel(batch)
-        if self.pick is None:
+        if self.next_click_head is None:
             return Evaluation(logits, None)
-        clicked = last_clicked(self.items(rows), click, batch.shown)
-        memory = torch.cat([before(states, hidden, batch.shown), clicked], -1)
-        return Evaluation(logits, memory)
+        last_item = last_item_if_clicked(self.items.vector(rows), click, batch.shown)
+        carried = states_before_slates(states, hidden, batch.shown)
+        return Evaluation(logits, torch.cat([carried, last_item], -1))
 
 
-class HierarchicalGRU(_Carrying):
+class HierarchicalGRU(CarriedGRU):
     """A GRU inside the slate; the mean of its states is the session state that starts the next.
 
-    Args: as `NeuralResponder`.
+    Args:
+        shape: sizes of the log.
+        config: the settings.
+        item_vectors: [N, K] given vectors for the embeddings that need them.
     """
 
-    _averages = True
+    def carry(self, reading: Reading, filled: Tensor | None, before: Tensor) -> Tensor:
+        """Return the mean of the states after the filled positions; unchanged without any."""
+        states = torch.stack(reading.states)
+        if filled is None:
+            return states.mean(0)
+        n = filled.sum(0).unsqueeze(1)
+        mean = (states * filled.unsqueeze(2)).sum(0) / n.clamp(min=1)
+        return torch.where(n > 0, mean, before)
 
     def evaluate(self, batch: SessionBatch) -> Evaluation:
-        """Evaluate whole sessions at once; the slates one after the other."""
-        rows = self.items.rows(batch.slate)
-        state, logits, memories = self._start(batch.user), [], []
+        """Evaluate whole sessions, one slate after the other."""
+        rows = self.items.index(batch.slate)
+        state, logits, memories = self.start(batch.user), [], []
         for r in range(rows.shape[1]):
             memories.append(self.memory(state))
-            walked, state = self._slate(state, rows[:, r], batch.click[:, r])
-            logits.append(walked)
+            slate_logits, state = self._parallel_slate(state, rows[:, r], batch.click[:, r])
+            logits.append(slate_logits)
         whole = torch.stack(logits, 1) + self.session.parallel(batch)
         return Evaluation(whole, torch.stack(memories, 1))
 
-    def _slate(self, state: State, rows: Tensor, click: Tensor) -> tuple[Tensor, State]:
+    def _parallel_slate(self, state: State, rows: Tensor, click: Tensor) -> tuple[Tensor, State]:
+        """Return the log-odds [B, S] of one slate and the state after it, without the session."""
         hidden, above = state["hidden"], state["above"]
-        place = torch.arange(rows.shape[1], device=rows.device).expand(rows.shape)
-        logits, states = self.walk(
-            hidden, rows, place, click, last_click(click, self.shape.n_positions), self.items(above)
+        logits, states = self.gru.parallel(
+            self.items,
+            self.readout,
+            hidden,
+            rows,
+            positions_of(rows),
+            click,
+            last_click_above(click, self.shape.n_positions),
+            self.items.vector(above),
         )
-        filled = rows != self.items.empty
-        n = filled.sum(1, keepdim=True)
+        n = (rows != self.items.empty).sum(1, keepdim=True)
         inside = torch.arange(states.shape[1], device=rows.device) < n
         mean = (states * inside.unsqueeze(-1)).sum(1) / n.clamp(min=1)
-        last = place.masked_fill(~filled, -1).amax(1, keepdim=True)
-        row = rows.gather(1, last.clamp(min=0)).squeeze(1)
-        clicked = click.gather(1, last.clamp(min=0)).squeeze(1) > 0
-        here = torch.where(clicked, row, self.items.empty)
-        some = n.squeeze(1) > 0
         return logits, {
-            "hidden": torch.where(some.unsqueeze(1), mean, hidden),
-            "above": torch.where(some, here, above),
+            "hidden": torch.where(n > 0, mean, hidden),
+            "above": last_row_if_clicked(rows, click, self.items.empty, above),
         }

@@ -1,185 +1,217 @@
-"""Clicked-only attention over the whole session: SCOT (arXiv 2409.20055)."""
+"""Attention from shown items to the items clicked before: SCOT (arXiv 2409.20055)."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from responders.config import Config
 from responders.log.batch import SessionBatch
-from responders.models.base import LARGEST_TABLE, cached
-from responders.models.neural import Evaluation
-from responders.models.parts.attention import Attention, Feed
-from responders.models.parts.packing import compact, slate_numbers
-from responders.models.session_attention import SessionAttention
+from responders.models.base import LARGEST_TABLE, LogShape
+from responders.models.neural import Evaluation, NeuralConfig, NeuralResponder
+from responders.models.parts.attention import Attention, FeedForward
+from responders.models.parts.packing import packed_order, positions_of, slates_before
+from responders.models.parts.users import UserFeatures
 from responders.models.state import State
 
-_SLATES = 16  # of a long session that are answered at a time
+_SLATES = 16  # slates of a long session that are scored at a time
 
 
-class SCOT(SessionAttention):
-    """Session-wise clicked-only transformer: shown items look at the items clicked before.
+@dataclass(frozen=True)
+class SCOTConfig(NeuralConfig):
+    """Settings of `SCOT`."""
 
-    Queries are the items of the slate; keys and values the last `window` items clicked in earlier
-    slates and a token of the user, so that no history works. Clicks are packed, and what is done to
-    a token beyond attention (the feed-forward layers) is done to the clicks: memory and time grow
-    with clicks, and per shown item there is little. The state holds the clicked items and when
-    they were clicked, nothing else.
+    heads: Annotated[int, Field(ge=1, le=64, description="Attention heads.")] = 4
+    window: Annotated[int, Field(ge=1, description="Clicks back that attention reaches.")] = 100
+
+
+class SCOT(NeuralResponder):
+    """Session-wise clicked-only transformer: shown items attend to the items clicked before.
+
+    Queries are the items of the slate; keys and values are the last `window` items clicked in
+    earlier slates, and a token of the user, so that a user without clicks works too. Clicks are
+    packed, and the feed-forward layers run over the clicks only: memory and time grow with the
+    number of clicks. The state holds the clicked items and the slates of their clicks.
 
     Args:
         shape: sizes of the log.
-        item_features: as `NeuralResponder`.
-        heads: of attention.
-        window: how many clicks back attention reaches.
-        options: as `NeuralResponder`.
+        config: the settings.
+        item_vectors: [N, K] given vectors for the embeddings that need them.
     """
 
-    def _build(self) -> int:
-        self._build_position()
-        size = self.hidden_size
-        self.attention = Attention(size, self.heads, self.items.size)
-        self.lift = nn.Linear(self.items.size, size)
-        self.feed = Feed(size)
-        self.norm = nn.LayerNorm(size)
-        self.user_token = nn.Parameter(torch.zeros(size))
-        self.wish = nn.Parameter(torch.zeros(self.items.size))  # asks for the next click
-        return size
+    config_class: ClassVar[type[Config]] = SCOTConfig
 
-    def _start(self, user: Tensor) -> State:
+    def __init__(
+        self,
+        shape: LogShape,
+        config: SCOTConfig = SCOTConfig(),
+        item_vectors: Tensor | None = None,
+    ) -> None:
+        size, hidden = config.embedding_size, config.hidden_size
+        super().__init__(shape, config, item_vectors, memory_size=hidden)
+        self.window = config.window
+        self.position = nn.Embedding(shape.n_positions, size)
+        nn.init.normal_(self.position.weight, std=0.1)
+        self.user_features = UserFeatures(shape.n_user_features, hidden)
+        self.attention = Attention(hidden, config.heads, size)
+        self.lift = nn.Linear(size, hidden)
+        self.feed_forward = FeedForward(hidden)
+        self.norm = nn.LayerNorm(hidden)
+        self.user_token = nn.Parameter(torch.zeros(hidden))
+        self.next_click_query = nn.Parameter(torch.zeros(size))
+        self._prepared: Tensor | None = None
+
+    @torch.no_grad()
+    def prepare(self) -> None:
+        """Tabulate keys and values of every item, before rotation; see `Responder.prepare`."""
+        if self.items.n_rows <= LARGEST_TABLE:
+            self._prepared = self._click_tokens(self.items.every_row())
+
+    def start(self, user: Tensor) -> State:
+        """Return the state of new users; see `Responder.start`."""
         b = len(user)
         return {
-            "base": self._base(user),
-            "row": torch.full((b, self.window), self.items.empty, device=user.device),
-            "when": torch.zeros(b, self.window, dtype=torch.int64, device=user.device),
-            "number": torch.zeros(b, dtype=torch.int64, device=user.device),
+            "user": self.user_features(user),
+            "clicked_row": torch.full((b, self.window), self.items.empty, device=user.device),
+            "clicked_slate": torch.zeros(b, self.window, dtype=torch.int64, device=user.device),
+            "slates": torch.zeros(b, dtype=torch.int64, device=user.device),
+            "session": self.session.start(user),
         }
 
-    def _clicks(self, base: Tensor, rows: Tensor, when: Tensor) -> tuple[Tensor, Tensor]:
+    def _key_value(self, x: Tensor) -> Tensor:
+        """Return keys and values, not yet split, [..., 2H] of tokens [..., H]."""
+        return self.attention.key_value(self.norm(x + self.feed_forward(x)))
+
+    def _click_tokens(self, rows: Tensor) -> Tensor:
+        return self._key_value(self.lift(self.items.vector(rows)))
+
+    def _keys_values(self, user: Tensor, rows: Tensor, slate: Tensor) -> tuple[Tensor, Tensor]:
         """Return keys and values [B, heads, 1 + C, D] of the user's token and the clicks.
 
         Args:
-            base: [B, H] of the users.
+            user: [B, H] of the features.
             rows: [B, C] table rows of the clicked items.
-            when: [B, C] the slates of those clicks.
+            slate: [B, C] the numbers of the slates of those clicks.
         """
-        user = self._token(self.user_token + base).unsqueeze(1)
-        if torch.is_grad_enabled() or self.items.bias.num_embeddings > LARGEST_TABLE:
-            clicks = self._click(rows)
-        else:  # a click's key and value depend on its item alone until they are rotated
-            clicks = F.embedding(rows, cached(self, self._every_click))
-        return self.attention.as_keys_values(torch.cat([user, clicks], 1), F.pad(when, (1, 0)))
+        first = self._key_value(self.user_token + user).unsqueeze(1)
+        if self._prepared is None:
+            clicks = self._click_tokens(rows)
+        else:
+            clicks = F.embedding(rows, self._prepared)
+        tokens = torch.cat([first, clicks], 1)
+        return self.attention.split_keys_values(tokens, F.pad(slate, (1, 0)))
 
-    def _token(self, x: Tensor) -> Tensor:
-        """Return keys and values, not yet split, [..., 2H] of tokens [..., H]."""
-        return self.attention.key_value(self.norm(x + self.feed(x)))
-
-    def _click(self, rows: Tensor) -> Tensor:
-        return self._token(self.lift(self.items(rows)))
-
-    def _every_click(self) -> Tensor:
-        n = self.items.bias.num_embeddings
-        return self._click(torch.arange(n, device=self.items.bias.weight.device))
-
-    def _look(
-        self, x: Tensor, number: Tensor, base: Tensor, key: Tensor, value: Tensor, mask: Tensor
+    def _attend(
+        self, x: Tensor, number: Tensor, user: Tensor, key: Tensor, value: Tensor, mask: Tensor
     ) -> Tensor:
-        """Return what queries x [B, L, d], asked in slates `number` [B, L], find: [B, L, H].
+        """Return the attention [B, L, H] of queries x [B, L, d] of slates `number` [B, L].
 
-        `mask` [B, L, C] bool says which clicks each query may see; the user's token it always may.
+        `mask` [B, L, C] bool says which clicks each query sees; it always sees the user's token.
         """
         mask = F.pad(mask, (1, 0), value=True).unsqueeze(1)
         query = self.attention.queries(x, number)
-        return self.attention(query, key, value, mask) + base.unsqueeze(1)
+        return self.attention(query, key, value, mask) + user.unsqueeze(1)
 
-    def _look_back(self, state: State, x: Tensor) -> Tensor:
-        """Return what queries x [B, L, d] of users in `state` find."""
-        n, base = x.shape[1], state["base"]
-        mask = (state["row"] != self.items.empty).unsqueeze(1).expand(-1, n, -1)
-        number = state["number"].unsqueeze(1).expand(-1, n)
-        return self._look(x, number, base, *self._clicks(base, state["row"], state["when"]), mask)
+    def _attend_to_history(self, state: State, x: Tensor) -> Tensor:
+        """Return the attention [B, L, H] of queries x [B, L, d] to the clicks in `state`."""
+        n, user, rows = x.shape[1], state["user"], state["clicked_row"]
+        mask = (rows != self.items.empty).unsqueeze(1).expand(-1, n, -1)
+        number = state["slates"].unsqueeze(1).expand(-1, n)
+        key, value = self._keys_values(user, rows, state["clicked_slate"])
+        return self._attend(x, number, user, key, value, mask)
 
     def memory(self, state: State) -> Tensor:
-        """Return what the question for the next click finds, [B, H]."""
-        return self._look_back(state, self.wish.expand(len(state["row"]), 1, -1)).squeeze(1)
+        """Return the attention of the query for the next click, [B, H]."""
+        query = self.next_click_query.expand(len(state["slates"]), 1, -1)
+        return self._attend_to_history(state, query).squeeze(1)
 
     def logits(self, state: State, slate: Tensor, click: Tensor | None = None) -> Tensor:
         """Return log-odds [B, S]; see `Responder.logits`."""
-        rows, place = self.items.rows(slate), self._place(slate)
-        item = self.items(rows)
-        hidden = self._look_back(state, item + self.position.weight[: slate.shape[1]])
-        return self.readout(hidden, item, self.items.bias(rows), place) + self.session(state)
+        rows = self.items.index(slate)
+        item = self.items.vector(rows)
+        hidden = self._attend_to_history(state, item + self.position.weight[: slate.shape[1]])
+        score = self.readout(hidden, item, self.items.bias(rows), positions_of(slate))
+        return score + self.session(state["session"])
 
-    def _observe(self, state: State, slate: Tensor, click: Tensor) -> State:
+    def observe(self, state: State, slate: Tensor, click: Tensor) -> State:
+        """Return the state after the slate; see `Responder.observe`."""
         clicked = (click > 0) & (slate >= 0)
-        rows = torch.where(clicked, self.items.rows(slate), self.items.empty)
-        rows = torch.cat([state["row"], rows], 1)
-        number = state["number"].unsqueeze(1).expand(clicked.shape)
-        when = torch.cat([state["when"], number], 1)
+        new = torch.where(clicked, self.items.index(slate), self.items.empty)
+        rows = torch.cat([state["clicked_row"], new], 1)
+        number = state["slates"].unsqueeze(1).expand(clicked.shape)
+        slates = torch.cat([state["clicked_slate"], number], 1)
         filled = rows != self.items.empty
         order = torch.argsort(filled.to(torch.uint8), dim=1, stable=True)[:, -self.window :]
         return {
-            "base": state["base"],
-            "row": rows.gather(1, order),
-            "when": when.gather(1, order),
-            "number": state["number"] + (slate >= 0).any(1),
+            "user": state["user"],
+            "clicked_row": rows.gather(1, order),
+            "clicked_slate": slates.gather(1, order),
+            "slates": state["slates"] + (slate >= 0).any(1),
+            "session": self.session.observe(state["session"], slate, click),
         }
 
     def evaluate(self, batch: SessionBatch) -> Evaluation:
-        """Evaluate whole sessions at once.
+        """Evaluate whole sessions in parallel.
 
-        Long sessions are answered some slates at a time: each looks at the clicks up to it only,
-        and its intermediate results are computed again for the gradient, not kept.
+        Long sessions are scored some slates at a time: a slate sees only the clicks before it, and
+        its intermediate results are recomputed for the gradient rather than kept.
         """
         b, r, s = batch.slate.shape
-        rows = self.items.rows(batch.slate)
-        base, numbers = self._base(batch.user), slate_numbers(batch.shown)
-        order = compact(batch.click.view(b, r * s) > 0)
-        click_rows = rows.view(b, -1).gather(1, order)
-        when = numbers.repeat_interleave(s, 1).gather(1, order)
-        key, value = self._clicks(base, click_rows, when)
+        rows, user = self.items.index(batch.slate), self.user_features(batch.user)
+        numbers = slates_before(batch.shown)
+        order = packed_order(batch.click.view(b, r * s) > 0)
+        clicked_rows = rows.view(b, -1).gather(1, order)
+        clicked_slates = numbers.repeat_interleave(s, 1).gather(1, order)
+        key, value = self._keys_values(user, clicked_rows, clicked_slates)
         n_clicks = batch.click.sum(2).long()
         n_before = n_clicks.cumsum(1) - n_clicks
-        item = self.items(rows)
-        parts = []
+        item, parts = self.items.vector(rows), []
         for first in range(0, r, _SLATES):
-            here = slice(first, min(first + _SLATES, r))
-            last = 1 + int(n_before[:, here].max())
-            keys = key[:, :, :last], value[:, :, :last]
-            given = (rows[:, here], item[:, here], numbers[:, here], n_before[:, here], base, *keys)
+            part = slice(first, min(first + _SLATES, r))
+            last = 1 + int(n_before[:, part].max())
+            given = (
+                rows[:, part], item[:, part], numbers[:, part], n_before[:, part], user,
+                key[:, :, :last], value[:, :, :last],
+            )  # fmt: skip
             if r > _SLATES and torch.is_grad_enabled():
                 parts.append(
-                    checkpoint(self._answer, *given, use_reentrant=False, preserve_rng_state=False)
+                    checkpoint(self._score, *given, use_reentrant=False, preserve_rng_state=False)
                 )
             else:
-                parts.append(self._answer(*given))
+                parts.append(self._score(*given))
         logits = torch.cat(parts, 1) + self.session.parallel(batch)
         memory = None
-        if self.pick is not None:
+        if self.next_click_head is not None:
             mask = self._visible(n_before, key.shape[2] - 1)
-            memory = self._look(self.wish.expand(b, r, -1), numbers, base, key, value, mask)
+            query = self.next_click_query.expand(b, r, -1)
+            memory = self._attend(query, numbers, user, key, value, mask)
         return Evaluation(logits, memory)
 
     def _visible(self, n_before: Tensor, n_clicks: int) -> Tensor:
         """Return which clicks each slate sees, [B, R, C] bool: the last `window` before it."""
-        past = n_before.unsqueeze(2) - torch.arange(n_clicks, device=n_before.device)
-        return (past >= 1) & (past <= self.window)
+        age = n_before.unsqueeze(2) - torch.arange(n_clicks, device=n_before.device)
+        return (age >= 1) & (age <= self.window)
 
-    def _answer(
+    def _score(
         self,
         rows: Tensor,
         item: Tensor,
         numbers: Tensor,
         n_before: Tensor,
-        base: Tensor,
+        user: Tensor,
         key: Tensor,
         value: Tensor,
     ) -> Tensor:
         """Return log-odds [B, R, S] of slates with `n_before` [B, R] clicks before each."""
         b, r, s = rows.shape
-        mask, number = (
-            t.repeat_interleave(s, 1) for t in (self._visible(n_before, key.shape[2] - 1), numbers)
-        )
+        mask = self._visible(n_before, key.shape[2] - 1).repeat_interleave(s, 1)
         x = (item + self.position.weight[:s]).view(b, r * s, -1)
-        hidden = self._look(x, number, base, key, value, mask).view(b, r, s, -1)
-        return self.readout(hidden, item, self.items.bias(rows), self._place(rows))
+        number = numbers.repeat_interleave(s, 1)
+        hidden = self._attend(x, number, user, key, value, mask).view(b, r, s, -1)
+        return self.readout(hidden, item, self.items.bias(rows), positions_of(rows))

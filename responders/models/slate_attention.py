@@ -1,181 +1,215 @@
 """Attention among the items of a slate: SlateTransformer and TransformerGRU (arXiv 2409.20055).
 
-Both see the whole slate at once and none of its clicks: given what came before, the clicks of a
-slate are independent.
+Both see the whole slate at once and none of its clicks: given the history, the clicks of a slate
+are independent.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from responders.config import Config
 from responders.log.batch import SessionBatch
 from responders.models.base import LogShape
-from responders.models.neural import Evaluation, NeuralResponder
+from responders.models.neural import Evaluation, NeuralConfig, NeuralResponder
 from responders.models.parts.attention import Block
-from responders.models.parts.packing import before, compact, gather
-from responders.models.parts.users import UserEncoder, UserFeatures
+from responders.models.parts.packing import (
+    gather,
+    packed_order,
+    positions_of,
+    states_before_slates,
+)
+from responders.models.parts.users import ClickedItems, UserFeatures
 from responders.models.state import State
 
 
-class _SlateAttention(NeuralResponder):
+@dataclass(frozen=True)
+class SlateAttentionConfig(NeuralConfig):
+    """Settings of the responders that attend among the items of a slate."""
+
+    layers: Annotated[int, Field(ge=1, le=64, description="Transformer blocks.")] = 1
+    heads: Annotated[int, Field(ge=1, le=64, description="Attention heads.")] = 4
+
+
+class SlateAttention(nn.Module):
     """Self-attention among the items of each slate.
 
     Args:
-        shape: sizes of the log.
-        item_features: as `NeuralResponder`.
-        layers: transformer blocks.
-        heads: of attention.
-        options: as `NeuralResponder`.
+        n_positions: S.
+        item_size: d.
+        config: the settings.
     """
 
+    def __init__(self, n_positions: int, item_size: int, config: SlateAttentionConfig) -> None:
+        super().__init__()
+        self.position = nn.Embedding(n_positions, item_size)
+        nn.init.normal_(self.position.weight, std=0.1)
+        size, heads = config.hidden_size, config.heads
+        blocks = nn.ModuleList(Block(size, heads) for _ in range(config.layers))
+        self.blocks: Sequence[Block] = blocks  # type: ignore[assignment]
+        self.norm = nn.LayerNorm(size)
+
+    def forward(self, x: Tensor, filled: Tensor) -> Tensor:
+        """Return [B, S, H] of x [B, S, H]; filled positions [B, S] bool attend to each other."""
+        itself = torch.eye(filled.shape[1], dtype=torch.bool, device=x.device)
+        mask = (filled.unsqueeze(1) | itself).unsqueeze(1)  # softmax needs at least one entry
+        for block in self.blocks:
+            x = block(x, mask=mask)
+        return self.norm(x)
+
+
+class SlateTransformer(NeuralResponder):
+    """Self-attention among the items of one slate, each joined with the vector of its user.
+
+    Args:
+        shape: sizes of the log.
+        config: the settings.
+        item_vectors: [N, K] given vectors for the embeddings that need them.
+    """
+
+    config_class: ClassVar[type[Config]] = SlateAttentionConfig
     learning_rate: ClassVar[float] = 1e-3
 
     def __init__(
         self,
         shape: LogShape,
-        item_features: Tensor | None = None,
-        *,
-        layers: int = 1,
-        heads: int = 4,
-        **options: Any,
+        config: SlateAttentionConfig = SlateAttentionConfig(),
+        item_vectors: Tensor | None = None,
     ) -> None:
-        self.layers, self.heads = layers, heads
-        super().__init__(shape, item_features, **options)
+        size = config.embedding_size
+        super().__init__(shape, config, item_vectors, memory_size=size)
+        self.attention = SlateAttention(shape.n_positions, size, config)
+        self.users = ClickedItems(shape.n_user_features, size)
+        self.lift = nn.Linear(2 * size, config.hidden_size)
 
-    def _build_attention(self) -> None:
-        self.position = nn.Embedding(self.shape.n_positions, self.items.size)
-        nn.init.normal_(self.position.weight, std=0.1)
-        blocks = nn.ModuleList(Block(self.hidden_size, self.heads) for _ in range(self.layers))
-        self.blocks: Sequence[Block] = blocks  # type: ignore[assignment]
-        self.norm = nn.LayerNorm(self.hidden_size)
-
-    def _attend(self, x: Tensor, filled: Tensor) -> Tensor:
-        """Return [B, S, H] of x [B, S, H], the filled positions [B, S] attending to each other."""
-        own = torch.eye(filled.shape[1], dtype=torch.bool, device=x.device)
-        mask = (filled.unsqueeze(1) | own).unsqueeze(1)
-        for block in self.blocks:
-            x = block(x, mask=mask)
-        return self.norm(x)
-
-    def _place(self, slate: Tensor) -> Tensor:
-        return torch.arange(slate.shape[-1], device=slate.device).expand(slate.shape)
-
-
-class SlateTransformer(_SlateAttention):
-    """Self-attention among the items of one slate, each with the vector of its user.
-
-    Args: as `_SlateAttention`.
-    """
-
-    def _build(self) -> int:
-        self._build_attention()
-        self.users = UserEncoder(self.shape.n_user_features, self.items.size)
-        self.enter = nn.Linear(2 * self.items.size, self.hidden_size)
-        return self.items.size
-
-    def _start(self, user: Tensor) -> State:
-        return self.users.start(user)
+    def start(self, user: Tensor) -> State:
+        """Return the state of new users; see `Responder.start`."""
+        return {"user": self.users.start(user), "session": self.session.start(user)}
 
     def memory(self, state: State) -> Tensor:
         """Return the users' vectors [B, d]."""
-        return self.users.vector(state)
+        return self.users.vector(state["user"])
 
-    def _observe(self, state: State, slate: Tensor, click: Tensor) -> State:
-        return self.users.observe(state, self.items(self.items.rows(slate)), click)
+    def observe(self, state: State, slate: Tensor, click: Tensor) -> State:
+        """Return the state after the slate; see `Responder.observe`."""
+        item = self.items.vector(self.items.index(slate))
+        return {
+            "user": self.users.observe(state["user"], item, click),
+            "session": self.session.observe(state["session"], slate, click),
+        }
 
-    def _answer(self, users: Tensor, rows: Tensor) -> Tensor:
+    def _score(self, users: Tensor, rows: Tensor) -> Tensor:
         """Return log-odds [B, S] of users with vectors [B, d] for items in `rows` [B, S]."""
-        item, place = self.items(rows), self._place(rows)
+        item, position = self.items.vector(rows), positions_of(rows)
         user = users.unsqueeze(1).expand(item.shape)
-        x = self.enter(torch.cat([item + self.position(place), user], -1))
-        hidden = self._attend(x, rows != self.items.empty)
-        return self.readout(hidden, item, self.items.bias(rows), place)
+        x = self.lift(torch.cat([item + self.attention.position(position), user], -1))
+        hidden = self.attention(x, rows != self.items.empty)
+        return self.readout(hidden, item, self.items.bias(rows), position)
 
     def logits(self, state: State, slate: Tensor, click: Tensor | None = None) -> Tensor:
         """Return log-odds [B, S]; see `Responder.logits`."""
-        return self._answer(self.memory(state), self.items.rows(slate)) + self.session(state)
+        score = self._score(self.memory(state), self.items.index(slate))
+        return score + self.session(state["session"])
 
     def evaluate(self, batch: SessionBatch) -> Evaluation:
-        """Evaluate whole sessions at once."""
+        """Evaluate whole sessions in parallel."""
         b, r, s = batch.slate.shape
-        rows = self.items.rows(batch.slate)
-        users = self.users(batch.user, self.items(rows), batch.click)
-        logits = self._answer(users.reshape(b * r, -1), rows.view(b * r, s))
+        rows = self.items.index(batch.slate)
+        users = self.users(batch.user, self.items.vector(rows), batch.click)
+        logits = self._score(users.reshape(b * r, -1), rows.view(b * r, s))
         return Evaluation(logits.view(b, r, s) + self.session.parallel(batch), users)
 
 
-class TransformerGRU(_SlateAttention):
-    """Two stages: attention inside each slate, then a GRU that carries on from slate to slate.
+class TransformerGRU(NeuralResponder):
+    """Two stages: attention inside each slate, then a GRU from slate to slate.
 
-    The GRU reads of each slate the mean of its attended items and the mean of the clicked ones. Its
+    Of each slate the GRU reads the mean of the attended items and the mean of the clicked ones. Its
     state starts from the user's features, from zeros where the log has none.
 
-    Args: as `_SlateAttention`.
+    Args:
+        shape: sizes of the log.
+        config: the settings.
+        item_vectors: [N, K] given vectors for the embeddings that need them.
     """
 
-    def _build(self) -> int:
-        self._build_attention()
-        size, features = self.hidden_size, self.shape.n_user_features
-        self.lift = nn.Linear(self.items.size, size)
-        self.gru = nn.GRU(2 * size, size, batch_first=True)
-        self.enter = UserFeatures(features, size) if features else None
-        self.mix = nn.Linear(2 * size, size)
-        return size
+    config_class: ClassVar[type[Config]] = SlateAttentionConfig
+    learning_rate: ClassVar[float] = 1e-3
 
-    def _start(self, user: Tensor) -> State:
-        size = self.hidden_size
-        hidden = user.new_zeros(len(user), size) if self.enter is None else self.enter(user).tanh()
-        return {"hidden": hidden}
+    def __init__(
+        self,
+        shape: LogShape,
+        config: SlateAttentionConfig = SlateAttentionConfig(),
+        item_vectors: Tensor | None = None,
+    ) -> None:
+        size = config.hidden_size
+        super().__init__(shape, config, item_vectors, memory_size=size)
+        self.attention = SlateAttention(shape.n_positions, config.embedding_size, config)
+        self.lift = nn.Linear(config.embedding_size, size)
+        self.gru = nn.GRU(2 * size, size, batch_first=True)
+        self.initial = UserFeatures(shape.n_user_features, size)
+        self.mix = nn.Linear(2 * size, size)
+
+    def start(self, user: Tensor) -> State:
+        """Return the state of new users; see `Responder.start`."""
+        return {"hidden": self.initial(user).tanh(), "session": self.session.start(user)}
 
     def memory(self, state: State) -> Tensor:
         """Return the hidden state [B, H]."""
         return state["hidden"]
 
-    def _slates(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+    def _attend(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Return item vectors [B, S, d] and attended items [B, S, H] of slates [B, S]."""
-        item = self.items(rows)
-        x = self.lift(item + self.position(self._place(rows)))
-        return item, self._attend(x, rows != self.items.empty)
+        item = self.items.vector(rows)
+        x = self.lift(item + self.attention.position(positions_of(rows)))
+        return item, self.attention(x, rows != self.items.empty)
 
-    def _digest(self, attended: Tensor, filled: Tensor, click: Tensor) -> Tensor:
-        """Return what the GRU reads, [..., 2H] of attended items [..., S, H]."""
+    def _summary(self, attended: Tensor, filled: Tensor, click: Tensor) -> Tensor:
+        """Return what the GRU reads, [..., 2H], of attended items [..., S, H]."""
         shown, click = filled.to(attended.dtype), click.to(attended.dtype)
         seen = torch.einsum("...sh,...s->...h", attended, shown)
         clicked = torch.einsum("...sh,...s->...h", attended, click * shown)
         return torch.cat([seen, clicked], -1) / shown.sum(-1, keepdim=True).clamp(min=1)
 
-    def _read(self, hidden: Tensor, rows: Tensor, item: Tensor, attended: Tensor) -> Tensor:
+    def _score(self, hidden: Tensor, rows: Tensor, item: Tensor, attended: Tensor) -> Tensor:
         """Return log-odds [B, S]."""
         carried = hidden.unsqueeze(1).expand(attended.shape)
-        mixed = torch.nn.functional.gelu(self.mix(torch.cat([attended, carried], -1)))
-        return self.readout(mixed, item, self.items.bias(rows), self._place(rows))
+        mixed = F.gelu(self.mix(torch.cat([attended, carried], -1)))
+        return self.readout(mixed, item, self.items.bias(rows), positions_of(rows))
 
     def logits(self, state: State, slate: Tensor, click: Tensor | None = None) -> Tensor:
         """Return log-odds [B, S]; see `Responder.logits`."""
-        rows = self.items.rows(slate)
-        return self._read(state["hidden"], rows, *self._slates(rows)) + self.session(state)
+        rows = self.items.index(slate)
+        score = self._score(state["hidden"], rows, *self._attend(rows))
+        return score + self.session(state["session"])
 
-    def _observe(self, state: State, slate: Tensor, click: Tensor) -> State:
-        rows = self.items.rows(slate)
+    def observe(self, state: State, slate: Tensor, click: Tensor) -> State:
+        """Return the state after the slate; see `Responder.observe`."""
+        rows, hidden = self.items.index(slate), state["hidden"]
         filled = rows != self.items.empty
-        digest = self._digest(self._slates(rows)[1], filled, click)
-        hidden = state["hidden"]
-        _, moved = self.gru(digest.unsqueeze(1), hidden.unsqueeze(0).contiguous())
-        return {"hidden": torch.where(filled.any(1, keepdim=True), moved.squeeze(0), hidden)}
+        summary = self._summary(self._attend(rows)[1], filled, click)
+        _, moved = self.gru(summary.unsqueeze(1), hidden.unsqueeze(0).contiguous())
+        return {
+            "hidden": torch.where(filled.any(1, keepdim=True), moved.squeeze(0), hidden),
+            "session": self.session.observe(state["session"], slate, click),
+        }
 
     def evaluate(self, batch: SessionBatch) -> Evaluation:
-        """Evaluate whole sessions at once."""
+        """Evaluate whole sessions in parallel."""
         b, r, s = batch.slate.shape
-        rows = self.items.rows(batch.slate).view(b * r, s)
-        item, attended = self._slates(rows)
-        digest = self._digest(attended.view(b, r, s, -1), batch.shown, batch.click)
+        rows = self.items.index(batch.slate).view(b * r, s)
+        item, attended = self._attend(rows)
+        summary = self._summary(attended.view(b, r, s, -1), batch.shown, batch.click)
         seen = batch.shown.any(2)
-        first = self.start(batch.user)["hidden"]
-        states, _ = self.gru(gather(digest, compact(seen)), first.unsqueeze(0).contiguous())
-        memory = before(states, first, seen.unsqueeze(2))
-        logits = self._read(memory.reshape(b * r, -1), rows, item, attended)
+        first = self.initial(batch.user).tanh()
+        packed = gather(summary, packed_order(seen))
+        states, _ = self.gru(packed, first.unsqueeze(0).contiguous())
+        memory = states_before_slates(states, first, seen.unsqueeze(2))
+        logits = self._score(memory.reshape(b * r, -1), rows, item, attended)
         return Evaluation(logits.view(b, r, s) + self.session.parallel(batch), memory)

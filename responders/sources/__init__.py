@@ -1,35 +1,18 @@
-"""Readers of published raw logs: one file per format, each with a function `read`."""
+"""Readers that convert published raw logs to a `SessionLog`; one module per format."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from responders.errors import InputError, near_matches
-from responders.log.catalogue import Catalogue
-from responders.log.session_log import SessionLog
-from responders.sources import (
-    amazon,
-    contentwise,
-    ebnerd,
-    movielens,
-    open_bandit,
-    rl4rs,
-    trec_session,
-)
+from responders.registry import load
+from responders.sources.registry import SOURCES
 
-SOURCES: dict[str, Callable[..., SessionLog]] = {
-    "contentwise": contentwise.read,
-    "rl4rs": rl4rs.read,
-    "trec-session": trec_session.read,
-    "open-bandit": open_bandit.read,
-    "ebnerd": ebnerd.read,
-    "movielens": movielens.read,
-    "amazon": amazon.read,
-}
-"""The readers by the name the command line gives them."""
+if TYPE_CHECKING:  # PyTorch, pandas and pyarrow are imported with the reader
+    from responders.log.catalogue import Catalogue
+    from responders.log.session_log import SessionLog
 
 
 def convert(
@@ -44,24 +27,25 @@ def convert(
 
     Args:
         source: a key of `SOURCES`.
-        raw: the file or folder, see the source's own page.
-        out: folder of the log; it appears when complete.
-        catalogue: items whose index is kept; items new to it are appended (cold) and counted.
-        overwrite: replace `out` where it exists.
-        options: the source's own, such as min_slates.
+        raw: the file or folder; see the docstring of the source's module.
+        out: folder of the log; it appears when it is complete.
+        catalogue: keep the index of these items; new items are appended to it and counted.
+        overwrite: replace `out` if it exists.
+        options: options of the source's `read`, such as min_slates.
 
     Raises:
-        InputError: an unknown source or option, a missing file, or a fault in the raw data.
+        InputError: the source or an option is unknown, a file is missing, or the raw data has a
+            fault.
     """
-    if source not in SOURCES:
-        raise InputError(f"there is no source {source!r}; {near_matches(source, SOURCES)}")
-    known = set(inspect.signature(SOURCES[source]).parameters) - {"raw", "out", "catalogue"}
+    read = load(SOURCES, source, "source")
+    known = set(inspect.signature(read).parameters) - {"raw", "out", "catalogue"}
     for name in options:
         if name not in known:
             raise InputError(f"{source} has no option {name!r}; {near_matches(name, known)}")
     if not Path(raw).exists():
         raise InputError(f"there is no file or folder {raw}: give the raw data of {source}")
-    return SOURCES[source](Path(raw), Path(out), catalogue, overwrite=overwrite, **options)
+    log: SessionLog = read(Path(raw), Path(out), catalogue, overwrite=overwrite, **options)
+    return log
 
 
 __all__ = ["SOURCES", "convert"]

@@ -1,23 +1,23 @@
-"""Amazon 5-core sequences (Beauty and its like): a line is a user, then items in order.
+"""Amazon 5-core sequences, such as Beauty: a line is a user and then items in order.
 
-RAW is that text file, plain or gzipped. Feedback is implicit: every item was chosen. There are
-no times.
+RAW is the text file, plain or gzipped. Feedback is implicit: every item was chosen. There are no
+times.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from responders.log.catalogue import Catalogue
 from responders.log.session_log import SessionLog
-from responders.sources._reading.build import build
+from responders.sources._reading.assemble import assemble
+from responders.sources._reading.chunk import CHUNK_ROWS, Chunk
 from responders.sources._reading.files import only
 from responders.sources._reading.parse import Ragged, integer_lists
-from responders.sources._reading.raw import CHUNK_ROWS, Chunk, read_text
-from responders.sources._reading.slates import Slates, Spec
+from responders.sources._reading.slates import Slates, SourceSpec
+from responders.sources._reading.text import read_text
 
 
 def read(
@@ -35,35 +35,32 @@ def read(
     Args:
         raw: the file, or a folder with one *.txt[.gz].
         out: folder of the log.
-        catalogue: items whose index is kept; new ones are appended.
-        overwrite: replace `out` where it exists.
-        chunk_rows: lines read at a time.
+        catalogue: keep the index of these items; new items are appended.
+        overwrite: replace `out` if it exists.
+        chunk_rows: lines in memory at a time.
         min_slates: shortest session kept.
         max_slates: longest session kept; None = any.
     """
     path = _file(Path(raw))
-    spec = Spec(
+    spec = SourceSpec(
         name=f"amazon-{path.name.split('.')[0].lower()}",
         source="Amazon 5-core sequences; one item a slate, always clicked (implicit feedback)",
         licence="none stated",
         options={"min_slates": min_slates, "max_slates": max_slates},
         min_slates=min_slates,
         max_slates=max_slates,
-        clock=False,
-        together=True,
+        has_time=False,
+        consecutive=True,
         notes={
             "slates": "one item each: what was chosen, not what was shown",
-            "time": "the number of the item in its sequence: an order, no clock",
+            "time": "the number of the item in its sequence; the source has no times",
         },
     )
-
-    def slates(scratch: Path) -> Iterator[Slates]:
-        chunks = read_text(
-            path, ["line"], separator="\t", names=["line"], quoted=False, chunk_rows=chunk_rows
-        )
-        return map(_slates, chunks)
-
-    return build(spec, slates, Path(out), catalogue, overwrite)
+    chunks = read_text(
+        path, ["line"], separator="\t", names=["line"], quoted=False, chunk_rows=chunk_rows
+    )
+    slates = map(_slates, chunks)
+    return assemble(spec, lambda _: slates, Path(out), catalogue, overwrite)
 
 
 def _file(raw: Path) -> Path:
@@ -75,18 +72,18 @@ def _file(raw: Path) -> Path:
 
 def _slates(chunk: Chunk) -> Slates:
     numbers = integer_lists(chunk, "line", separator=None)
-    alone = numbers.length < 2
-    if alone.any():
-        row = int(np.argmax(alone))
+    short = numbers.length < 2
+    if short.any():
+        row = int(np.argmax(short))
         text = chunk.column("line")[row].as_py()
-        raise chunk.fault(row, f"{text!r} is not a user and one item or more")
+        raise chunk.fault(row, f"{text!r} is not a user and one item or more; correct the line")
     length = numbers.length - 1
-    head = numbers.place == 0
+    is_user = numbers.place == 0
     return Slates(
         path=chunk.path,
         line=np.repeat(chunk.line, length),
-        session=np.repeat(numbers.values[head], length),
+        session=np.repeat(numbers.values[is_user], length),
         time=np.zeros(length.sum(), np.int64),
-        item=Ragged(numbers.values[~head], np.ones(length.sum(), np.int64)),
+        item=Ragged(numbers.values[~is_user], np.ones(length.sum(), np.int64)),
         click=np.ones(length.sum(), np.int64),
     )

@@ -1,9 +1,9 @@
-"""ContentWise Impressions (CW10M): rows of series a video service recommended, and their use.
+"""ContentWise Impressions (CW10M): series that a video service recommended, and their use.
 
 RAW is a folder with ``interactions.csv`` and ``impressions-direct-link.csv`` (plain or .gz), or
 with the Parquet folders ``interactions/`` and ``impressions-direct-link/`` of the same columns.
-A recommendation is a slate; a position is clicked if its user has an interaction with that
-series under that recommendation; a session is all slates of a user, by first interaction.
+A recommendation is a slate. A position is clicked if the user has an interaction with that series
+under that recommendation. A session is all slates of a user, in the order of first interactions.
 """
 
 from __future__ import annotations
@@ -17,17 +17,30 @@ import pyarrow as pa
 
 from responders.errors import InputError
 from responders.log.catalogue import Catalogue
+from responders.log.ragged import offsets, owner
 from responders.log.session_log import SessionLog
-from responders.sources._reading.build import build
+from responders.sources._reading.assemble import assemble
+from responders.sources._reading.chunk import CHUNK_ROWS, Chunk
 from responders.sources._reading.files import find, need
+from responders.sources._reading.parquet import read_parquet
 from responders.sources._reading.parse import Ragged, integer_lists, integers, microseconds
-from responders.sources._reading.raw import CHUNK_ROWS, Chunk, read_parquet, read_text
-from responders.sources._reading.slates import Slates, Spec
-from responders.sources._reading.staging import ParquetSink, flat, sort_by, to_lists, whole_groups
+from responders.sources._reading.slates import Slates, SourceSpec
+from responders.sources._reading.staging import StagedTable, flat, to_lists, whole_groups
+from responders.sources._reading.text import read_text
 
 _INTERACTIONS = ["utc_ts_milliseconds", "user_id", "series_id", "recommendation_id"]
 _IMPRESSIONS = ["recommendation_id", "recommended_series_list"]
 _COLUMNS = ["recommendation", "kind", "ms", "number", "user", "series", "file", "line", "item"]
+_COUNTS = (
+    "interactions_read",
+    "interactions_without_recommendation",
+    "interactions_of_unknown_recommendation",
+    "interactions_of_another_user",
+    "impressions_read",
+    "impressions_without_interaction",
+    "recommendation_series_groups",
+    "groups_outside_the_list",
+)
 
 
 def read(
@@ -43,23 +56,23 @@ def read(
 ) -> SessionLog:
     """Convert `raw` to the log `out`.
 
-    Interactions without a recommendation (-1), with one that is not in the impressions, or with a
-    series that its recommendation does not list, make no click; the card counts each.
+    An interaction makes no click if it has no recommendation (-1), one that is not in the
+    impressions, or a series that its recommendation does not list; the card counts each case.
 
     Args:
         raw: the folder.
         out: folder of the log.
-        catalogue: items whose index is kept; new ones are appended.
-        overwrite: replace `out` where it exists.
-        chunk_rows: rows read at a time.
+        catalogue: keep the index of these items; new items are appended.
+        overwrite: replace `out` if it exists.
+        chunk_rows: rows in memory at a time.
         min_slates: shortest session kept.
         max_slates: longest session kept; None = any.
-        max_positions: positions beyond so many are cut off; None = as wide as the widest slate.
+        max_positions: later positions are cut off; None = as many as the widest slate has.
     """
     raw = Path(raw)
     interactions = _files(raw, "interactions")
     impressions = _files(raw, "impressions-direct-link")
-    spec = Spec(
+    spec = SourceSpec(
         name="contentwise",
         source="ContentWise Impressions (CW10M), series recommended by a video service",
         licence="CC BY-NC-SA 4.0 by its authors' paper; not verified",
@@ -75,10 +88,10 @@ def read(
 
     def slates(scratch: Path) -> Iterator[Slates]:
         joined = _Join(spec.counts, scratch, impressions)
-        joined.stage(interactions, impressions, chunk_rows)
+        joined.stage(interactions, chunk_rows)
         return joined.slates()
 
-    return build(spec, slates, Path(out), catalogue, overwrite)
+    return assemble(spec, slates, Path(out), catalogue, overwrite)
 
 
 def _files(raw: Path, name: str) -> list[Path]:
@@ -103,34 +116,25 @@ def _read(path: Path, columns: list[str], chunk_rows: int) -> Iterator[Chunk]:
 class _Join:
     """Impressions and interactions, joined by one sort on their recommendation.
 
-    Both go into one Parquet file; sorted, each impression (kind 0) is followed by its
-    interactions (kind 1) in the order of their times.
+    Both are staged in one table. Sorted, each impression (kind 0) is followed by its
+    interactions (kind 1) in the order of their times. A join that collects the interactions of a
+    recommendation in a list would need memory for all of them.
     """
 
     def __init__(self, counts: dict[str, int], scratch: Path, impressions: list[Path]) -> None:
-        self.counts, self.scratch, self.paths = counts, scratch, impressions
-        self.staged = scratch / "joined.parquet"
-        for name in (
-            "interactions_read",
-            "interactions_without_recommendation",
-            "interactions_of_unknown_recommendation",
-            "interactions_of_another_user",
-            "impressions_read",
-            "impressions_without_interaction",
-            "recommendation_series_groups",
-            "groups_outside_the_list",
-        ):
-            counts[name] = 0
+        self.counts, self.paths = counts, impressions
+        self.table = StagedTable(scratch / "joined.arrow")
+        counts |= dict.fromkeys(_COUNTS, 0)
 
-    def stage(self, interactions: list[Path], impressions: list[Path], chunk_rows: int) -> None:
-        """Read both tables into one file."""
-        with ParquetSink(self.staged) as sink:
-            for number, path in enumerate(impressions):
+    def stage(self, interactions: list[Path], chunk_rows: int) -> None:
+        """Read the files of impressions and interactions."""
+        with self.table as table:
+            for number, path in enumerate(self.paths):
                 for chunk in _read(path, _IMPRESSIONS, chunk_rows):
-                    sink.add(self._impressions(chunk, number))
+                    table.add(self._impressions(chunk, number))
             for path in interactions:
                 for chunk in _read(path, _INTERACTIONS, chunk_rows):
-                    sink.add(self._interactions(chunk))
+                    table.add(self._interactions(chunk))
 
     def _impressions(self, chunk: Chunk, file: int) -> pa.Table:
         item = integer_lists(chunk, "recommended_series_list", separator=None)
@@ -139,7 +143,7 @@ class _Join:
         return _table(
             recommendation=integers(chunk, "recommendation_id"),
             kind=zero.astype(np.int8),
-            file=zero.astype(np.int16) + np.int16(file),
+            file=np.full(len(chunk), file, np.int16),
             line=chunk.line,
             item=to_lists(item.values, item.length, np.int64),
             **dict.fromkeys(("ms", "number", "user", "series"), zero),
@@ -150,11 +154,11 @@ class _Join:
             ms = microseconds(chunk, "utc_ts_milliseconds") // 1000
         else:
             ms = integers(chunk, "utc_ts_milliseconds")
-        if (ms < 0).any():
-            row = int(np.argmax(ms < 0))
-            raise chunk.fault(row, f"time {ms[row]} is negative", "utc_ts_milliseconds")
+        message = "time {} is negative; give milliseconds since 1970"
+        chunk.reject(ms < 0, message, ms, column="utc_ts_milliseconds")
         recommendation = integers(chunk, "recommendation_id")
         n, first = len(chunk), self.counts["interactions_read"]
+        zero = np.zeros(n, np.int64)
         table = _table(
             recommendation=recommendation,
             kind=np.ones(n, np.int8),
@@ -162,9 +166,9 @@ class _Join:
             number=np.arange(first, first + n),
             user=integers(chunk, "user_id"),
             series=integers(chunk, "series_id"),
-            file=np.zeros(n, np.int16),
+            file=zero.astype(np.int16),
             line=chunk.line,
-            item=to_lists(np.zeros(0, np.int64), np.zeros(n, np.int64), np.int64),
+            item=to_lists(zero[:0], zero, np.int64),
         )
         linked = recommendation != -1
         self.counts["interactions_read"] += n
@@ -173,60 +177,58 @@ class _Join:
 
     def slates(self) -> Iterator[Slates]:
         """Yield the slates that have an interaction."""
-        order = ["recommendation", "kind", "ms", "number"]
-        ordered = sort_by(self.staged, _COLUMNS, order, self.scratch)
-        for table, first in whole_groups(ordered, "recommendation"):
-            kind = table.column("kind").to_numpy()
+        ordered = self.table.sorted(["recommendation", "kind", "ms", "number"])
+        for table, length in whole_groups(ordered, "recommendation"):
+            kind, first = table.column("kind").to_numpy(), offsets(length)[:-1]
             self._check(table, kind, first)
-            length = np.diff(np.append(first, len(table)))
-            listed = kind[first] == 0
-            used = listed & (length > 1)
-            self.counts["interactions_of_unknown_recommendation"] += int(length[~listed].sum())
-            self.counts["impressions_without_interaction"] += int((listed & ~used).sum())
-            if used.any():
-                table = table.filter(pa.array(np.repeat(used, length)))
-                length = length[used]
-                yield from self._slates(table, np.cumsum(length) - length, length)
-        self.staged.unlink()
+            is_listed = kind[first] == 0
+            is_used = is_listed & (length > 1)
+            self.counts["interactions_of_unknown_recommendation"] += int(length[~is_listed].sum())
+            self.counts["impressions_without_interaction"] += int((is_listed & ~is_used).sum())
+            if is_used.any():
+                table = table.filter(pa.array(np.repeat(is_used, length)))
+                yield from self._slates(table, length[is_used])
+        self.table.path.unlink()
 
     def _check(self, table: pa.Table, kind: np.ndarray, first: np.ndarray) -> None:
-        again = kind == 0
-        again[first] = False
-        if again.any():
-            row = table.slice(int(np.argmax(again)), 1).to_pylist()[0]
-            unit = "row" if self.paths[row["file"]].suffix == ".parquet" else "line"
+        repeated = kind == 0
+        repeated[first] = False
+        if repeated.any():
+            row = table.slice(int(np.argmax(repeated)), 1).to_pylist()[0]
+            path = self.paths[row["file"]]
             raise InputError(
-                f"{self.paths[row['file']]}, {unit} {row['line']}: recommendation_id "
-                f"{row['recommendation']} is listed twice; leave one of them out"
+                f"{path}, {_unit(path)} {row['line']}: recommendation_id {row['recommendation']} "
+                "is listed twice; remove one of the rows"
             )
 
-    def _slates(self, table: pa.Table, first: np.ndarray, length: np.ndarray) -> Iterator[Slates]:
+    def _slates(self, table: pa.Table, length: np.ndarray) -> Iterator[Slates]:
+        """Yield the slates of whole groups: an impression and `length` - 1 interactions each."""
+        first = offsets(length)[:-1]
         item = flat(table.column("item").take(pa.array(first)), np.int64)
-        used = np.ones(len(table), bool)
-        used[first] = False
-        group = np.repeat(np.arange(len(first)), length)[used]
+        is_interaction = table.column("kind").to_numpy() == 1
+        group = owner(length)[is_interaction]
         series, user = (table.column(c).to_numpy() for c in ("series", "user"))
-        owner, ms = user[first + 1], table.column("ms").to_numpy()[first + 1]
-        click = self._clicks(item, group, series[used])
-        self.counts["interactions_of_another_user"] += int((user[used] != owner[group]).sum())
+        first_user, ms = user[first + 1], table.column("ms").to_numpy()[first + 1]
+        click = self._clicks(item, group, series[is_interaction])
+        others = user[is_interaction] != first_user[group]
+        self.counts["interactions_of_another_user"] += int(others.sum())
         file, line = (table.column(c).to_numpy()[first] for c in ("file", "line"))
         for number in np.unique(file):
-            here = file == number
-            inside = np.repeat(here, item.length)
-            path = self.paths[number]
+            of_file = file == number
+            position = np.repeat(of_file, item.length)
             yield Slates(
-                path=path,
-                line=line[here],
-                session=owner[here],
-                time=ms[here] // 1000,
-                fine=ms[here],
-                item=Ragged(item.values[inside], item.length[here]),
-                click=click[inside],
-                unit="row" if path.suffix == ".parquet" else "line",
+                path=self.paths[number],
+                line=line[of_file],
+                session=first_user[of_file],
+                time=ms[of_file] // 1000,
+                tie_breaker=ms[of_file],
+                item=Ragged(item.values[position], item.length[of_file]),
+                click=click[position],
+                unit=_unit(self.paths[number]),
             )
 
     def _clicks(self, item: Ragged, group: np.ndarray, series: np.ndarray) -> np.ndarray:
-        """Return [m] int64, 1 where a slate's item is among the series used in its group."""
+        """Return 1 for each position whose series is among those used in its group: [m] int64."""
         shown, used = item.pairs(group, series)
         used = np.unique(used)
         self.counts["recommendation_series_groups"] += len(used)
@@ -236,3 +238,7 @@ class _Join:
 
 def _table(**columns: Any) -> pa.Table:
     return pa.table({name: columns[name] for name in _COLUMNS})
+
+
+def _unit(path: Path) -> str:
+    return "row" if path.suffix == ".parquet" else "line"

@@ -6,18 +6,18 @@ have no slates and are not read.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from responders.log.catalogue import Catalogue
 from responders.log.session_log import SessionLog
-from responders.sources._reading.build import build
+from responders.sources._reading.assemble import assemble
+from responders.sources._reading.chunk import CHUNK_ROWS, Chunk
 from responders.sources._reading.files import need
+from responders.sources._reading.parquet import read_parquet
 from responders.sources._reading.parse import integer_lists, integers, microseconds
-from responders.sources._reading.raw import CHUNK_ROWS, Chunk, read_parquet
-from responders.sources._reading.slates import Slates, Spec
+from responders.sources._reading.slates import Slates, SourceSpec
 
 _COLUMNS = [
     "impression_time",
@@ -44,12 +44,12 @@ def read(
     Args:
         raw: the folder, or behaviors.parquet.
         out: folder of the log.
-        catalogue: items whose index is kept; new ones are appended.
-        overwrite: replace `out` where it exists.
-        chunk_rows: rows read at a time.
+        catalogue: keep the index of these items; new items are appended.
+        overwrite: replace `out` if it exists.
+        chunk_rows: rows in memory at a time.
         min_slates: shortest session kept.
         max_slates: longest session kept; None = any.
-        max_positions: positions beyond so many are cut off; None = as wide as the widest slate.
+        max_positions: later positions are cut off; None = as many as the widest slate has.
     """
     raw = Path(raw)
     path = need(raw, "behaviors.parquet") if raw.is_dir() else raw
@@ -58,7 +58,7 @@ def read(
         "max_slates": max_slates,
         "max_positions": max_positions,
     }
-    spec = Spec(
+    spec = SourceSpec(
         name="ebnerd",
         source="EB-NeRD, articles in view on a news site",
         licence="repository MIT; EB-NeRD's own terms not verified",
@@ -68,22 +68,20 @@ def read(
         max_positions=max_positions,
         notes={"left_out": "history.parquet: past clicks without slates"},
     )
-
-    def slates(scratch: Path) -> Iterator[Slates]:
-        return map(_slates, read_parquet(path, _COLUMNS, chunk_rows=chunk_rows))
-
-    return build(spec, slates, Path(out), catalogue, overwrite)
+    chunks = read_parquet(path, _COLUMNS, chunk_rows=chunk_rows)
+    slates = map(_slates, chunks)
+    return assemble(spec, lambda _: slates, Path(out), catalogue, overwrite)
 
 
 def _slates(chunk: Chunk) -> Slates:
     item = integer_lists(chunk, "article_ids_inview")
     clicked = integer_lists(chunk, "article_ids_clicked")
-    shown, chosen = item.pairs(clicked.row, clicked.values)
+    shown, chosen = item.pairs(clicked.owner, clicked.values)
     outside = ~np.isin(chosen, shown)
     if outside.any():
         at = int(np.argmax(outside))
-        what = f"article {clicked.values[at]} is clicked and not in view"
-        raise chunk.fault(int(clicked.row[at]), what, "article_ids_clicked")
+        message = f"article {clicked.values[at]} is clicked and not in view; correct the row"
+        raise chunk.fault(int(clicked.owner[at]), message, "article_ids_clicked")
     micro = microseconds(chunk, "impression_time")
     return Slates(
         path=chunk.path,
@@ -91,7 +89,7 @@ def _slates(chunk: Chunk) -> Slates:
         session=integers(chunk, "session_id"),
         user=integers(chunk, "user_id"),
         time=micro // 1_000_000,
-        fine=micro,
+        tie_breaker=micro,
         item=item,
         click=np.isin(shown, chosen).astype(np.int64),
         unit="row",

@@ -1,22 +1,22 @@
-"""MovieLens ratings as slates of one film: clicked if rated well.
+"""MovieLens ratings as slates of one film, clicked if the rating is high.
 
-RAW is ``ratings.csv[.gz]`` (userId,movieId,rating,timestamp) or the folder that has it.
+RAW is ``ratings.csv[.gz]`` (userId,movieId,rating,timestamp) or the folder that contains it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from responders.log.catalogue import Catalogue
 from responders.log.session_log import SessionLog
-from responders.sources._reading.build import build
+from responders.sources._reading.assemble import assemble
+from responders.sources._reading.chunk import CHUNK_ROWS, Chunk
 from responders.sources._reading.files import need
 from responders.sources._reading.parse import Ragged, floats, integers
-from responders.sources._reading.raw import CHUNK_ROWS, Chunk, read_text
-from responders.sources._reading.slates import Slates, Spec
+from responders.sources._reading.slates import Slates, SourceSpec
+from responders.sources._reading.text import read_text
 
 _COLUMNS = ["userId", "movieId", "rating", "timestamp"]
 
@@ -37,16 +37,16 @@ def read(
     Args:
         raw: the file or its folder.
         out: folder of the log.
-        catalogue: items whose index is kept; new ones are appended.
-        overwrite: replace `out` where it exists.
-        chunk_rows: rows read at a time.
-        threshold: a rating of so many stars or more is a click.
+        catalogue: keep the index of these items; new items are appended.
+        overwrite: replace `out` if it exists.
+        chunk_rows: rows in memory at a time.
+        threshold: a rating of at least this many stars is a click.
         min_slates: shortest session kept.
         max_slates: longest session kept; None = any.
     """
     raw = Path(raw)
     path = need(raw, "ratings.csv") if raw.is_dir() else raw
-    spec = Spec(
+    spec = SourceSpec(
         name="movielens",
         source=f"MovieLens ratings; one film a slate, clicked if rated {threshold} or more",
         licence="GroupLens: research use, no commercial use without permission; see its README",
@@ -55,12 +55,9 @@ def read(
         max_slates=max_slates,
         notes={"slates": "one item each: what was rated, not what was shown"},
     )
-
-    def slates(scratch: Path) -> Iterator[Slates]:
-        for chunk in read_text(path, _COLUMNS, chunk_rows=chunk_rows):
-            yield _slates(chunk, threshold)
-
-    return build(spec, slates, Path(out), catalogue, overwrite)
+    chunks = read_text(path, _COLUMNS, chunk_rows=chunk_rows)
+    slates = (_slates(chunk, threshold) for chunk in chunks)
+    return assemble(spec, lambda _: slates, Path(out), catalogue, overwrite)
 
 
 def _slates(chunk: Chunk, threshold: float) -> Slates:

@@ -1,8 +1,8 @@
 """Open Bandit Dataset (ZOZO): one item shown at one of three positions, with its propensity.
 
-RAW is one campaign's csv, such as ``random_men.csv.gz``, or a folder with just one. Beside it
-lies ``random_men_item_context.csv[.gz]`` (or ``item_context.csv[.gz]``). Each row is a session of
-one slate of three positions, two of them empty.
+RAW is the CSV file of one campaign, such as ``random_men.csv.gz``, or a folder with just one. The
+same folder has ``random_men_item_context.csv[.gz]`` (or ``item_context.csv[.gz]``). Each row is a
+session of one slate of three positions, two of them empty.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 
 from responders.log.catalogue import Catalogue, Users
 from responders.log.session_log import SessionLog
-from responders.sources._reading.build import build
+from responders.sources._reading.assemble import assemble
+from responders.sources._reading.chunk import CHUNK_ROWS, Chunk
 from responders.sources._reading.files import existing, need, only
 from responders.sources._reading.parse import (
     Ragged,
@@ -24,8 +24,8 @@ from responders.sources._reading.parse import (
     integers,
     microseconds,
 )
-from responders.sources._reading.raw import CHUNK_ROWS, Chunk, read_text
-from responders.sources._reading.slates import NO_ITEM, Slates, Spec
+from responders.sources._reading.slates import NO_ITEM, Slates, SourceSpec
+from responders.sources._reading.text import read_text
 
 _POSITIONS = 3
 _USER = [f"user_feature_{k}" for k in range(4)]
@@ -43,28 +43,28 @@ def read(
 ) -> SessionLog:
     """Convert `raw` to the log `out`.
 
-    A user is a tuple of the four hashed user features; users.features is the one-hot code of
-    each of them. Item features are item_feature_0 and the one-hot codes of the other three. The
-    card lists the columns of both. The user-item affinities belong to a row, not to a user, and
-    are left out.
+    A user is a tuple of the four hashed user features, and `users.features` has the one-hot code
+    of each. Item features are item_feature_0 and the one-hot codes of the other three. The card
+    lists the columns of both. The user-item affinities belong to a row, not to a user, and are
+    left out.
 
     Args:
-        raw: the csv.
+        raw: the CSV file or its folder.
         out: folder of the log.
-        catalogue: items whose index is kept; new ones are appended.
-        overwrite: replace `out` where it exists.
-        chunk_rows: rows read at a time.
+        catalogue: keep the index of these items; new items are appended.
+        overwrite: replace `out` if it exists.
+        chunk_rows: rows in memory at a time.
     """
     path = _file(Path(raw))
     stem = path.name.split(".csv")[0]
     items, columns = _catalogue(need(path.parent, f"{stem}_item_context.csv", "item_context.csv"))
     users = _Users()
-    spec = Spec(
+    spec = SourceSpec(
         name=f"open-bandit-{stem.replace('_', '-')}",
         source="Open Bandit Dataset, fashion items shown by a bandit policy",
         licence="CC BY 4.0 (data), Apache-2.0 (repository)",
         items=items,
-        users=users.table,
+        make_users=users.table,
         notes={
             "item_feature_columns": columns,
             "left_out": "user-item affinities: they belong to a row, not to a user",
@@ -79,28 +79,26 @@ def read(
             first += len(chunk)
         spec.notes["user_feature_columns"] = users.columns()
 
-    return build(spec, slates, Path(out), catalogue, overwrite)
+    return assemble(spec, slates, Path(out), catalogue, overwrite)
 
 
 def _file(raw: Path) -> Path:
     if not existing(raw).is_dir():
         return raw
     found = [p for p in sorted(raw.glob("*.csv*")) if "item_context" not in p.name]
-    return only(raw, found, "campaign's csv")
+    return only(raw, found, "campaign's CSV file")
 
 
 def _slates(chunk: Chunk, first: int, user: np.ndarray) -> Slates:
     n = len(chunk)
     position = integers(chunk, "position")
     outside = (position < 1) | (position > _POSITIONS)
-    if outside.any():
-        row = int(np.argmax(outside))
-        what = f"position {position[row]} is not 1 to {_POSITIONS}"
-        raise chunk.fault(row, what, "position")
-    here = np.arange(_POSITIONS) == position[:, None] - 1
+    message = f"position {{}} is not 1 to {_POSITIONS}; correct or remove the line"
+    chunk.reject(outside, message, position, column="position")
+    logged = np.arange(_POSITIONS) == position[:, None] - 1
 
     def spread(values: np.ndarray, fill: float) -> np.ndarray:
-        return np.where(here, values[:, None], np.asarray(fill, values.dtype)).ravel()
+        return np.where(logged, values[:, None], np.asarray(fill, values.dtype)).ravel()
 
     return Slates(
         path=chunk.path,
@@ -126,7 +124,7 @@ class _Users:
         codes = np.stack([np.asarray(c.indices) for c in coded], axis=1)
         rows, first, inverse = np.unique(codes, axis=0, return_index=True, return_inverse=True)
         number = np.zeros(len(rows), np.int64)
-        for row in np.argsort(first):  # once per distinct user of the chunk
+        for row in np.argsort(first):  # once per distinct user of the chunk, not per row
             key = tuple(c.dictionary[int(k)].as_py() for c, k in zip(coded, rows[row], strict=True))
             number[row] = self._known.setdefault(key, len(self._known))
         return number[inverse.reshape(-1)]
@@ -146,7 +144,7 @@ class _Users:
 
 
 def _one_hot(names: list[str], values: list[list[str]]) -> tuple[np.ndarray, list[str]]:
-    """Return the one-hot codes [n, F] of several columns of text, and a name for each."""
+    """Return the one-hot codes [n, F] float32 of columns of text, and the name of each code."""
     blocks, columns = [], []
     for name, column in zip(names, values, strict=True):
         known, code = np.unique(np.array(column, dtype=object), return_inverse=True)
@@ -156,12 +154,9 @@ def _one_hot(names: list[str], values: list[list[str]]) -> tuple[np.ndarray, lis
 
 
 def _catalogue(path: Path) -> tuple[Catalogue, list[str]]:
-    chunks = list(read_text(path, ["item_id", *_ITEM]))
-    whole = Chunk(
-        path, pa.concat_tables([c.table for c in chunks]), np.concatenate([c.line for c in chunks])
-    )
-    ids = distinct_integers(whole, "item_id")
-    codes, columns = _one_hot(_ITEM[1:], [whole.column(c).to_pylist() for c in _ITEM[1:]])
-    number = floats(whole, _ITEM[0]).astype(np.float32)
+    table = Chunk.whole(read_text(path, ["item_id", *_ITEM]))
+    ids = distinct_integers(table, "item_id")
+    codes, columns = _one_hot(_ITEM[1:], [table.column(c).to_pylist() for c in _ITEM[1:]])
+    number = floats(table, _ITEM[0]).astype(np.float32)
     features = np.concatenate([number[:, None], codes], axis=1)
     return Catalogue(ids, features), [_ITEM[0], *columns]

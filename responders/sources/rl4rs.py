@@ -1,14 +1,13 @@
 """RL4RS (NetEase Fuxi): slates of nine items of a mobile game's shop, clicked (bought) or not.
 
 RAW is a folder with ``rl4rs_dataset_*_sl.csv`` and ``item_info.csv`` (either may be gzipped), or
-the csv itself with item_info beside it. Separator ``@``: timestamp, session_id, sequence_id,
-exposed_items (9 ids, comma; 0 = empty position), user_feedback (9 times 0 or 1), user_seqfeature,
-user_protrait (the misspelling is the file's), item_feature, behavior_policy_id.
+the first of them in such a folder. Its columns, separated by ``@``, are timestamp, session_id,
+sequence_id, exposed_items (9 ids separated by commas; 0 = empty position), user_feedback (9 times
+0 or 1), user_seqfeature, user_protrait (spelled like this), item_feature and behavior_policy_id.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,8 @@ import numpy as np
 from responders.errors import InputError, near_matches
 from responders.log.catalogue import Catalogue
 from responders.log.session_log import SessionLog
-from responders.sources._reading.build import build
+from responders.sources._reading.assemble import assemble
+from responders.sources._reading.chunk import CHUNK_ROWS, Chunk
 from responders.sources._reading.files import existing, need
 from responders.sources._reading.parse import (
     Ragged,
@@ -26,8 +26,8 @@ from responders.sources._reading.parse import (
     integer_lists,
     integers,
 )
-from responders.sources._reading.raw import CHUNK_ROWS, Chunk, read_text
-from responders.sources._reading.slates import NO_ITEM, Slates, Spec
+from responders.sources._reading.slates import NO_ITEM, Slates, SourceSpec
+from responders.sources._reading.text import read_text
 
 _COLUMNS = [
     "timestamp",
@@ -57,17 +57,17 @@ def read(
     `layer` (int8, 1 to 3) and `special` (bool, special_item == 2).
 
     Args:
-        raw: the folder or the csv.
+        raw: the folder or the CSV file.
         out: folder of the log.
-        catalogue: items whose index is kept; new ones are appended.
-        overwrite: replace `out` where it exists.
-        chunk_rows: rows read at a time.
-        which: the part of a folder to read, "a" or "b"; by default the only one, else "b".
+        catalogue: keep the index of these items; new items are appended.
+        overwrite: replace `out` if it exists.
+        chunk_rows: rows in memory at a time.
+        which: the part of the folder to read, "a" or "b"; None = the only part, or "b" of several.
         min_slates: shortest session kept.
         max_slates: longest session kept; None = any.
     """
     path = _file(Path(raw), which)
-    spec = Spec(
+    spec = SourceSpec(
         name=path.name.split(".")[0].replace("_dataset", "").replace("_", "-"),
         source="RL4RS, slates of a mobile game's shop",
         licence="CC BY-SA 4.0",
@@ -78,12 +78,9 @@ def read(
         items=_catalogue(need(path.parent, "item_info.csv")),
         notes={"user_features": "user_protrait of the session's first slate"},
     )
-
-    def slates(scratch: Path) -> Iterator[Slates]:
-        chunks = read_text(path, _COLUMNS, separator="@", quoted=False, chunk_rows=chunk_rows)
-        return map(_slates, chunks)
-
-    return build(spec, slates, Path(out), catalogue, overwrite)
+    chunks = read_text(path, _COLUMNS, separator="@", quoted=False, chunk_rows=chunk_rows)
+    slates = map(_slates, chunks)
+    return assemble(spec, lambda _: slates, Path(out), catalogue, overwrite)
 
 
 def _file(raw: Path, which: str | None) -> Path:
@@ -104,49 +101,41 @@ def _file(raw: Path, which: str | None) -> Path:
 
 
 def _catalogue(path: Path) -> Catalogue:
-    ids: list[np.ndarray] = []
-    vectors: list[np.ndarray] = []
-    price, layer, special = [], [], []
-    for chunk in read_text(path, _ITEM_COLUMNS, separator=" ", quoted=False):
-        vector = float_lists(chunk, "item_vec")
-        width = int(vector.length[0]) if not vectors else vectors[0].shape[1]
-        if (vector.length != width).any():
-            row = int(np.argmax(vector.length != width))
-            raise chunk.fault(row, f"{vector.length[row]} numbers, not {width}", "item_vec")
-        vectors.append(vector.values.reshape(-1, width))
-        ids.append(distinct_integers(chunk, "item_id"))
-        price.append(floats(chunk, "price"))
-        layer.append(integers(chunk, "location").astype(np.int8))
-        special.append(integers(chunk, "special_item") == 2)
+    table = Chunk.whole(read_text(path, _ITEM_COLUMNS, separator=" ", quoted=False))
+    vector = float_lists(table, "item_vec")
+    width = int(vector.length[0])
+    message = f"{{}} numbers where the first item has {width}; correct the line"
+    table.reject(vector.length != width, message, vector.length, column="item_vec")
     return Catalogue(
-        ids=np.concatenate(ids),
-        features=np.concatenate(vectors),
-        price=np.concatenate(price),
-        attributes={"layer": np.concatenate(layer), "special": np.concatenate(special)},
+        ids=distinct_integers(table, "item_id"),
+        features=vector.values.reshape(-1, width),
+        price=floats(table, "price"),
+        attributes={
+            "layer": integers(table, "location").astype(np.int8),
+            "special": integers(table, "special_item") == 2,
+        },
     )
 
 
 def _slates(chunk: Chunk) -> Slates:
     item, click = integer_lists(chunk, "exposed_items"), integer_lists(chunk, "user_feedback")
-    bad = item.length != click.length
-    if bad.any():
-        row = int(np.argmax(bad))
-        what = f"{click.length[row]} values for {item.length[row]} exposed_items"
-        raise chunk.fault(row, what, "user_feedback")
+    message = "{} values for {} exposed_items; correct the line"
+    differ = item.length != click.length
+    chunk.reject(differ, message, click.length, item.length, column="user_feedback")
     return Slates(
         path=chunk.path,
         line=chunk.line,
         session=integers(chunk, "session_id"),
         time=integers(chunk, "timestamp"),
-        fine=integers(chunk, "sequence_id"),
+        tie_breaker=integers(chunk, "sequence_id"),
         item=Ragged(np.where(item.values == 0, NO_ITEM, item.values), item.length),
         click=click.values,
-        portrait=_portrait(chunk),
+        user_features=_user_features(chunk),
     )
 
 
-def _portrait(chunk: Chunk) -> Ragged:
+def _user_features(chunk: Chunk) -> Ragged:
     try:
         return float_lists(chunk, "user_protrait")
-    except InputError:  # a part that is no number: the features are left out, the card says so
+    except InputError:  # not numbers: the features are left out, and the card says so
         return Ragged(np.zeros(0), np.zeros(len(chunk), np.int64))

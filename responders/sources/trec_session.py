@@ -1,8 +1,8 @@
-"""Web search sessions in the format of the click models field (TREC Session track 2014).
+"""Web search sessions in the format that click models use (TREC Session track 2014).
 
 RAW is one file ``*_per_query_quid.txt[.gz]`` or a folder of them. A line is ``session_id TAB
 query_id TAB [document ids] TAB [vertical types] TAB [clicks]``; the lines of a session are
-together and in order. A document id of 0 is an empty position.
+consecutive and in order. A document id of 0 is an empty position.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ import numpy as np
 from responders.errors import InputError
 from responders.log.catalogue import Catalogue
 from responders.log.session_log import SessionLog
-from responders.sources._reading.build import build
+from responders.sources._reading.assemble import assemble
+from responders.sources._reading.chunk import CHUNK_ROWS, Chunk
 from responders.sources._reading.files import find
 from responders.sources._reading.parse import Ragged, integer_lists, integers
-from responders.sources._reading.raw import CHUNK_ROWS, Chunk, read_text
-from responders.sources._reading.slates import NO_ITEM, Slates, Spec
+from responders.sources._reading.slates import NO_ITEM, Slates, SourceSpec
+from responders.sources._reading.text import read_text
 
 _NAMES = ["session_id", "query_id", "documents", "verticals", "clicks"]
 _SUFFIX = "_per_query_quid.txt"
@@ -38,39 +39,39 @@ def read(
 ) -> SessionLog:
     """Convert `raw` to the log `out`; every session is a user of its own.
 
-    Of a folder, the train and valid files are read together, never the test file beside them.
+    In a folder, the train and valid files are read as one log; the test file is never read.
 
     Args:
         raw: the file or folder.
         out: folder of the log.
-        catalogue: items whose index is kept; new ones are appended.
-        overwrite: replace `out` where it exists.
-        chunk_rows: rows read at a time.
+        catalogue: keep the index of these items; new items are appended.
+        overwrite: replace `out` if it exists.
+        chunk_rows: rows in memory at a time.
         min_slates: shortest session kept.
         max_slates: longest session kept; None = any.
     """
     paths = _files(Path(raw))
-    spec = Spec(
+    spec = SourceSpec(
         name="trec-session",
         source="web search sessions with clicks (TREC Session track 2014, inferred)",
         licence="repository MIT; the track's own terms not verified",
         options={"min_slates": min_slates, "max_slates": max_slates},
         min_slates=min_slates,
         max_slates=max_slates,
-        clock=False,
-        together=True,
-        notes={"time": "the number of the slate in its session: an order, no clock"},
+        has_time=False,
+        consecutive=True,
+        notes={"time": "the number of the slate in its session; the source has no times"},
     )
 
     def slates(scratch: Path) -> Iterator[Slates]:
-        apart = len(paths) > 1 and _collide(paths, chunk_rows)
-        if apart:
+        ids_collide = len(paths) > 1 and _collide(paths, chunk_rows)
+        if ids_collide:
             spec.notes["users"] = "FILE/SESSION: session ids occur in more than one file"
         for path in paths:
             for chunk in _chunks(path, list(_NAMES), chunk_rows):
-                yield _slates(chunk, path.name.split("_")[0] if apart else None)
+                yield _slates(chunk, path.name.split("_")[0] if ids_collide else None)
 
-    return build(spec, slates, Path(out), catalogue, overwrite)
+    return assemble(spec, slates, Path(out), catalogue, overwrite)
 
 
 def _files(raw: Path) -> list[Path]:
@@ -83,8 +84,10 @@ def _files(raw: Path) -> list[Path]:
     found = sorted(p for p in raw.glob(f"*{_SUFFIX}*") if p.suffix in (".txt", ".gz"))
     if len(found) == 1:
         return found
-    there = ", ".join(p.name for p in found) or "none"
-    raise InputError(f"{raw} has no train{_SUFFIX}[.gz], nor one *{_SUFFIX}[.gz] (found: {there})")
+    names = ", ".join(p.name for p in found) or "none"
+    raise InputError(
+        f"{raw} has no train{_SUFFIX}[.gz] and not exactly one *{_SUFFIX}[.gz] (found: {names})"
+    )
 
 
 def _chunks(path: Path, columns: list[str], chunk_rows: int) -> Iterator[Chunk]:
@@ -94,6 +97,7 @@ def _chunks(path: Path, columns: list[str], chunk_rows: int) -> Iterator[Chunk]:
 
 
 def _collide(paths: list[Path], chunk_rows: int) -> bool:
+    """Return whether a session id occurs in more than one file."""
     seen = np.zeros(0, np.int64)
     for path in paths:
         chunks = _chunks(path, ["session_id"], chunk_rows)
@@ -107,12 +111,9 @@ def _collide(paths: list[Path], chunk_rows: int) -> bool:
 def _slates(chunk: Chunk, prefix: str | None) -> Slates:
     session: Any = integers(chunk, "session_id")
     item, click = integer_lists(chunk, "documents"), integer_lists(chunk, "clicks")
-    bad = item.length != click.length
-    if bad.any():
-        row = int(np.argmax(bad))
-        raise chunk.fault(
-            row, f"{click.length[row]} clicks for {item.length[row]} documents", "clicks"
-        )
+    message = "{} clicks for {} documents; correct the line"
+    differ = item.length != click.length
+    chunk.reject(differ, message, click.length, item.length, column="clicks")
     if prefix is not None:
         session = np.array([f"{prefix}/{i}" for i in session.tolist()], dtype=object)
     return Slates(

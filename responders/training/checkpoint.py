@@ -2,7 +2,7 @@
 
 DIR/responder.safetensors   the weights
 DIR/card.json               what it is, its data, metrics, seed, versions and command
-DIR/contexts/               a small session log: the catalogue and the first slates of held-out
+DIR/initial_sessions/       a small session log: the catalogue and the first slates of held-out
                             users, with whom a simulation starts
 """
 
@@ -23,28 +23,29 @@ from responders.files import read_json, write_json
 from responders.log.catalogue import Catalogue
 from responders.log.session_log import SessionLog
 from responders.models.base import Responder
-from responders.models.build import RESPONDERS, rebuild
+from responders.models.build import rebuild_responder
+from responders.models.registry import RESPONDERS
 
 FORMAT = 1
-WEIGHTS, CARD, CONTEXTS = "responder.safetensors", "card.json", "contexts"
+WEIGHTS, CARD, INITIAL = "responder.safetensors", "card.json", "initial_sessions"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A trained responder and what a simulation needs beside it.
+    """A trained responder and what else a simulation needs.
 
     Args:
         responder: in eval mode, on the CPU.
         card: the JSON card.
-        contexts: a log with the responder's catalogue and the first slates of held-out users. The
-            catalogue's attributes `shown` and `clicked` count the training log.
+        initial_sessions: a log with the responder's catalogue and the first slates of held-out
+            users. The catalogue's attributes `shown` and `clicked` count the training log.
         hazard: when users leave.
         returns: whether they come back; None where the log does not tell.
     """
 
     responder: Responder
     card: dict[str, Any]
-    contexts: SessionLog
+    initial_sessions: SessionLog
     hazard: Hazard
     returns: Returns | None = None
 
@@ -58,28 +59,28 @@ def save_checkpoint(
     path: Path,
     responder: Responder,
     card: dict[str, Any],
-    contexts: SessionLog,
+    initial_sessions: SessionLog,
     hazard: Hazard,
     returns: Returns | None = None,
 ) -> None:
-    """Write a checkpoint into the folder `path`; its card comes last, so that it is whole or none.
+    """Write a checkpoint into the folder `path`; its card is written last and marks it complete.
 
     Args:
         path: the folder, made where it is missing.
-        responder: its weights are written from whatever device.
-        card: must hold `responder`, the description from `build`, and `synthetic`.
-        contexts: see `Checkpoint`.
+        responder: on any device.
+        card: must hold `responder`, the description from `build_responder`, and `synthetic`.
+        initial_sessions: see `Checkpoint`.
         hazard: see `Checkpoint`.
         returns: see `Checkpoint`.
     """
     path.mkdir(parents=True, exist_ok=True)
     (path / CARD).unlink(missing_ok=True)
-    contexts.save(path / CONTEXTS, overwrite=True)
+    initial_sessions.save(path / INITIAL, overwrite=True)
     tensors = {k: v.detach().cpu().contiguous() for k, v in responder.state_dict().items()}
     building = path / (WEIGHTS + ".tmp")
     save_file(tensors, building)
     os.replace(building, path / WEIGHTS)
-    catalogue = contexts.catalogue
+    catalogue = initial_sessions.catalogue
     facts = {
         "format": FORMAT,
         "kind": "responder",
@@ -94,7 +95,7 @@ def save_checkpoint(
     write_json(path / CARD, facts | card)
 
 
-def load_checkpoint(path: Path, catalogue: Catalogue | None = None) -> Checkpoint:
+def load_responder(path: Path, catalogue: Catalogue | None = None) -> Checkpoint:
     """Load the responder in folder `path`.
 
     Args:
@@ -110,7 +111,7 @@ def load_checkpoint(path: Path, catalogue: Catalogue | None = None) -> Checkpoin
         raise InputError(f"there is no responder at {path}: train one with `recsim train`")
     if not (path / CARD).exists() and (path / "resume.safetensors").exists():
         raise InputError(
-            f"the training in {path} is not finished: go on with `recsim train … --resume`"
+            f"the training in {path} is not finished: continue it with `recsim train … --resume`"
         )
     card = read_json(path / CARD, "responder")
     if card.get("kind") != "responder" or card.get("format") != FORMAT:
@@ -122,12 +123,12 @@ def load_checkpoint(path: Path, catalogue: Catalogue | None = None) -> Checkpoin
         raise InputError(
             f"{path / CARD}: responder {name!r} is unknown; {near_matches(name, RESPONDERS)}"
         )
-    responder = rebuild(card["responder"])
+    responder = rebuild_responder(card["responder"])
     _load_weights(responder, path / WEIGHTS)
-    contexts = SessionLog.load(path / CONTEXTS)
-    if contexts.catalogue.fingerprint() != card["catalogue"]["fingerprint"]:
+    initial_sessions = SessionLog.load(path / INITIAL)
+    if initial_sessions.catalogue.fingerprint() != card["catalogue"]["fingerprint"]:
         raise InputError(
-            f"{path / CONTEXTS} has another catalogue than the responder: it is damaged"
+            f"{path / INITIAL} has another catalogue than the responder: it is damaged"
         )
     if catalogue is not None:
         check_catalogue(card, catalogue, str(path))
@@ -140,7 +141,7 @@ def load_checkpoint(path: Path, catalogue: Catalogue | None = None) -> Checkpoin
     return Checkpoint(
         responder.eval(),
         card,
-        contexts,
+        initial_sessions,
         hazard,
         None if returns is None else Returns.from_json(returns),
     )
@@ -161,7 +162,7 @@ def _load_weights(responder: Responder, path: Path) -> None:
     try:
         responder.load_state_dict(load_file(path))
     except FileNotFoundError:
-        raise InputError(f"{path} is missing: the checkpoint is incomplete, train anew") from None
+        raise InputError(f"{path} is missing: the checkpoint is incomplete, train again") from None
     except (SafetensorError, RuntimeError, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"{path} cannot be read ({reason}): it is damaged, train anew") from error
+        raise InputError(f"{path} cannot be read ({reason}): it is damaged, train again") from error

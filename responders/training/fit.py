@@ -3,80 +3,68 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import asdict, fields, replace
+from collections.abc import Mapping
+from dataclasses import asdict, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import numpy as np
 
 from responders.behaviour.leaving import fit_hazard
 from responders.behaviour.returns import fit_returns
+from responders.config import Config, make_config
 from responders.device import pick_device
 from responders.errors import InputError, near_matches
 from responders.evaluation.metrics import best_threshold, evaluate
 from responders.evaluation.predict import predict
 from responders.files import read_json, write_json
+from responders.log.batch import Part
 from responders.log.session_log import SessionLog
-from responders.log.split import CONTEXT, FRACTIONS, make_split, seen_in
-from responders.models.build import build, default_options, responder_class
-from responders.training.checkpoint import CARD, Checkpoint, load_checkpoint, save_checkpoint
+from responders.log.split import CONTEXT, FRACTIONS, make_split, visible_log
+from responders.models.base import Responder
+from responders.models.build import build_responder, responder_class
+from responders.training.checkpoint import CARD, Checkpoint, load_responder, save_checkpoint
 from responders.training.config import TrainConfig
-from responders.training.contexts import make_contexts
+from responders.training.initial_sessions import make_initial_sessions
 from responders.training.trainer import STATE, Trainer
 
 RUN = "run.json"
 """The file of a training folder that says what is being trained."""
 
 
-def parse_options(name: str, settings: dict[str, Any]) -> tuple[dict[str, Any], TrainConfig]:
-    """Split `settings` into the responder's options and a training configuration.
+def configure(name: str, settings: Mapping[str, Any]) -> tuple[Config, TrainConfig]:
+    """Return the configuration of the responder `name` and that of its training.
 
     Args:
-        name: of the responder.
-        settings: values, as text or already of the right type.
+        name: a key of `responders.RESPONDERS`.
+        settings: fields of both, as text or already of the right type.
 
     Raises:
-        InputError: an unknown name, or a value of another type than the default's.
+        InputError: an unknown name, or a value that its field does not take.
     """
     kind = responder_class(name)
-    options = default_options(kind)
-    defaults = TrainConfig(learning_rate=kind.learning_rate)
-    training = asdict(defaults)
-    types = get_type_hints(TrainConfig)
-    chosen: dict[str, Any] = {}
-    config: dict[str, Any] = {}
-    for key, value in settings.items():
-        if key in options:
-            chosen[key] = typed(key, value, type(options[key]))
-        elif key in training:
-            config[key] = typed(key, value, types[key])
-        else:
-            known = [*options, *(f.name for f in fields(TrainConfig))]
-            raise InputError(f"setting {key!r} is unknown to {name}; {near_matches(key, known)}")
-    return chosen, replace(defaults, **config)
-
-
-def typed(key: str, value: Any, kind: type) -> Any:
-    """Return the text or number `value` of setting `key` as `kind`, or raise `InputError`."""
-    if isinstance(value, str) and kind is bool:
-        if value.lower() not in ("true", "false"):
-            raise InputError(f"setting {key} takes true or false, not {value!r}")
-        return value.lower() == "true"
-    try:
-        return kind(value)
-    except (TypeError, ValueError):
-        raise InputError(f"setting {key} takes a {kind.__name__}, not {value!r}") from None
+    own, training = ([f.name for f in fields(c)] for c in (kind.config_class, TrainConfig))
+    for key in settings:
+        if key not in (*own, *training):
+            near = near_matches(key, [*own, *training])
+            raise InputError(f"setting {key!r} is unknown to {name}; {near}")
+    chosen = {k: v for k, v in settings.items() if k in own}
+    rest = {"learning_rate": kind.learning_rate, **settings}
+    return (
+        make_config(kind.config_class, chosen, name),
+        make_config(TrainConfig, {k: v for k, v in rest.items() if k in training}, "training"),
+    )
 
 
 def fit(
     log: SessionLog,
     name: str,
-    out: Path,
-    settings: dict[str, Any] | None = None,
+    out: str | Path,
+    settings: Mapping[str, Any] | None = None,
     *,
     seed: int = 0,
-    by: str = "user",
+    split: str = "user",
     resume: bool = False,
     device: str = "auto",
     progress: bool = True,
@@ -84,82 +72,95 @@ def fit(
 ) -> Checkpoint:
     """Train the responder `name` on `log`, evaluate it on held-out users and save it in `out`.
 
+    `recsim train` calls it.
+
     Args:
         log: the log.
-        name: a key of `responders.build.RESPONDERS`.
-        out: folder of the checkpoint, its card and the TensorBoard run.
-        settings: options of the responder and of `TrainConfig`.
+        name: a key of `responders.RESPONDERS`.
+        out: folder for the checkpoint, its card and the TensorBoard run.
+        settings: of the responder and of `TrainConfig`, by field name.
         seed: fixes the split by user and the training.
-        by: user = 80 % of the users train, 10 % validate, 10 % test; time = the first 80 % of the
-            slates train, and so on; see `responders.split`.
-        resume: go on with an interrupted training in `out`.
+        split: "user" = 80 % of the users train, 10 % validate, 10 % test; "time" = the first 80 %
+            of the slates train, and so on; see `responders.log.split`.
+        resume: continue an interrupted training in `out`.
         device: auto, cpu or cuda.
         progress: show progress bars.
-        command: for the card.
+        command: recorded in the card.
 
     Raises:
         InputError: unknown names or values, or `out` holds another training.
-        responders.training.Interrupted: stopped by a signal, ready to resume.
+        responders.training.trainer.Interrupted: stopped by a signal, ready to resume.
     """
-    options, config = parse_options(name, settings or {})
-    where = pick_device(device)
-    out = Path(out)
+    config, training = configure(name, settings or {})
+    torch_device, out = pick_device(device), Path(out)
     run = {
         "responder": name,
-        "options": options,
-        "training": asdict(config),
+        "options": asdict(config),
+        "training": asdict(training),
         "seed": seed,
-        "split": by,
+        "split": split,
         "log": log.fingerprint(),
     }
     if _already_finished(out, run, resume):
-        return load_checkpoint(out, log.catalogue)
-    split = make_split(log, by, seed)
-    past, trained_on = seen_in(log, split["train"])
-    responder, description = build(name, past, trained_on, options, seed)
+        return load_responder(out, log.catalogue)
+    parts = make_split(log, split, seed)
+    past, sessions = visible_log(log, parts["train"])
+    responder, description = build_responder(name, past, sessions, config, seed)
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / RUN, run)
-    training: dict[str, Any] = {"by": "counting"}
+    facts: dict[str, Any] = {"by": "counting"}
     if responder.trained_by_gradient:
         trainer = Trainer(
-            responder, log, split, config, out, seed=seed, device=where, progress=progress
+            responder, log, parts, training, out, seed=seed, device=torch_device, progress=progress
         )
         if resume and (out / STATE).exists():
             trainer.resume()
         responder = trainer.run()
-        training = {
-            **asdict(config),
-            "epochs_run": trainer.state.epoch,
-            "best_epoch": trainer.state.best_epoch + 1,
-            "seconds": round(trainer.state.seconds, 1),
-            "history": trainer.history,
-        }
-
-    def answers(part: str) -> Any:
-        return predict(responder, log, split[part], device=where, progress=progress)
-
-    threshold = best_threshold(answers("validation"))
-    metrics = evaluate(answers("test"), threshold, seed=seed)
-    held_out = np.union1d(split["validation"].sessions, split["test"].sessions)
-    contexts = make_contexts(log, held_out, (past, trained_on))
+        facts = trainer.facts()
+    threshold, metrics = _measure(responder, log, parts, torch_device, seed, progress)
     card = {
         "synthetic": log.synthetic,
         "responder": description,
         "parameters": sum(p.numel() for p in responder.parameters()),
         "data": {**log.card, "fingerprint": run["log"], "summary": _counts(log)},
-        "split": {"by": by, "seed": seed, "fractions": FRACTIONS, "context": CONTEXT},
-        "training": training,
+        "split": {"by": split, "seed": seed, "fractions": FRACTIONS, "context": CONTEXT},
+        "training": facts,
         "threshold": threshold,
-        "metrics": {k: v for k, v in metrics.items() if k != "by_position"},
+        "metrics": metrics,
         "seed": seed,
-        "device": str(where),
+        "device": str(torch_device),
         "command": command,
         "versions": versions(),
     }
-    hazard, returns = fit_hazard(past, trained_on), fit_returns(past, trained_on)
-    save_checkpoint(out, responder, card, contexts, hazard, returns)
+    held_out = np.union1d(parts["validation"].sessions, parts["test"].sessions)
+    save_checkpoint(
+        out,
+        responder,
+        card,
+        make_initial_sessions(log, held_out, (past, sessions)),
+        fit_hazard(past, sessions),
+        fit_returns(past, sessions),
+    )
     (out / STATE).unlink(missing_ok=True)
-    return load_checkpoint(out, log.catalogue)
+    return load_responder(out, log.catalogue)
+
+
+def _measure(
+    responder: Responder,
+    log: SessionLog,
+    parts: dict[str, Part],
+    device: Any,
+    seed: int,
+    progress: bool,
+) -> tuple[float, dict[str, Any]]:
+    """Return the threshold fitted on the validation part and the metrics on the test part."""
+    validation, test = (
+        predict(responder, log, parts[name], device=device, progress=progress)
+        for name in ("validation", "test")
+    )
+    threshold = best_threshold(validation)
+    metrics = evaluate(test, threshold, seed=seed)
+    return threshold, {k: v for k, v in metrics.items() if k != "by_position"}
 
 
 def _already_finished(out: Path, run: dict[str, Any], resume: bool) -> bool:
@@ -167,7 +168,7 @@ def _already_finished(out: Path, run: dict[str, Any], resume: bool) -> bool:
     if not out.exists() or not any(out.iterdir()):
         return False
     if not resume:
-        raise InputError(f"{out} is not empty: use --resume to go on, or choose another --out")
+        raise InputError(f"{out} is not empty: use --resume to continue, or choose another --out")
     if not (out / RUN).exists():
         raise InputError(f"there is no training to resume in {out}: it has no {RUN}")
     before = read_json(out / RUN, "training")
@@ -187,7 +188,7 @@ def _counts(log: SessionLog) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what made a result."""
+    """Return the versions of Python and of the packages that made a result."""
     found = {"python": platform.python_version()}
     for package in ("recsim-env", "torch", "numpy", "gymnasium"):
         try:

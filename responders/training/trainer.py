@@ -1,6 +1,6 @@
 """Maximum-likelihood training of a responder on a log: one loop, stoppable and resumable.
 
-Everything random is seeded by (seed, epoch, batch), so a run that was stopped anywhere goes on to
+Everything random is seeded by (seed, epoch, batch), so a run that was stopped anywhere continues to
 the same weights, bit for bit on the CPU.
 """
 
@@ -36,7 +36,7 @@ from responders.progress import progress_bar
 from responders.training.config import TrainConfig
 
 STATE = "resume.safetensors"
-"""The file of a training folder that holds everything needed to go on."""
+"""The file of a training folder that holds everything needed to resume."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -65,7 +65,7 @@ class Trainer:
     Args:
         responder: built and initialised.
         log: the log.
-        split: what trains under `train`, what decides when to stop under `validation`.
+        split: the part `train` trains, the part `validation` decides when to stop.
         config: how.
         out: folder of the resumable state and the TensorBoard run.
         seed: fixes everything.
@@ -105,7 +105,7 @@ class Trainer:
         """Train until validation log-loss stops improving; return the responder at its best.
 
         Raises:
-            Interrupted: SIGINT or SIGTERM came; the state is saved and `resume` goes on from it.
+            Interrupted: SIGINT or SIGTERM came; the state is saved and `resume` continues from it.
             InputError: the loss became NaN or infinite.
         """
         self.out.mkdir(parents=True, exist_ok=True)
@@ -127,6 +127,16 @@ class Trainer:
         return self.state.epoch >= self.config.epochs or (
             self.state.best_epoch >= 0 and waited >= self.patience
         )
+
+    def facts(self) -> dict[str, Any]:
+        """Return how the training went, for the card."""
+        return {
+            **asdict(self.config),
+            "epochs_run": self.state.epoch,
+            "best_epoch": self.state.best_epoch + 1,
+            "seconds": round(self.state.seconds, 1),
+            "history": self.history,
+        }
 
     def _epoch(self, board: SummaryWriter) -> None:
         state, began = self.state, time.monotonic()
@@ -212,7 +222,7 @@ class Trainer:
     def _average(
         self, averaged: Sequence[Tensor], current: Sequence[Tensor], steps: Tensor | int
     ) -> None:
-        """Move `averaged` towards `current`; in the first steps faster, or the start would stay."""
+        """Move `averaged` towards `current`, faster in the first steps, so that the start fades."""
         keep = min(self.config.average, (1 + float(steps)) / (10 + float(steps)))
         with torch.no_grad():
             torch._foreach_lerp_(
@@ -252,7 +262,7 @@ class Trainer:
         self._saved_at = time.monotonic()
 
     def resume(self) -> None:
-        """Go back to the saved state.
+        """Restore the saved state.
 
         Raises:
             InputError: there is none, or the file is damaged.
@@ -266,7 +276,7 @@ class Trainer:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise InputError(
-                f"{path} cannot be read ({error}): it is damaged, train anew"
+                f"{path} cannot be read ({error}): it is damaged, train again"
             ) from error
         parts: dict[str, dict[str, Tensor]] = {"model": {}, "averaged": {}, "best": {}, "adam": {}}
         for name, tensor in tensors.items():

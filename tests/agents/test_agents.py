@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from agents.epsilon_greedy import EpsilonGreedyPolicy
+from agents.epsilon_greedy import EpsilonGreedyConfig, EpsilonGreedyPolicy
 from agents.oracle import OraclePolicy
 from agents.policy import Policy
 from agents.popular import PopularPolicy
-from agents.ppo import PPOPolicy
+from agents.ppo import PPOConfig, PPOPolicy
 from agents.random import RandomPolicy
 from agents.rollout import rollout
 from benchmarks.studies.leaderboard import leaderboard
@@ -31,7 +31,7 @@ def policies(world: World) -> list[Policy]:
         PopularPolicy(world),
         EpsilonGreedyPolicy(world),
         OraclePolicy(world),
-        PPOPolicy(world, candidates=10),
+        PPOPolicy(world, PPOConfig(candidates=10)),
     ]
 
 
@@ -88,21 +88,21 @@ def test_the_oracle_is_the_upper_bound_and_random_the_lower(small_log_path: Path
 
 
 def test_epsilon_greedy_learns_the_best_items(truth_world: World) -> None:
-    bandit = EpsilonGreedyPolicy(truth_world, epsilon=0.0)
+    bandit = EpsilonGreedyPolicy(truth_world, EpsilonGreedyConfig(epsilon=0.0))
     slate = torch.tensor([[3, 4]]).expand(50, -1)
     bandit.learn(slate, torch.tensor([True, False]).expand(50, -1))
     observation = {"item": torch.zeros(2, 1, dtype=torch.int64)}
     assert bandit.act(observation)[0, 0] == 3
     assert 4 not in bandit.act(observation)[0]
-    with pytest.raises(InputError, match=r"epsilon must be in \[0, 1\]"):
-        EpsilonGreedyPolicy(truth_world, epsilon=2)
+    with pytest.raises(InputError, match="epsilon must be less than or equal to 1"):
+        EpsilonGreedyConfig(epsilon=2)
 
 
 def test_ppo_learns_to_beat_random_candidates(small_log_path: Path) -> None:
     world = make_world("any", num_users=64, responder=small_log_path)
-    untrained = PPOPolicy(world, candidates=40, seed=0)
-    trained = PPOPolicy(world, candidates=40, seed=0)
-    trained.train(16_000)
+    untrained = PPOPolicy(world, PPOConfig(candidates=40), seed=0)
+    trained = PPOPolicy(world, PPOConfig(candidates=40), seed=0)
+    assert trained.train(world, 16_000, seed=1) >= 16_000
     evaluation = make_world("any", num_users=300, responder=small_log_path)
     before, after = (rollout(evaluation, p, seed=0).reward.mean() for p in (untrained, trained))
     assert after > 1.2 * before
@@ -111,12 +111,14 @@ def test_ppo_learns_to_beat_random_candidates(small_log_path: Path) -> None:
 def test_policies_say_what_they_lack(trained: Path) -> None:
     from dataclasses import replace
 
-    from responders.training.checkpoint import load_checkpoint
+    from responders.training.checkpoint import load_responder
 
-    users = load_checkpoint(trained)
-    real = replace(users.contexts, card={"synthetic": False})
+    users = load_responder(trained)
+    real = replace(users.initial_sessions, card={"synthetic": False})
     with pytest.raises(InputError, match="needs a known-truth world"):
         OraclePolicy(World(users.responder, real))
-    bare = replace(users.contexts, catalogue=replace(users.contexts.catalogue, attributes={}))
+    bare = replace(
+        users.initial_sessions, catalogue=replace(users.initial_sessions.catalogue, attributes={})
+    )
     with pytest.raises(InputError, match="popularity is unknown"):
         PopularPolicy(World(users.responder, bare))

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from benchmarks.studies import leaderboard
+from benchmarks.studies.evaluate import evaluate_responder
 from benchmarks.studies.sasrec import compare_losses
 from benchmarks.studies.synthesize import synthesize
 from responders import InputError, SessionLog
 from responders.evaluation.metrics import METRICS
-from responders.evaluation.report import evaluate_responder, make_report
+from responders.evaluation.report import make_report
 from responders.known_truth.world import truth_of
 from responders.log.batch import Part
 from responders.models.registry import RESPONDERS

@@ -1,6 +1,7 @@
 """Action spaces: slates, candidates, scores, proto-items, arms, and their masks."""
 
 import contextlib
+from dataclasses import replace
 from typing import Any
 
 import gymnasium as gym
@@ -13,10 +14,17 @@ from hypothesis import strategies as st
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 from torch.nn import functional as F
 
-from recsim_env import continuous
-from recsim_env.actions import ActionCheck, ArmActions, RandomCandidates, item_arms
-from recsim_env.continuous import ProtoActions, item_vectors, nearest
-from recsim_env.make import make_actions, make_vector_env, make_world
+from recsim_env import actions as action_module
+from recsim_env.actions import (
+    ActionCheck,
+    ArmActions,
+    ProtoActions,
+    item_vectors,
+    nearest,
+    single_item_arms,
+)
+from recsim_env.candidates import Candidates, RandomCandidates
+from recsim_env.make import find_scenario, make_actions, make_vector_env, make_world
 from recsim_env.vector import RecSimVectorEnv
 from responders import InputError
 from tests.conftest import random_responder
@@ -73,7 +81,7 @@ def test_the_nearest_are_exact_whatever_the_tile(b: int, n: int, k: int, tile: i
     generator = torch.Generator().manual_seed(b * n + k)
     point, vectors = (torch.randn(r, 6, generator=generator) for r in (b, n))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(continuous, "_TILE", tile)
+        patch.setattr(action_module, "_TILE", tile)
         found = nearest(point, vectors, k)
     similarity = point @ vectors.t()
     torch.testing.assert_close(similarity.gather(1, found), similarity.topk(k, 1).values)
@@ -93,7 +101,7 @@ def test_scores_show_the_best_first() -> None:
     envs.reset(seed=0)
     scores = np.random.default_rng(0).uniform(-1, 1, (4, 30)).astype(np.float32)
     *_, info = envs.step(scores)
-    popular = envs.actions._fixed.numpy()  # type: ignore[attr-defined]
+    popular = envs.actions.candidates.table[0].numpy()  # type: ignore[attr-defined]
     np.testing.assert_array_equal(info["slate"], popular[np.argsort(-scores, 1)[:, :10]])
     layered = make_vector_env(2, "rl4rs", action="scores", paged=False)
     layered.reset(seed=0)
@@ -104,11 +112,11 @@ def test_scores_show_the_best_first() -> None:
 def test_arms_show_what_they_hold() -> None:
     world = make_world("contentwise", num_users=2)
     arms = torch.arange(30).view(3, 10)
-    envs = RecSimVectorEnv(world, ArmActions(arms))
+    envs = RecSimVectorEnv(world, ArmActions(world, arms=arms))
     envs.reset(seed=0)
     *_, info = envs.step(np.array([2, 0]))
     np.testing.assert_array_equal(info["slate"], arms[[2, 0]].numpy())
-    single = item_arms(world)[7]
+    single = single_item_arms(world, Candidates(world))[7]
     assert single.tolist() == [7] + [-1] * 9
     assert envs.action_masks().shape == (2, 3)
 
@@ -158,7 +166,7 @@ def test_candidates_can_be_given() -> None:
 def test_a_retrieval_policy_of_your_own() -> None:
     def unseen(world: Any, mask: Any) -> torch.Tensor:
         score = torch.rand(world.num_users, world.n_items)
-        seen = world.history_slate.flatten(1).clamp(min=0)
+        seen = world.episodes.slates.flatten(1).clamp(min=0)
         return score.scatter(1, seen, -1.0).topk(15, 1).indices
 
     envs = make_vector_env(4, "contentwise", retrieval=unseen, horizon=9)
@@ -226,7 +234,7 @@ BAD = [
     ({"candidates": 2.5}, "candidates must be 1 to 1000, not 2.5"),
     ({"horizon": "a"}, "horizon must be a whole number"),
     ({"history": 0}, "history must be a whole number of at least 1, not 0"),
-    ({"warm_start": 99}, "warm_start is 99; the contexts hold 0 to 3"),
+    ({"warm_start": 99}, "warm_start is 99; the initial sessions hold 0 to 3"),
     ({"shift": {"click_rate": float("nan")}}, "shift by click_rate must be a finite number"),
     ({"shift": 3}, "shift must name traits"),
     ({"reward": 3}, "reward 3 names nothing"),
@@ -249,7 +257,7 @@ BAD = [
     ({"reward": [["clicks"]]}, "is unknown"),
     ({"shift": {3: 1.0}}, "shift by 3 is unknown"),
     ({"observe": 5}, "observe 5 is unknown"),
-    ({"first_user": 1.5}, "first_user must be a whole number"),
+    ({"first_user": 1.5}, "environments have no argument 'first_user'"),
     ({"paged": "x"}, "paged is True, False or None"),
     ({"one_member": 5}, "one_member is True or False"),
 ]
@@ -265,13 +273,11 @@ def test_layers_and_vectors_are_looked_after() -> None:
     pages = make_world("rl4rs", num_users=2)
     for name in ("arm", "scores"):
         with pytest.raises(InputError, match="layer"):
-            make_actions(name, pages, 20)
+            make_actions(find_scenario("rl4rs", action=name, candidates=20), pages)
     for options in ({"observe": "flat"}, {"retrieval": "random"}):
         with pytest.raises(InputError, match="paged environments"):
             make_vector_env(2, "rl4rs", **options)
     world = make_world("contentwise", num_users=2)
-    from dataclasses import replace
-
     world.catalogue = replace(world.catalogue, features=None)
     assert item_vectors(world).shape[0] == 1000  # those that the responder learned
     world.responder = random_responder("item_ctr")
@@ -285,12 +291,12 @@ def test_a_state_that_grows_is_no_observation() -> None:
     world = make_world("contentwise", num_users=2)
     flat = StateObservation(world)
     assert flat(world).shape == (2, flat.space.shape[0])
-    world.responder, kept = random_responder("pbm"), world.state
-    world.state = {}
+    world.responder = random_responder("pbm")
+    world.episodes = replace(world.episodes, memory={})
     with pytest.raises(InputError, match="remembers nothing"):
         StateObservation(world)
-    world.responder, world.state = random_responder("session_transformer"), kept
-    world.state = world.responder.start(torch.zeros(2, 2))
+    world.responder = random_responder("session_transformer")
+    world.episodes = replace(world.episodes, memory=world.responder.start(torch.zeros(2, 2)))
     world.n_positions = 4
     with pytest.raises(InputError, match="grows with the session"):
         StateObservation(world)

@@ -87,7 +87,10 @@ def test_a_responder_of_your_own(trained: Path, tmp_path: Path) -> None:
     env = gym.make("RecSim-v0", responder=str(trained))
     assert env.action_space == gym.spaces.MultiDiscrete([40] * 5)
     (tmp_path / "contentwise").symlink_to(trained)
-    code = "import gymnasium, recsim_env; print(gymnasium.make('RecSim-ContentWise-v0').action_space.shape)"
+    code = (
+        "import gymnasium, recsim_env; "
+        "print(gymnasium.make('RecSim-ContentWise-v0').action_space.shape)"
+    )
     assert "(5,)" in run(code, RECSIM_HOME=str(tmp_path)).stdout
     assert "(10,)" in run(code, RECSIM_HOME="/nowhere").stdout
 

@@ -17,8 +17,8 @@ from recsim_env.make import make_vector_env, make_world
 from recsim_env.world import World
 from responders import InputError
 from responders.behaviour.returns import Returns
-from responders.models.build import RESPONDERS
-from responders.training.checkpoint import load_checkpoint
+from responders.models.registry import RESPONDERS
+from responders.training.checkpoint import load_responder
 from tests.conftest import random_responder
 
 WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "unique")
@@ -52,14 +52,14 @@ def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def wait_for_nothing(world: World) -> None:
     """Have `world` on the CPU do as on a GPU."""
-    world._counts_rows = world.streams._by_numpy = False
+    world.streams._by_numpy = False
 
 
 def world_of(name: str, trained: Path, **options: Any) -> World:
-    users = load_checkpoint(trained)
+    users = load_responder(trained)
     shape = users.responder.shape
     responder = random_responder(name, shape.n_items, shape.n_positions, shape.n_user_features)
-    return World(responder, users.contexts, users.hazard, **options)
+    return World(responder, users.initial_sessions, users.hazard, **options)
 
 
 @pytest.mark.parametrize("name", RESPONDERS)
@@ -109,11 +109,10 @@ def test_rows_are_reset_alike_with_and_without_counting_them(name: str, trained:
         for world in (one, two):
             world.step(slate)
             world.reset(mask)
-        for name in ("context", "visit", "gap", "streak", "step_number", "history_slate"):
-            assert torch.equal(getattr(one, name), getattr(two, name)), name
+        for name in ("user", "visit", "gap", "streak", "step", "slates"):
+            assert torch.equal(getattr(one.episodes, name), getattr(two.episodes, name)), name
         assert torch.equal(one.streams.uniform(9), two.streams.uniform(9))
-        for key in one.state:
-            torch.testing.assert_close(one.state[key], two.state[key])
+        torch.testing.assert_close(one.episodes.memory, two.episodes.memory)
 
 
 @pytest.mark.parametrize("name", ["session_gru", "pbm"])

@@ -21,7 +21,7 @@ from recsim_env.population import shift_weights
 from responders import Catalogue, InputError, SessionLog, Users
 from responders.behaviour.leaving import Hazard, fit_hazard, leave_chance
 from responders.behaviour.returns import Returns, draw_return, fit_returns
-from responders.training.checkpoint import load_checkpoint
+from responders.training.checkpoint import load_responder
 from responders.training.fit import fit
 
 SLATES = "RecSim-ContentWise-v0"
@@ -80,7 +80,7 @@ def test_the_hazard_head_finds_what_the_streak_does_not_tell(small_log: SessionL
 def test_a_rule_makes_users_leave(trained: Path) -> None:
     world = make_world("any", responder=trained, num_users=300, leaving=Hazard((0.0, 0.0, 1.0)))
     for _ in range(4):
-        before = world.streak.clone()
+        before = world.episodes.streak.clone()
         outcome = world.step(random_slates(world))
         fruitless = ~outcome.click.any(1)
         assert torch.equal(outcome.left, fruitless & (before >= 1))
@@ -171,19 +171,25 @@ def test_users_come_back_and_retention_is_paid(trained: Path) -> None:
     )  # fmt: skip
     came = 0
     for step in range(20):
-        clicks, visit, streak = world.visit_clicks.clone(), world.visit.clone(), world.streak
+        clicks, visit, streak = (
+            world.episodes.visit_clicks.clone(),
+            world.episodes.visit.clone(),
+            world.episodes.streak,
+        )
         outcome = world.step(random_slates(world, step))
         back = outcome.returned
         came += int(back.sum())
         assert not (back & outcome.left).any()
-        assert torch.equal(world.visit, visit + back)
-        assert (world.visit_step[back] == 0).all()
-        assert (world.streak[back] == 0).all()
-        assert torch.equal(world.visit_clicks[~back], (clicks + outcome.click.sum(1))[~back])
+        assert torch.equal(world.episodes.visit, visit + back)
+        assert (world.episodes.visit_step[back] == 0).all()
+        assert (world.episodes.streak[back] == 0).all()
+        assert torch.equal(
+            world.episodes.visit_clicks[~back], (clicks + outcome.click.sum(1))[~back]
+        )
         assert torch.equal(outcome.reward[:, 1] > 0, back & (outcome.gap < 7 * 86_400))
-        fresh = world.population.state["hidden"][world.context]
-        torch.testing.assert_close(world.state["hidden"][back], fresh[back])
-        assert (world.history_slate[back, -1] == outcome.slate[back]).all()
+        fresh = world.population.memory["hidden"][world.episodes.user]
+        torch.testing.assert_close(world.episodes.memory["hidden"][back], fresh[back])
+        assert (world.episodes.slates[back, -1] == outcome.slate[back]).all()
         world.reset(outcome.left | outcome.truncated)
         assert streak is not None
     assert came > 50
@@ -196,7 +202,7 @@ def test_users_come_back_and_retention_is_paid(trained: Path) -> None:
 def test_learned_returns_travel_with_the_checkpoint(tmp_path: Path) -> None:
     log = visits_log()
     fit(log, "item_ctr", tmp_path / "run", {}, progress=False)
-    users = load_checkpoint(tmp_path / "run")
+    users = load_responder(tmp_path / "run")
     assert users.returns is not None
     envs = make_vector_env(3, responder=users, returns="learned", warm_start=0)
     observation, _ = envs.reset(seed=0)
@@ -228,7 +234,7 @@ def test_populations(trained: Path, small_log: SessionLog, small_log_path: Path)
     assert len(torch.unique(cold.features, dim=0)) == 1
     torch.testing.assert_close(cold.features[0], own.features.mean(0))
     given = make_world("any", responder=trained, num_users=50, population=small_log_path)
-    assert given.contexts.n_sessions == small_log.n_sessions
+    assert given.initial_sessions.n_sessions == small_log.n_sessions
     assert "clicked" in given.catalogue.attributes
     with pytest.raises(InputError, match="'held_ot' is no log and no name; did you mean held_out"):
         make_world("any", responder=trained, population="held_ot")
@@ -238,7 +244,7 @@ def test_populations(trained: Path, small_log: SessionLog, small_log_path: Path)
 
 
 def test_a_shift_tilts_who_comes(trained: Path) -> None:
-    contexts = load_checkpoint(trained).contexts
+    contexts = load_responder(trained).initial_sessions
     weights = shift_weights(contexts, {"feature_0": 1.0})
     trait = contexts.users.features[contexts.user, 0]
     z = (trait - trait.mean()) / trait.std()
@@ -247,14 +253,14 @@ def test_a_shift_tilts_who_comes(trained: Path) -> None:
         make_world("any", responder=trained, num_users=2000, shift=shift)
         for shift in (None, {"feature_0": 1.5})
     )
-    means = [float(world.features[world.context, 0].mean()) for world in (plain, tilted)]
+    means = [float(world.features[world.episodes.user, 0].mean()) for world in (plain, tilted)]
     assert means[1] > means[0] + 0.5 * trait.std()
     expected = float((trait * shift_weights(contexts, {"feature_0": 1.5})).sum())
     expected /= float(shift_weights(contexts, {"feature_0": 1.5}).sum())
     assert means[1] == pytest.approx(expected, abs=0.15 * float(trait.std()))
     few = make_world("any", responder=trained, num_users=2000, shift={"click_rate": -2.0})
     rate = contexts.response.mean(1)[contexts.session_start[:-1]]
-    assert rate[few.context.numpy()].mean() < rate.mean()
+    assert rate[few.episodes.user.numpy()].mean() < rate.mean()
     with pytest.raises(
         InputError, match="shift by 'clickrate' is unknown; did you mean click_rate"
     ):
@@ -279,25 +285,25 @@ def test_one_member_answers_each_episode(trained: Path, second: Path) -> None:
     world = make_world(
         "any", responder=[trained, second], num_users=400, one_member=True, leaving=False, seed=1
     )
-    assert world.member is not None
-    member = world.member.clone()
+    assert world.episodes.member is not None
+    member = world.episodes.member.clone()
     assert 0.4 < member.float().mean() < 0.6
     slate = random_slates(world)
-    state = world.state
+    state = world.episodes.memory
     outcome = world.step(slate)
     with torch.inference_mode():
         both = torch.stack(
             [
-                m.logits(world.responder.state_of(state, i), slate, outcome.click.float())  # type: ignore[operator]
+                m.logits(state["members"][i], slate, outcome.click.float())  # type: ignore[operator]
                 for i, m in enumerate(world.responder.members)
             ]
         ).sigmoid()
     expected = both[member, torch.arange(400)]
     torch.testing.assert_close(outcome.probability, expected, atol=1e-5, rtol=1e-5)
-    assert torch.equal(world.member, member)
+    assert torch.equal(world.episodes.member, member)
     world.reset(torch.arange(400) < 200)
-    assert torch.equal(world.member[200:], member[200:])
-    assert not torch.equal(world.member[:200], member[:200])
+    assert torch.equal(world.episodes.member[200:], member[200:])
+    assert not torch.equal(world.episodes.member[:200], member[:200])
     envs = make_vector_env(8, responder=[trained, second], one_member=True)
     _, info = envs.reset(seed=0)
     assert set(np.unique(info["member"])) <= {0, 1}
@@ -341,8 +347,8 @@ def test_disagreement_can_be_penalised(trained: Path, second: Path) -> None:
 def test_new_items_are_answered_by_their_features(small_log: SessionLog, tmp_path: Path) -> None:
     fit(small_log, "session_gru", tmp_path / "run", {"epochs": 1, "embedding": "content"},
         progress=False)  # fmt: skip
-    users = load_checkpoint(tmp_path / "run")
-    old = users.contexts.catalogue
+    users = load_responder(tmp_path / "run")
+    old = users.initial_sessions.catalogue
     twin, opposite = old.features[3], -old.features[3]
     more = old.extended([1000, 1001], [twin, opposite])
     np.testing.assert_array_equal(more.features[-2:], [twin, opposite])
@@ -350,7 +356,7 @@ def test_new_items_are_answered_by_their_features(small_log: SessionLog, tmp_pat
         old.extended([1000], [[1.0]])
     world = make_world("any", responder=users, catalogue=more, num_users=1)
     assert world.n_items == len(old) + 2
-    state = world.state
+    state = world.episodes.memory
     a, b = torch.full((1, 5), -1), torch.full((1, 5), -1)
     a[0, 0], b[0, 0] = len(old), len(old) + 1
     with torch.inference_mode():
@@ -358,7 +364,7 @@ def test_new_items_are_answered_by_their_features(small_log: SessionLog, tmp_pat
     assert first != second
     outcome = world.step(torch.tensor([[len(old), len(old) + 1, 0, 1, 2]]))
     assert torch.isfinite(outcome.probability).all()
-    assert len(users.contexts.catalogue) == len(old)  # the given users stay as they were
+    assert len(users.initial_sessions.catalogue) == len(old)  # the given users stay as they were
     assert with_items(users, old) is users
     with pytest.raises(InputError, match="another catalogue"):
         make_world("any", responder=users, catalogue=Catalogue(np.arange(3)))
@@ -366,7 +372,7 @@ def test_new_items_are_answered_by_their_features(small_log: SessionLog, tmp_pat
 
 def test_new_items_do_not_move_the_layers_of_the_others() -> None:
     users = open_responder(Path(__file__).parents[2] / "recsim_env/assets/rl4rs")
-    old = users.contexts.catalogue
+    old = users.initial_sessions.catalogue
     plain = make_world("rl4rs", responder=users).rules.allowed
     unknown = make_world("rl4rs", responder=users, catalogue=old.extended([10**6])).rules.allowed
     assert plain is not None
@@ -384,7 +390,7 @@ def test_new_items_do_not_move_the_layers_of_the_others() -> None:
 
 def test_true_users_know_their_own_items_alone(small_log_path: Path) -> None:
     users = open_responder(small_log_path)
-    old = users.contexts.catalogue
+    old = users.initial_sessions.catalogue
     more = old.extended([1000])
     with pytest.raises(InputError, match="true users"):
         with_items(users, more)
@@ -419,7 +425,7 @@ def test_vector_rewards_and_their_weighted_sum() -> None:
     for bad in ([1.0], [1.0, np.nan, 1, 1]):
         with pytest.raises(InputError, match="finite weights are needed"):
             ScalariseReward(env, bad)
-    with pytest.raises(InputError, match="one reward to begin with"):
+    with pytest.raises(InputError, match="has a single reward"):
         ScalariseReward(gym.make(SLATES), weights)
 
 
@@ -464,11 +470,11 @@ def test_functions_must_return_one_number_a_user(function: Any) -> None:
 def test_infos_are_the_callers(trained: Path) -> None:
     envs = make_vector_env(3, responder=[trained, trained], one_member=True)
     _, info = envs.reset(seed=0)
-    user, member = envs.world.context.clone(), envs.world.member.clone()
+    user, member = envs.world.episodes.user.clone(), envs.world.episodes.member.clone()
     for name in ("user", "member"):
         info[name][:] = -7
-    assert torch.equal(envs.world.context, user)
-    assert torch.equal(envs.world.member, member)
+    assert torch.equal(envs.world.episodes.user, user)
+    assert torch.equal(envs.world.episodes.member, member)
 
 
 def test_pages_can_be_penalised() -> None:
@@ -482,14 +488,14 @@ def test_pages_can_be_penalised() -> None:
 
 def test_what_cannot_be_rewarded_is_told(trained: Path, small_log: SessionLog) -> None:
     from recsim_env.adapters.sb3 import SB3VecEnv
-    from recsim_env.rewards import make_reward
+    from recsim_env.rewards import RewardContext, make_reward
 
     bare = Catalogue(np.arange(4))
     for name, message in (("diversity", "item features"), ("novelty", "column `shown`")):
         with pytest.raises(InputError, match=message):
-            make_reward(name, bare, "cpu")
+            make_reward(name, RewardContext(bare, "cpu"))
     for nothing in ((), {}):
         with pytest.raises(InputError, match="names nothing"):
-            make_reward(nothing, bare, "cpu")
+            make_reward(nothing, RewardContext(bare, "cpu"))
     with pytest.raises(InputError, match="learns from one reward"):
         SB3VecEnv(make_vector_env(2, reward=("clicks",), autoreset_mode="SameStep"))

@@ -11,7 +11,7 @@ from responders.behaviour.slate_rules import SlateRules
 from responders.evaluation.metrics import evaluate
 from responders.evaluation.predict import predict
 from responders.known_truth.logs import POLICIES, synthesize
-from responders.known_truth.presets import PRESETS, TruthSettings
+from responders.known_truth.presets import PRESETS, TruthConfig
 from responders.known_truth.world import make_truth, truth_of
 from responders.log.batch import Part, make_batch
 from responders.models.base import unroll
@@ -36,12 +36,12 @@ def test_no_other_responder_beats_the_truth(small_log: SessionLog) -> None:
     everyone = Part.of(small_log, np.arange(600))
     best = evaluate(predict(truth, small_log, everyone), 0.5, resamples=0)
     for effect in ("taste", "fatigue", "competition", "position_bias"):
-        wrong = make_truth(truth.settings.changed(**{effect: 0.0}))
+        wrong = make_truth(truth.config.changed(**{effect: 0.0}))
         found = evaluate(predict(wrong, small_log, everyone), 0.5, resamples=0)
         assert found["log_loss"] > best["log_loss"], effect
 
 
-def test_same_seed_same_log(tmp_path: Path, small_world: TruthSettings) -> None:
+def test_same_seed_same_log(tmp_path: Path, small_world: TruthConfig) -> None:
     logs = [
         synthesize(tmp_path / str(i), small_world, 50, seed=seed, progress=False)
         for i, seed in enumerate([1, 1, 2])
@@ -71,7 +71,7 @@ def test_presets_give_valid_logs_of_the_published_shape(preset: str, tmp_path: P
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_logging_policies_never_repeat_an_item(
-    policy: str, tmp_path: Path, small_world: TruthSettings
+    policy: str, tmp_path: Path, small_world: TruthConfig
 ) -> None:
     log = synthesize(tmp_path / "log", small_world, 200, policy=policy, progress=False)
     ordered = np.sort(log.slate, 1)
@@ -79,7 +79,7 @@ def test_logging_policies_never_repeat_an_item(
 
 
 def test_a_personal_logging_policy_earns_more_clicks(
-    tmp_path: Path, small_world: TruthSettings
+    tmp_path: Path, small_world: TruthConfig
 ) -> None:
     rates = [
         synthesize(tmp_path / policy, small_world, 300, policy=policy, progress=False).summary()[
@@ -98,7 +98,7 @@ def test_a_pbm_world_is_examination_times_attraction() -> None:
     state = truth.start(torch.randn(30, 8))
     state = truth.observe(state, slate.flip(0), click)
     p = truth.logits(state, slate, click).sigmoid()
-    expected = truth.examination * truth.own[slate].sigmoid()
+    expected = truth.examination * truth.item_log_odds[slate].sigmoid()
     torch.testing.assert_close(p, expected)
 
 
@@ -106,7 +106,7 @@ def test_a_pbm_world_is_examination_times_attraction() -> None:
     ("effect", "value"), [("click_effect", -1.0), ("competition", 2.0), ("taste", 3.0)]
 )
 def test_each_effect_turns_on_alone(effect: str, value: float) -> None:
-    base = TruthSettings(n_items=30, n_positions=4, **OFF)
+    base = TruthConfig(n_items=30, n_positions=4, **OFF)
     plain, with_effect = make_truth(base), make_truth(base.changed(**{effect: value}))
     slate = torch.arange(8).view(2, 4)
     user = torch.randn(2, 8, generator=torch.Generator().manual_seed(0))
@@ -131,7 +131,7 @@ def test_layers_open_only_when_the_one_above_was_bought() -> None:
 
 
 def test_hidden_taste_gives_an_estimated_ceiling_that_learns_from_clicks(tmp_path: Path) -> None:
-    world = TruthSettings(n_items=60, n_positions=5, hidden=0.8, dimensions=2, max_slates=15)
+    world = TruthConfig(n_items=60, n_positions=5, hidden=0.8, dimensions=2, max_slates=15)
     log = synthesize(tmp_path / "log", world, 500, progress=False)
     truth = truth_of(log)
     assert truth is not None
@@ -146,17 +146,17 @@ def test_hidden_taste_gives_an_estimated_ceiling_that_learns_from_clicks(tmp_pat
 
 
 def test_bad_settings_are_named() -> None:
-    with pytest.raises(InputError, match="setting 'tast' is unknown; did you mean taste"):
-        TruthSettings().changed(tast=1)
+    with pytest.raises(InputError, match="has no setting 'tast'; did you mean taste"):
+        TruthConfig().changed(tast=1)
     with pytest.raises(InputError, match="n_positions 10 exceeds n_items 5"):
-        TruthSettings(n_items=5)
-    with pytest.raises(InputError, match=r"hidden must be in \[0, 1\), not 1"):
-        TruthSettings(hidden=1)
+        TruthConfig(n_items=5)
+    with pytest.raises(InputError, match="hidden must be less than 1, not 1"):
+        TruthConfig(hidden=1)
     with pytest.raises(InputError, match="max_slates 2 is below min_slates 3"):
-        TruthSettings(max_slates=2)
+        TruthConfig(max_slates=2)
 
 
-def test_bad_requests_leave_nothing_behind(tmp_path: Path, small_world: TruthSettings) -> None:
+def test_bad_requests_leave_nothing_behind(tmp_path: Path, small_world: TruthConfig) -> None:
     with pytest.raises(InputError, match="sessions must be at least 1"):
         synthesize(tmp_path / "log", small_world, 0)
     with pytest.raises(InputError, match="policy 'best' is unknown"):

@@ -1,5 +1,6 @@
 """What is particular to each model of the family, and the errors of the published code."""
 
+from dataclasses import fields
 from itertools import permutations, product
 from pathlib import Path
 
@@ -8,25 +9,33 @@ import pytest
 import torch
 
 from responders import InputError, SessionLog
+from responders.config import make_config
 from responders.evaluation.predict import predict
 from responders.log.batch import Part, SessionBatch, make_batch
 from responders.log.split import make_split, split_users
 from responders.models.adversarial import AdvNCM
 from responders.models.base import LogShape, Responder, unroll
-from responders.models.build import RESPONDERS, build, default_options
+from responders.models.build import build_responder, responder_class
 from responders.models.ensemble import Ensemble
 from responders.models.neural import NeuralResponder
 from responders.models.random_access import RANCM
-from responders.models.recurrent import HierarchicalGRU, SlateGRU
-from responders.training.checkpoint import load_checkpoint
+from responders.models.recurrent import HierarchicalGRU, SlateGRU, SlateGRUConfig
+from responders.models.registry import RESPONDERS
+from responders.training.checkpoint import load_responder
 from responders.training.config import TrainConfig
 from responders.training.fit import fit
 from responders.training.trainer import Trainer
-from tests.conftest import EVERY_RESPONDER, random_batch, random_responder
+from tests.conftest import EVERY_RESPONDER, random_batch, random_responder, uniform
 
-NEURAL = [name for name, kind in RESPONDERS.items() if issubclass(kind, NeuralResponder)]
+NEURAL = [name for name in RESPONDERS if issubclass(responder_class(name), NeuralResponder)]
 CHAINS = ["cascade", "dcm", "ubm", "dbn", "ccm"]
 SHAPE = LogShape(9, 4, 2)
+
+
+def make(name: str, **settings: object) -> Responder:
+    """An untrained responder for 9 items, 4 positions and 2 user features."""
+    kind = responder_class(name)
+    return kind(SHAPE, make_config(kind.config_class, settings, name))
 
 
 def changed(batch: SessionBatch, r: int) -> SessionBatch:
@@ -42,7 +51,7 @@ def changed(batch: SessionBatch, r: int) -> SessionBatch:
 
 def test_gradients_are_those_of_the_batch_alone(small_log: SessionLog, tmp_path: Path) -> None:
     split = split_users(small_log)
-    responder, _ = build("mf", small_log, split["train"].sessions, {})
+    responder, _ = build_responder("mf", small_log, split["train"].sessions)
     trainer = Trainer(responder, small_log, split, TrainConfig(clip=1e9), tmp_path, progress=False)
     first, second = (make_batch(small_log, Part.of(small_log, np.arange(i, i + 8))) for i in (0, 8))
     responder.train()
@@ -63,7 +72,7 @@ def test_gradients_are_those_of_the_batch_alone(small_log: SessionLog, tmp_path:
 def test_the_click_above_is_read_and_learned_from(name: str) -> None:
     responder, batch = random_responder(name), random_batch()
     responder.training_loss(batch)[0].backward()
-    weight = dict(responder.named_parameters())["gru.weight_ih_l0"].grad
+    weight = dict(responder.named_parameters())["gru.gru.weight_ih_l0"].grad
     assert weight is not None
     assert (weight[:, responder.items.size :].abs().sum() > 0).all()  # type: ignore[union-attr]
 
@@ -87,14 +96,13 @@ def test_the_mean_of_the_slates_states_starts_the_next() -> None:
     with torch.no_grad():
         state = responder.start(torch.zeros(1, 2))
         hidden, states = state["hidden"], []
-        item = responder.items(responder.items.rows(slate))
+        item = responder.items.vector(responder.items.index(slate))
         above = torch.zeros_like(item[:, 0])
-        cell = torch.nn.GRUCell(responder.gru.input_size, responder.gru.hidden_size)
-        cell.load_state_dict(
-            {k.removesuffix("_l0"): v for k, v in responder.gru.named_parameters()}
-        )
+        gru = responder.gru.gru
+        cell = torch.nn.GRUCell(gru.input_size, gru.hidden_size)
+        cell.load_state_dict({k.removesuffix("_l0"): v for k, v in gru.named_parameters()})
         for s in range(4):
-            x = item[:, s] + responder.position.weight[s]
+            x = item[:, s] + responder.gru.position.weight[s]
             hidden = cell(torch.cat([x, above], -1), hidden)
             above = item[:, s] * click[:, s]
             states.append(hidden)
@@ -108,7 +116,7 @@ def test_item_0_is_neither_padding_nor_unknown(name: str) -> None:
     with torch.no_grad():
         state = responder.start(torch.zeros(1, 2))
         unknown = random_responder(name)
-        unknown.items.lookup[1] = unknown.items.unknown  # type: ignore[union-attr, operator]
+        unknown.items.row_of_item[1] = unknown.items.unknown  # type: ignore[union-attr, operator]
         slate = torch.tensor([[0, 1]])
         item_0, as_unknown = (r.logits(state, slate) for r in (responder, unknown))
         assert (item_0[0, 0] - as_unknown[0, 0]).abs() > 1e-4
@@ -144,11 +152,12 @@ def test_nothing_of_a_trained_responder_is_pickled(trained: Path) -> None:
 # Readouts.
 
 
-def walk(responder: SlateGRU, feed: str) -> torch.Tensor:
-    users = torch.zeros(1, responder.items.size)
-    slate = torch.tensor([[1, 2, 3, 4]])
+def read(responder: SlateGRU, readout: str) -> torch.Tensor:
+    """Log-odds of a slate of a user without clicks, read as `readout` reads in training."""
+    users, slate = torch.zeros(1, responder.items.size), torch.tensor([[1, 2, 3, 4]])
+    responder.training_readout = readout
     torch.manual_seed(3)
-    return responder.scan(*responder._begin(users), slate, feed=feed).logits  # type: ignore[arg-type]
+    return responder.read_own_clicks(users, slate, torch.zeros(1, 1)).logits
 
 
 def test_the_readouts_feed_what_they_say() -> None:
@@ -157,14 +166,16 @@ def test_the_readouts_feed_what_they_say() -> None:
     assert isinstance(responder, SlateGRU)
     with torch.no_grad():
         for index in range(30):  # until a slate has clicks on both sides of one half
-            responder.items.bias.weight[1:5].normal_(generator=torch.Generator().manual_seed(index))
-            logits = walk(responder, "threshold")
+            responder.items.bias_table.weight[1:5].normal_(
+                generator=torch.Generator().manual_seed(index)
+            )
+            logits = read(responder, "threshold")
             if 0 < (logits[0, :3] > 0).sum() < 3:
                 break
         slate, state = torch.tensor([[1, 2, 3, 4]]), responder.start(torch.zeros(1, 2))
-        state["base"] = torch.zeros_like(state["base"])
+        state["user"]["features"] = torch.zeros_like(state["user"]["features"])
         taught = responder.logits(state, slate, (logits > 0).float())
-        soft, thresholded = walk(responder, "soft"), walk(responder, "threshold")
+        soft, thresholded = read(responder, "soft"), read(responder, "threshold")
     torch.testing.assert_close(logits, taught, atol=1e-5, rtol=1e-5)
     assert (soft - thresholded).abs().max() > 1e-3
 
@@ -179,7 +190,8 @@ def test_the_gradient_flows_through_differentiable_readouts(readout: str, flows:
     assert isinstance(responder, SlateGRU)
     torch.manual_seed(0)
     users = torch.zeros(1, responder.items.size)
-    responder.generate(users, torch.tensor([[1, 2, 3, 4]])).logits[0, -1].backward()
+    slate, offset = torch.tensor([[1, 2, 3, 4]]), torch.zeros(1, 1)
+    responder.read_own_clicks(users, slate, offset).logits[0, -1].backward()
     bias = responder.readout.position_bias.weight.grad
     assert bias is not None
     assert (bias[0].abs() > 0).item() == flows
@@ -187,13 +199,13 @@ def test_the_gradient_flows_through_differentiable_readouts(readout: str, flows:
 
 def test_an_unknown_readout_is_refused() -> None:
     with pytest.raises(InputError, match=r"readout 'sofd' is unknown.*soft"):
-        SlateGRU(SHAPE, readout="sofd")
+        SlateGRU(SHAPE, SlateGRUConfig(readout="sofd"))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", ["slate_transformer", "session_transformer", "scot"])
 def test_heads_must_divide_the_hidden_size(name: str) -> None:
     with pytest.raises(InputError, match="hidden_size 10 must be a multiple of 2 x 4 heads"):
-        RESPONDERS[name](SHAPE, hidden_size=10)
+        make(name, hidden_size=10)
 
 
 # The next-click head.
@@ -202,7 +214,7 @@ def test_heads_must_divide_the_hidden_size(name: str) -> None:
 @pytest.mark.parametrize("name", NEURAL)
 def test_memory_is_the_same_stepping_and_in_parallel(name: str) -> None:
     torch.manual_seed(0)
-    responder = RESPONDERS[name](SHAPE, hidden_size=8, embedding_size=8, next_click=0.5).eval()
+    responder = make(name, hidden_size=8, embedding_size=8, next_click=0.5).eval()
     assert isinstance(responder, NeuralResponder)
     batch = random_batch()
     with torch.no_grad():
@@ -241,9 +253,10 @@ def test_without_the_head_next_clicks_are_refused() -> None:
 
 def test_generator_and_discriminator_train_against_each_other() -> None:
     torch.manual_seed(0)
-    responder = AdvNCM(SHAPE, hidden_size=8, embedding_size=8, adversarial=0.0)
+    responder = make("adv_ncm", hidden_size=8, embedding_size=8, adversarial=0.0)
+    assert isinstance(responder, AdvNCM)
     batch = random_batch(users=40)
-    plain = SlateGRU(SHAPE, hidden_size=8, embedding_size=8)
+    plain = make("slate_gru", hidden_size=8, embedding_size=8)
     own = responder.state_dict()
     plain.load_state_dict({k: own[k] for k in plain.state_dict()})
     gradients = []
@@ -257,8 +270,8 @@ def test_generator_and_discriminator_train_against_each_other() -> None:
     responder.adversarial = 1.0
     responder.zero_grad()
     responder.training_loss(batch)[0].backward()
-    moved = responder.gru.weight_hh_l0.grad
-    assert not torch.allclose(moved, gradients[0]["gru.weight_hh_l0"])
+    moved = responder.gru.gru.weight_hh_l0.grad
+    assert not torch.allclose(moved, gradients[0]["gru.gru.weight_hh_l0"])
 
 
 def test_the_discriminator_learns_and_balance_is_logged(
@@ -297,8 +310,8 @@ def rancm() -> tuple[RANCM, object, dict[tuple[int, ...], float]]:
     responder = random_responder("rancm")
     assert isinstance(responder, RANCM)
     with torch.no_grad():
-        rows = responder.items.rows(torch.tensor([[1, -1, 3, 4]]))
-        glances = responder._begin(torch.randn(1, 8), rows, torch.zeros(1, 1))
+        rows = responder.items.index(torch.tensor([[1, -1, 3, 4]]))
+        glances = responder._slates(torch.randn(1, 8), rows, torch.zeros(1, 1))
         exact = {}
         for clicks in product([0, 1], repeat=3):
             places = [p for p, c in zip((0, 2, 3), clicks, strict=True) if c]
@@ -333,14 +346,15 @@ def test_the_likelihood_of_a_set_sums_over_its_orders(
 def test_answers_have_the_models_own_click_rates() -> None:
     torch.manual_seed(0)
     responder = random_responder("rancm")
-    wide = RANCM(SHAPE, hidden_size=8, embedding_size=8, walks=4096).eval()
-    own = responder.state_dict() | {"numbers": wide.numbers}
+    wide = make("rancm", hidden_size=8, embedding_size=8, walks=4096).eval()
+    assert isinstance(wide, RANCM)
+    own = responder.state_dict() | {"uniform": wide.uniform}
     wide.load_state_dict(own)
     slate = torch.tensor([[1, 2, 3, 4]])
     with torch.no_grad():
         wide.halt.bias.fill_(2.0)  # click rates well below one half, so that nothing is cut
         state = wide.start(torch.zeros(1, 2))
-        glances = wide._begin(wide.memory(state), wide.items.rows(slate), torch.zeros(1, 1))
+        glances = wide._slates(wide.memory(state), wide.items.index(slate), torch.zeros(1, 1))
         expected = torch.zeros(4)
         for k in range(5):
             for order in permutations(range(4), k):
@@ -391,7 +405,7 @@ def test_an_ensemble_is_the_mean_of_its_members() -> None:
         mean = torch.stack([m(batch).sigmoid() for m in members]).mean(0)
         state = ensemble.start(batch.user)
         slate = batch.slate[:, 0]
-        answer = ensemble.respond(state, slate, torch.Generator().manual_seed(0))
+        answer = ensemble.respond(state, slate, uniform(slate, 0))
         stated = ensemble.logits(state, slate, answer.click.float()).sigmoid()
         each = ensemble.probabilities(state, slate, answer.click.float())
     torch.testing.assert_close(whole.sigmoid()[shown], mean[shown], atol=1e-6, rtol=1e-5)
@@ -406,7 +420,8 @@ def test_an_ensemble_is_the_mean_of_its_members() -> None:
 def test_members_that_agree_do_not_disagree() -> None:
     ensemble = Ensemble([random_responder("slate_gru"), random_responder("slate_gru")]).eval()
     with torch.no_grad():
-        answer = ensemble.respond(ensemble.start(torch.zeros(3, 2)), torch.tensor([[0, 1, 2]] * 3))
+        slate = torch.tensor([[0, 1, 2]] * 3)
+        answer = ensemble.respond(ensemble.start(torch.zeros(3, 2)), slate, uniform(slate))
     assert answer.disagreement is not None
     assert answer.disagreement.max() < 1e-6
 
@@ -442,8 +457,8 @@ def test_the_split_by_time_hides_the_future(small_log: SessionLog) -> None:
 def test_what_training_counts_ends_with_its_part(small_log: SessionLog, tmp_path: Path) -> None:
     """Later slates of a session that is cut by the moment are not counted."""
     part = make_split(small_log, "time", 0)["train"]
-    users = fit(small_log, "item_ctr", tmp_path / "run", by="time", progress=False)
-    shown = users.contexts.catalogue.attributes["shown"]
+    users = fit(small_log, "item_ctr", tmp_path / "run", split="time", progress=False)
+    shown = users.initial_sessions.catalogue.attributes["shown"]
     assert shown.sum() == sum(
         int((small_log.slate[s : s + e] >= 0).sum())
         for s, e in zip(small_log.session_start[part.sessions], part.end, strict=True)
@@ -467,22 +482,23 @@ def test_every_responder_trains_and_comes_back_from_disk(
 ) -> None:
     """Better than chance on held-out users after one epoch, and the same when loaded again."""
     few = small_log.select(np.arange(200))
-    options = default_options(RESPONDERS[name])
-    settings = {k: 8 for k in ("hidden_size", "embedding_size") if k in options}
+    known = {field.name for field in fields(responder_class(name).config_class)}
+    settings = {k: 8 for k in ("hidden_size", "embedding_size") if k in known}
     settings |= {"epochs": 1, "batch_size": 64}
     users = fit(few, name, tmp_path / "run", settings, progress=False)
     metrics = users.card["metrics"]
     assert np.isfinite(metrics["log_loss"])
     if name not in ("cascade", "dcm"):  # too strict for clicks that are not the last
         assert metrics["log_loss"] < np.log(2)
-    again = load_checkpoint(tmp_path / "run")
+    again = load_responder(tmp_path / "run")
     part = Part.of(few, np.arange(5))
     first, second = (predict(one.responder, few, part).logit for one in (users, again))
     np.testing.assert_allclose(first, second, atol=1e-6)
 
     more = few.catalogue.extended(np.array([1000]))
-    extended = load_checkpoint(tmp_path / "run", more).responder
+    extended = load_responder(tmp_path / "run", more).responder
     with torch.no_grad():
         state = extended.start(torch.zeros(1, few.users.features.shape[1]))
-        answer = extended.respond(state, torch.tensor([[40, 0]]))
+        slate = torch.tensor([[40, 0]])
+        answer = extended.respond(state, slate, uniform(slate))
     assert torch.isfinite(answer.probability).all()

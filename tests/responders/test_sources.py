@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,9 +19,10 @@ from hypothesis import strategies as st
 from responders.errors import InputError
 from responders.log.catalogue import Catalogue
 from responders.log.session_log import SessionLog
+from responders.registry import load
 from responders.sources import SOURCES, convert
-from responders.sources._reading import build, parse, raw, staging
-from responders.sources._reading.slates import Slates, Spec
+from responders.sources._reading import assemble, parse, staging, text
+from responders.sources._reading.slates import Slates, SourceSpec
 
 CASES = Path(__file__).parents[1] / "cases"
 DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -123,7 +126,7 @@ def test_rl4rs(tmp_path: Path, logs: Path) -> None:
     assert (counts["ties_moved"], counts["sessions_too_short"]) == (2, 1)
 
 
-def test_rl4rs_leaves_out_portraits_that_differ_in_length(tmp_path: Path, logs: Path) -> None:
+def test_rl4rs_leaves_out_user_features_that_differ_in_length(tmp_path: Path, logs: Path) -> None:
     folder = make("rl4rs", tmp_path / "raw")
     edit(folder / "rl4rs_dataset_b_sl.csv", "@900,901,", "@901,")
     log = convert("rl4rs", folder, logs / "log").validate()
@@ -178,10 +181,10 @@ def test_contentwise_text(packed: bool, tmp_path: Path, logs: Path) -> None:
 @pytest.mark.parametrize("printed", [False, True])
 @pytest.mark.parametrize("index", ["recommendation_id", "__index_level_0__"])
 def test_contentwise_parquet(printed: bool, index: str, tmp_path: Path, logs: Path) -> None:
-    text, folder = CASES / "contentwise", tmp_path / "raw"
+    case, folder = CASES / "contentwise", tmp_path / "raw"
     for name in ("interactions", "impressions-direct-link"):
         (folder / name).mkdir(parents=True)
-        chunks = list(raw.read_text(text / f"{name}.csv", _header(text / f"{name}.csv")))
+        chunks = list(text.read_text(case / f"{name}.csv", _header(case / f"{name}.csv")))
         (chunk,) = chunks
         columns = {n: chunk.column(n) for n in chunk.table.column_names}
         for n in set(columns) - {"recommended_series_list", "vision_factor", "explicit_rating"}:
@@ -287,6 +290,15 @@ def test_slates_without_an_item_are_counted_and_left_out(tmp_path: Path, logs: P
     log = convert("trec-session", path, logs / "log").validate()
     assert log.card["counts"]["slates_empty"] == 1
     assert log.n_slates == 2
+
+
+def test_a_slate_without_an_item_does_not_interrupt_its_session(tmp_path: Path, logs: Path) -> None:
+    path = tmp_path / "one_per_query_quid.txt"
+    rows = [("[1, 2]", "[0, 1]"), ("[0, 0]", "[0, 0]"), ("[2, 1]", "[0, 0]")]
+    path.write_text("".join(f"5\t1\t{shown}\t[1, 1]\t{click}\n" for shown, click in rows))
+    log = convert("trec-session", path, logs / "log").validate()
+    assert shown(log) == [[1, 2], [2, 1]]
+    assert log.time.tolist() == [0, 1]
 
 
 # --- the index of a given catalogue --------------------------------------------------------------
@@ -409,10 +421,12 @@ def test_faults_name_file_line_and_value(
     assert not list(logs.iterdir())
 
 
-def test_a_session_taken_up_again(tmp_path: Path, logs: Path) -> None:
+def test_a_session_that_is_interrupted_by_another(tmp_path: Path, logs: Path) -> None:
     path = make("trec-session", tmp_path / "raw") / TREC
     path.write_text(path.read_text() + path.read_text().splitlines()[0] + "\n")
-    with pytest.raises(InputError, match="line 4: the session 31 is taken up again"):
+    with pytest.raises(
+        InputError, match="line 4: session 31 continues after lines of another session"
+    ):
         convert("trec-session", path, logs / "log")
     assert not list(logs.iterdir())
 
@@ -438,7 +452,7 @@ def test_missing_and_damaged_files(source: str, tmp_path: Path, logs: Path) -> N
     with pytest.raises(InputError, match="no file or folder"):
         convert(source, tmp_path / "nowhere", logs / "log")
     with pytest.raises(InputError, match="no file"):
-        SOURCES[source](tmp_path / "nowhere", logs / "log")
+        load(SOURCES, source, "source")(tmp_path / "nowhere", logs / "log")
     empty = tmp_path / "empty"
     empty.mkdir()
     with pytest.raises(InputError, match=r"(has no|found: none)"):
@@ -455,6 +469,11 @@ def test_damaged_gzip_and_text(tmp_path: Path, logs: Path) -> None:
     path = tmp_path / "ratings.csv.gz"
     text = (CASES / "movielens" / "ratings.csv").read_bytes()
     path.write_bytes(gzip.compress(text)[:-9])
+    with pytest.raises(InputError, match=r"ratings.csv.gz is damaged"):
+        convert("movielens", path, logs / "log")
+    packed = bytearray(gzip.compress(text))
+    packed[-8] ^= 1  # the checksum
+    path.write_bytes(packed)
     with pytest.raises(InputError, match=r"ratings.csv.gz is damaged"):
         convert("movielens", path, logs / "log")
     path.write_bytes(text.replace(b"1,30,", b"1,3\xff0,"))
@@ -490,7 +509,7 @@ def test_bounds_of_sessions(tmp_path: Path, logs: Path) -> None:
 
 def test_convert_names_what_it_does_not_know(tmp_path: Path, logs: Path) -> None:
     folder = make("rl4rs", tmp_path / "raw")
-    with pytest.raises(InputError, match="no source 'rlrs'; did you mean rl4rs"):
+    with pytest.raises(InputError, match="source 'rlrs' is unknown; did you mean rl4rs"):
         convert("rlrs", folder, logs / "log")
     with pytest.raises(InputError, match="no option 'min_slate'; did you mean min_slates"):
         convert("rl4rs", folder, logs / "log", min_slate=2)
@@ -502,6 +521,24 @@ def test_convert_names_what_it_does_not_know(tmp_path: Path, logs: Path) -> None
     (folder / "item_info.csv").unlink()
     with pytest.raises(InputError, match=r"no item_info.csv .*rl4rs_dataset_b_sl.csv"):
         convert("rl4rs", folder, logs / "other")
+
+
+def test_the_registry_imports_no_large_package() -> None:
+    program = """
+import sys
+import responders.sources
+print([name for name in ("torch", "pandas", "duckdb", "pyarrow") if name in sys.modules])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[]\n"
+
+
+def test_every_source_can_be_loaded() -> None:
+    assert tuple(SOURCES) == NAMES
+    for name in SOURCES:
+        assert callable(load(SOURCES, name, "source"))
 
 
 # --- lines and chunks ----------------------------------------------------------------------------
@@ -536,19 +573,19 @@ def test_lines_are_exact_whatever_the_blocks(
 ) -> None:
     """Fields may wrap and empty lines may stand between records; blocks may cut anywhere."""
     path = tmp_path_factory.mktemp("lines") / "rows.csv"
-    text, expected, line = "x,y" + end, [], 2
+    content, expected, line = "x,y" + end, [], 2
     for x, y, blank in rows:
-        text += end * blank
+        content += end * blank
         line += blank
         expected.append((x, y, line))
         record = ",".join('"' + f.replace('"', '""') + '"' for f in (x, y))
-        text += record + end
+        content += record + end
         line += record.count("\n") + 1
-    path.write_bytes((text if last else text.removesuffix(end)).encode())
+    path.write_bytes((content if last else content.removesuffix(end)).encode())
     found = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(raw, "_BLOCK", block)
-        for chunk in raw.read_text(path, ["y", "x"], chunk_rows=chunk_rows):
+        patch.setattr(text, "_BLOCK", block)
+        for chunk in text.read_text(path, ["y", "x"], chunk_rows=chunk_rows):
             assert len(chunk) <= chunk_rows
             columns = (chunk.column(c).to_pylist() for c in ("x", "y"))
             found += list(zip(*columns, chunk.line.tolist(), strict=True))
@@ -567,7 +604,7 @@ def test_lines_are_exact_whatever_the_blocks(
         max_size=12,
     )
 )
-def test_build_against_a_plain_loop(
+def test_assemble_against_a_plain_loop(
     slates: list[tuple[int, int, list[tuple[int, bool]]]], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     def chunks(scratch: Path) -> list[Slates]:
@@ -583,9 +620,9 @@ def test_build_against_a_plain_loop(
             for n, (session, time, shown) in enumerate(slates)
         ]
 
-    spec = Spec("made", "a test", "none")
-    out = tmp_path_factory.mktemp("build") / "log"
-    log = build.build(spec, lambda scratch: iter(chunks(scratch)), out).validate()
+    spec = SourceSpec("made", "a test", "none")
+    out = tmp_path_factory.mktemp("assemble") / "log"
+    log = assemble.assemble(spec, lambda scratch: iter(chunks(scratch)), out).validate()
     row, moved = 0, 0
     for session in sorted({s for s, _, _ in slates}):
         last = -1

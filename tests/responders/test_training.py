@@ -19,11 +19,13 @@ from responders.known_truth.presets import PRESETS
 from responders.known_truth.world import truth_of
 from responders.log.batch import Part
 from responders.log.split import PARTS, split_users
-from responders.models.build import build
+from responders.models.build import build_responder
 from responders.models.counting import PBM
-from responders.training.checkpoint import load_checkpoint
+from responders.models.neural import NeuralConfig
+from responders.models.recurrent import SlateGRUConfig
+from responders.training.checkpoint import load_responder
 from responders.training.config import TrainConfig
-from responders.training.fit import fit, parse_options
+from responders.training.fit import configure, fit
 from responders.training.trainer import Interrupted, Trainer
 
 
@@ -54,8 +56,8 @@ def test_a_log_too_small_to_split_is_refused(small_log: SessionLog) -> None:
 def test_history_responders_refuse_one_slate_sessions(small_log: SessionLog) -> None:
     short = small_log.select(np.arange(100), first_slates=1)
     with pytest.raises(InputError, match="one slate: session_gru has no history"):
-        build("session_gru", short, np.arange(80), {})
-    responder, _ = build("pbm", short, np.arange(80), {})
+        build_responder("session_gru", short, np.arange(80))
+    responder, _ = build_responder("pbm", short, np.arange(80))
     assert np.isfinite(loss(responder, short, np.arange(80, 100)))
 
 
@@ -69,8 +71,13 @@ def test_some_one_slate_sessions_are_fine(small_log: SessionLog, tmp_path: Path)
 
 def test_training_beats_the_start_and_the_counts(small_log: SessionLog, trained: Path) -> None:
     split = split_users(small_log)
-    untrained, _ = build("session_gru", small_log, split["train"].sessions, {"hidden_size": 16})
-    learned = load_checkpoint(trained).responder
+    untrained, _ = build_responder(
+        "session_gru",
+        small_log,
+        split["train"].sessions,
+        NeuralConfig(hidden_size=16),
+    )
+    learned = load_responder(trained).responder
     assert loss(learned, small_log, split["test"].sessions) < loss(
         untrained, small_log, split["test"].sessions
     )
@@ -80,7 +87,7 @@ def test_pbm_recovers_the_true_examination(tmp_path: Path) -> None:
     """To within 5 % at every position, on a world that is PBM."""
     world = PRESETS["pbm"].changed(n_items=200)
     log = synthesize(tmp_path / "log", world, 2500, progress=False)
-    responder, _ = build("pbm", log, np.arange(log.n_sessions), {})
+    responder, _ = build_responder("pbm", log, np.arange(log.n_sessions))
     truth = truth_of(log)
     assert isinstance(responder, PBM)
     assert truth is not None
@@ -91,14 +98,14 @@ def test_pbm_recovers_the_true_examination(tmp_path: Path) -> None:
 
 
 def test_svd_reads_the_training_users_alone(small_log: SessionLog) -> None:
-    from responders.models.parts.items import item_features
+    from responders.models.parts.items import given_item_vectors
 
     train = split_users(small_log)["train"].sessions
-    found = item_features(small_log, train, "svd", 4)
+    found = given_item_vectors(small_log, train, "svd", 4)
     blind = np.array(small_log.response)
     others = np.setdiff1d(np.arange(small_log.n_sessions), train)
     blind[small_log.rows(others)] = 0
-    again = item_features(replace(small_log, response=blind), train, "svd", 4)
+    again = given_item_vectors(replace(small_log, response=blind), train, "svd", 4)
     assert found is not None
     assert again is not None
     np.testing.assert_allclose(np.abs(found), np.abs(again), atol=1e-5)
@@ -145,7 +152,12 @@ def test_an_interrupted_run_resumes_to_the_same_weights(
     config = TrainConfig(epochs=3, batch_size=128)
 
     def trainer(kind: type[Trainer], name: str) -> Trainer:
-        responder, _ = build("session_gru", small_log, split["train"].sessions, {"hidden_size": 8})
+        responder, _ = build_responder(
+            "session_gru",
+            small_log,
+            split["train"].sessions,
+            configure("session_gru", {"hidden_size": 8})[0],
+        )
         return kind(responder, small_log, split, config, tmp_path / name, progress=False)
 
     whole = trainer(Trainer, "whole").run().state_dict()
@@ -182,7 +194,7 @@ def test_training_does_not_touch_the_global_random_state(
 
 def test_a_loss_that_explodes_is_named(small_log: SessionLog, tmp_path: Path) -> None:
     split = split_users(small_log)
-    responder, _ = build("mf", small_log, split["train"].sessions, {})
+    responder, _ = build_responder("mf", small_log, split["train"].sessions)
     with torch.no_grad():
         responder.bias.fill_(float("nan"))
     trainer = Trainer(responder, small_log, split, TrainConfig(), tmp_path / "o", progress=False)
@@ -200,25 +212,25 @@ def test_the_card_tells_what_made_the_responder(trained: Path, small_log: Sessio
     assert card["data"]["fingerprint"] == small_log.fingerprint()
     assert card["metrics"]["n_sessions"] == 60
     assert {"torch", "recsim-env", "python"} <= card["versions"].keys()
-    assert {p.name for p in trained.iterdir()} >= {"responder.safetensors", "contexts"}
+    assert {p.name for p in trained.iterdir()} >= {"responder.safetensors", "initial_sessions"}
     assert not (trained / "resume.safetensors").exists()
     assert any((trained / "tensorboard").iterdir())
 
 
 def test_options_are_checked_by_name_and_type(small_log: SessionLog) -> None:
-    options, config = parse_options("slate_gru", {"hidden_size": "32", "learning_rate": "0.01"})
-    assert options == {"hidden_size": 32}
-    assert config.learning_rate == 0.01
+    config, training = configure("slate_gru", {"hidden_size": "32", "learning_rate": "0.01"})
+    assert config == SlateGRUConfig(hidden_size=32)
+    assert training.learning_rate == 0.01
     with pytest.raises(InputError, match="'hiden_size' is unknown to slate_gru; did you mean hidd"):
-        parse_options("slate_gru", {"hiden_size": "32"})
-    with pytest.raises(InputError, match="hidden_size takes a int, not 'many'"):
-        parse_options("slate_gru", {"hidden_size": "many"})
-    with pytest.raises(InputError, match="batch_size must not be negative"):
-        parse_options("slate_gru", {"batch_size": "-1"})
+        configure("slate_gru", {"hiden_size": "32"})
+    with pytest.raises(InputError, match=r"hidden_size must be a valid integer.*, not 'many'"):
+        configure("slate_gru", {"hidden_size": "many"})
+    with pytest.raises(InputError, match="batch_size must be greater than or equal to 0, not '-1'"):
+        configure("slate_gru", {"batch_size": "-1"})
     with pytest.raises(InputError, match="'sesion_gru' is unknown; did you mean session_gru"):
-        parse_options("sesion_gru", {})
+        configure("sesion_gru", {})
     with pytest.raises(InputError, match="embedding 'learnt' is unknown; did you mean learned"):
-        build("mf", small_log, np.arange(1), {"embedding": "learnt"})
+        build_responder("mf", small_log, np.arange(1), configure("mf", {"embedding": "learnt"})[0])
 
 
 def copy(folder: Path, to: Path) -> Path:
@@ -229,25 +241,25 @@ def copy(folder: Path, to: Path) -> Path:
 
 def test_damaged_checkpoints_are_named(trained: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there is no responder at"):
-        load_checkpoint(tmp_path / "nowhere")
+        load_responder(tmp_path / "nowhere")
     broken = copy(trained, tmp_path / "truncated")
     weights = broken / "responder.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(InputError, match=r"responder\.safetensors cannot be read .* damaged"):
-        load_checkpoint(broken)
+        load_responder(broken)
     weights.unlink()
     with pytest.raises(InputError, match="is missing: the checkpoint is incomplete"):
-        load_checkpoint(broken)
+        load_responder(broken)
     broken = copy(trained, tmp_path / "card")
     (broken / "card.json").write_text("{}")
     with pytest.raises(InputError, match="not a responder of format"):
-        load_checkpoint(broken)
+        load_responder(broken)
     (broken / "card.json").unlink()
     with pytest.raises(InputError, match=r"is not a responder: it has no card\.json"):
-        load_checkpoint(broken)
+        load_responder(broken)
     (broken / "resume.safetensors").touch()
-    with pytest.raises(InputError, match=r"is not finished: go on with .*--resume"):
-        load_checkpoint(broken)
+    with pytest.raises(InputError, match=r"is not finished: continue it with .*--resume"):
+        load_responder(broken)
 
 
 def test_a_checkpoint_answers_its_catalogue_and_what_extends_it(
@@ -255,14 +267,14 @@ def test_a_checkpoint_answers_its_catalogue_and_what_extends_it(
 ) -> None:
     own = small_log.catalogue
     longer = own.extended([1000, 1001])
-    assert load_checkpoint(trained, longer).responder.shape.n_items == len(own) + 2
+    assert load_responder(trained, longer).responder.shape.n_items == len(own) + 2
     for other in (Catalogue(own.ids[:-1]), Catalogue(own.ids[::-1]), Catalogue(own.ids + 1)):
         with pytest.raises(InputError, match="was trained on another catalogue"):
-            load_checkpoint(trained, other)
+            load_responder(trained, other)
 
 
 def test_weights_survive_the_disk(trained: Path) -> None:
-    state = load_checkpoint(trained).responder.state_dict()
+    state = load_responder(trained).responder.state_dict()
     for name, value in load_file(trained / "responder.safetensors").items():
         assert torch.equal(state[name], value)
 
@@ -290,5 +302,5 @@ def test_hazard_counts_who_leaves_after_fruitless_slates(small_log: SessionLog) 
     hazard = fit_hazard(small_log, sessions)
     truth = truth_of(small_log)
     assert truth is not None
-    assert hazard.min_slates == truth.settings.min_slates
+    assert hazard.min_slates == truth.config.min_slates
     np.testing.assert_allclose(hazard.by_streak[:3], truth.hazard[:3], atol=0.04)

@@ -10,16 +10,17 @@ from responders.errors import InputError
 
 
 def rotate(x: Tensor, number: Tensor) -> Tensor:
-    """Turn pairs of features by angles that grow with `number` (rotary positions, RoFormer 2021).
+    """Rotate pairs of features by angles that grow with `number` (rotary positions, RoFormer 2021).
 
-    The product of two rotated vectors depends on the difference of their numbers alone.
+    The dot product of two rotated vectors depends only on the difference of their numbers.
 
     Args:
         x: [B, heads, L, D], D even.
         number: [B, L] int64.
     """
     half = x.shape[-1] // 2
-    speed = 0.5 ** (torch.arange(half, device=x.device) * 10 / half)  # a turn in 6 to 6,000 slates
+    # The slowest pair makes a full turn in about 6,000 slates, the fastest in about 6.
+    speed = 0.5 ** (torch.arange(half, device=x.device) * 10 / half)
     angle = (number.unsqueeze(-1) * speed).unsqueeze(1)
     cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
     a, b = x.split(half, -1)
@@ -32,7 +33,7 @@ class Attention(nn.Module):
     Args:
         size: H, of queries, keys, values and result.
         heads: of attention; divides H into even parts.
-        query_size: of the vectors that ask, by default H.
+        query_size: of the vectors that queries are made of, by default H.
     """
 
     def __init__(self, size: int, heads: int, query_size: int | None = None) -> None:
@@ -46,21 +47,22 @@ class Attention(nn.Module):
 
     def queries(self, x: Tensor, number: Tensor | None = None) -> Tensor:
         """Return queries [B, heads, L, D] of x [B, L, H], rotated by `number` [B, L]."""
-        query = self._split(self.query(x))
+        query = self.split_heads(self.query(x))
         return query if number is None else rotate(query, number)
 
     def keys_values(self, x: Tensor, number: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return keys and values [B, heads, L, D] of x [B, L, H]."""
-        return self.as_keys_values(self.key_value(x), number)
+        return self.split_keys_values(self.key_value(x), number)
 
-    def as_keys_values(
+    def split_keys_values(
         self, projected: Tensor, number: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Return keys and values [B, heads, L, D] of `key_value(x)` [B, L, 2H]."""
-        key, value = (self._split(part) for part in projected.chunk(2, -1))
+        key, value = (self.split_heads(part) for part in projected.chunk(2, -1))
         return (key if number is None else rotate(key, number)), value
 
-    def _split(self, x: Tensor) -> Tensor:
+    def split_heads(self, x: Tensor) -> Tensor:
+        """Return x [B, L, H] as [B, heads, L, D]."""
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
     def forward(
@@ -77,53 +79,55 @@ class Attention(nn.Module):
             query: [B, heads, L, D].
             key: [B, heads, M, D].
             value: [B, heads, M, D].
-            mask: [B, 1, L, M] bool, True where a query may look; every query somewhere.
-            causal: each query sees the keys up to its own place (then no mask).
+            mask: [B, 1, L, M] bool, True where a query may attend; at least once for each query.
+            causal: each query attends to the keys up to its own index; goes without a mask.
         """
-        found = F.scaled_dot_product_attention(query, key, value, mask, is_causal=causal)
-        return self.out(found.transpose(1, 2).flatten(2))
+        attended = F.scaled_dot_product_attention(query, key, value, mask, is_causal=causal)
+        return self.out(attended.transpose(1, 2).flatten(2))
 
-    def continued(
+    def attend_to_past_and_new(
         self,
         query: Tensor,
         past: tuple[Tensor, Tensor],
         new: tuple[Tensor, Tensor],
-        seen: Tensor,
-        mask: Tensor,
+        past_mask: Tensor,
+        new_mask: Tensor,
     ) -> Tensor:
-        """Attend to a long past and a few new tokens without joining the two; return [B, L, H].
+        """Attend to a long past and a few new tokens; return [B, L, H].
+
+        Concatenating the two would copy the past at every step, so only the scores are joined.
 
         Args:
             query: [B, heads, L, D].
             past: keys and values [B, heads, M, D].
             new: keys and values [B, heads, m, D].
-            seen: [B, M] bool, what there is of the past.
-            mask: [B, L, m] bool, which new tokens each query may look at; at least one.
+            past_mask: [B, M] bool, the entries of the past that exist.
+            new_mask: [B, L, m] bool, the new tokens that each query may attend to; at least one.
         """
         query = query * query.shape[-1] ** -0.5
         scores = [query @ keys.transpose(-1, -2) for keys in (past[0], new[0])]
-        masks = seen[:, None, None], mask[:, None]
+        masks = past_mask[:, None, None], new_mask[:, None]
         scores = [s.masked_fill(~m, -torch.inf) for s, m in zip(scores, masks, strict=True)]
         weight = torch.cat(scores, -1).softmax(-1)
-        n_past = seen.shape[1]
-        found = weight[..., :n_past] @ past[1] + weight[..., n_past:] @ new[1]
-        return self.out(found.transpose(1, 2).flatten(2))
+        n_past = past_mask.shape[1]
+        attended = weight[..., :n_past] @ past[1] + weight[..., n_past:] @ new[1]
+        return self.out(attended.transpose(1, 2).flatten(2))
 
 
-class Feed(nn.Sequential):
+class FeedForward(nn.Sequential):
     """Two linear layers on a normalised input.
 
     Args:
         size: H, of input and result.
-        widen: units between them per unit of H.
+        expansion: units between them per unit of H.
     """
 
-    def __init__(self, size: int, widen: int = 2) -> None:
+    def __init__(self, size: int, expansion: int = 2) -> None:
         super().__init__(
             nn.LayerNorm(size),
-            nn.Linear(size, widen * size),
+            nn.Linear(size, expansion * size),
             nn.GELU(),
-            nn.Linear(widen * size, size),
+            nn.Linear(expansion * size, size),
         )
 
 
@@ -133,14 +137,14 @@ class Block(nn.Module):
     Args:
         size: H.
         heads: of attention.
-        widen: units of the feed-forward layer per unit of H.
+        expansion: units of the feed-forward layer per unit of H.
     """
 
-    def __init__(self, size: int, heads: int, widen: int = 2) -> None:
+    def __init__(self, size: int, heads: int, expansion: int = 2) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(size)
         self.attention = Attention(size, heads)
-        self.feed = Feed(size, widen)
+        self.feed_forward = FeedForward(size, expansion)
 
     def forward(
         self,
@@ -155,7 +159,7 @@ class Block(nn.Module):
         query = self.attention.queries(normed, number)
         return self.finish(x, self.attention(query, key, value, mask, causal))
 
-    def finish(self, x: Tensor, found: Tensor) -> Tensor:
-        """Return [B, L, H] for x [B, L, H] and what its attention found."""
-        x = x + found
-        return x + self.feed(x)
+    def finish(self, x: Tensor, attended: Tensor) -> Tensor:
+        """Return [B, L, H] for x [B, L, H] and the result of its attention."""
+        x = x + attended
+        return x + self.feed_forward(x)

@@ -1,287 +1,283 @@
-"""The walk down the positions of a slate that all recurrent responders share."""
+"""A GRU that reads slates position by position, and the clicks above each position."""
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, cast
+from collections.abc import Callable
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from responders.models.base import LARGEST_TABLE, Response, cached, draw_uniform
-from responders.models.neural import NeuralResponder
-from responders.models.parts.packing import compact, gather
-from responders.models.state import State
-
-TEMPERATURE = 0.3
-"""Of the binary-concrete clicks that let a gradient through (arXiv 2409.20055)."""
-
-Feed = Literal["click", "soft", "threshold", "relaxed"]
-"""What a position passes to the next: its click, its probability, whether that is over one half,
-or a differentiable draw."""
+from responders.models.parts.items import ItemEncoder
+from responders.models.parts.packing import gather, packed_order, unpack
+from responders.models.parts.readout import Readout
 
 
-class Walk(NamedTuple):
-    """What comes of walking down a slate."""
+class Tables(NamedTuple):
+    """Products of weights with every item (one table row each) and every position.
 
-    logits: Tensor  # [B, S] log-odds
-    click: Tensor  # [B, S] bool clicks, given or drawn; with feed `relaxed` float in (0, 1)
-    hidden: Tensor  # [B, H] after the last position
-    mean: Tensor  # [B, H] mean over the filled positions; the hidden state before if there is none
-    above: Tensor  # [B] int64 table row of the last item if it was clicked, else the empty row
-
-
-class _Tables(NamedTuple):
-    """What the walk needs of every item (a table row each) and position, H hidden units."""
-
-    place: Tensor  # [S, 3H] input of the three gates at the position
-    after: Tensor  # [S, S + 1] log-odds at the position by the last click above
-    enter: Tensor  # [rows, 3H] input of the three gates when the item is shown
-    read: Tensor  # [rows, H] readout: logit = read · hidden + bias
-    bias: Tensor  # [rows]
-    click: Tensor  # [rows, 3H] input of the next position's gates when the item was clicked
-
-    # F.embedding gathers whole rows several times faster than indexing does.
-    def take(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return F.embedding(rows, self.enter), F.embedding(rows, self.read), self.bias[rows]
-
-
-class ClickGRU(NeuralResponder):
-    """Base of the recurrent responders: a GRU over positions that reads the clicks above.
-
-    Its input is [e_s, e_above · click_above]: the click of the item above enters as the product of
-    its vector and the click, so that it changes the input of the next position and nothing else.
-    The readout sees the hidden state after the position's item has entered.
-
-    Subclasses say where a walk starts (`_enter`) and what it leaves (`_leave`).
+    Reading a slate needs only these, so a responder whose weights are fixed computes them once.
+    The 3H columns are the inputs of the three gates of the GRU.
     """
 
-    reads_clicks_above = True
-    _feed: Feed = "click"
+    position: Tensor  # [S, 3H] gate input of a position
+    last_click: Tensor  # [S, S + 1] log-odds at a position by the position of the last click above
+    shown: Tensor  # [rows, 3H] gate input of the item shown
+    clicked: Tensor  # [rows, 3H] gate input at the next position if the item was clicked
+    readout: Tensor  # [rows, H] log-odds = readout · hidden + bias
+    bias: Tensor  # [rows]
 
-    def _build_walk(self) -> None:
-        self.gru = nn.GRU(2 * self.items.size, self.hidden_size, batch_first=True)
-        self.position = nn.Embedding(self.shape.n_positions, self.items.size)
+
+class SlateInputs(NamedTuple):
+    """What reading one slate of B users needs. Positions come first: slices are contiguous."""
+
+    rows: Tensor  # [S, B] table rows of the items
+    filled: Tensor | None  # [S, B] bool; None where no position is empty
+    shown: Tensor  # [S, B, 3H] gate input of item and position
+    clicked: Tensor  # [S, B, 3H] gate input at the next position if the item was clicked
+    readout: Tensor  # [S, B, H]
+    bias: Tensor  # [S, B]
+    last_click: Tensor  # [S, S + 1]
+
+
+class Reading(NamedTuple):
+    """What comes of reading one slate."""
+
+    logits: Tensor  # [B, S] log-odds of a click
+    click: Tensor  # [B, S] bool; from `read_soft` the weights in [0, 1] that took its place
+    states: list[Tensor]  # S times [B, H], the hidden state after each position
+
+
+class ClickGRU(nn.Module):
+    """A GRU over the positions of slates.
+
+    Its input is [e_s + p_s, e_above · click_above]: the click of the item above enters as the
+    product of its vector and the click, so that it changes the input of the next position and
+    nothing else. The readout sees the hidden state after the position's item was read.
+
+    Args:
+        n_positions: S.
+        item_size: d of the item vectors.
+        hidden_size: H.
+    """
+
+    def __init__(self, n_positions: int, item_size: int, hidden_size: int) -> None:
+        super().__init__()
+        self.item_size, self.hidden_size = item_size, hidden_size
+        self.gru = nn.GRU(2 * item_size, hidden_size, batch_first=True)
+        self.position = nn.Embedding(n_positions, item_size)
         nn.init.normal_(self.position.weight, std=0.1)
 
-    def _enter(self, state: State) -> tuple[Tensor, Tensor]:
-        """Return hidden state [B, H] and clicked row above [B] at the slate's first position."""
-        raise NotImplementedError
-
-    def _leave(self, state: State, slate: Tensor, walk: Walk) -> State:
-        """Return the state after a slate was walked."""
-        raise NotImplementedError
-
-    def logits(self, state: State, slate: Tensor, click: Tensor | None = None) -> Tensor:
-        """Return log-odds [B, S]; see `Responder.logits`."""
-        return self.scan(*self._enter(state), slate, click, offset=self.session(state)).logits
-
-    def _observe(self, state: State, slate: Tensor, click: Tensor) -> State:
-        return self._leave(state, slate, self.scan(*self._enter(state), slate, click))
-
-    def respond(
+    def parallel(
         self,
-        state: State,
-        slate: Tensor,
-        generator: torch.Generator | None = None,
-        *,
-        uniform: Tensor | None = None,
-    ) -> Response:
-        """Draw clicks position by position, each given those above; see `Responder.respond`."""
-        uniform = draw_uniform(slate, generator, uniform)
-        offset = self.session(state)
-        walk = self.scan(*self._enter(state), slate, uniform=uniform, offset=offset)
-        probability = torch.where(slate >= 0, walk.logits.sigmoid(), 0.0)
-        after = self._leave(state, slate, walk) | self.session.observe(state, slate, walk.click)
-        return Response(walk.click, probability, after)
-
-    def walk(
-        self,
+        items: ItemEncoder,
+        readout: Readout,
         hidden: Tensor,
         rows: Tensor,
-        place: Tensor,
+        position: Tensor,
         click: Tensor,
-        last: Tensor,
+        last_click: Tensor,
         above: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Walk L positions in a row at once, clicks given; empty ones are skipped.
+        """Read L positions in one call of the GRU, all clicks known; empty ones are skipped.
 
         Args:
-            hidden: [B, H] the state before the first position.
+            items: makes the item vectors.
+            readout: makes the log-odds.
+            hidden: [B, H], the state before the first position.
             rows: [B, L] int64 table rows of the items.
-            place: [B, L] int64 position of each item in its slate.
+            position: [B, L] int64, position of each item in its slate.
             click: [B, L] float.
-            last: [B, L] int64, `last_click` of each slate.
-            above: [B, d] the vector of the item before the first if it was clicked, else zeros.
+            last_click: [B, L] int64, `last_click_above` of each slate.
+            above: [B, d], vector of the item before the first if it was clicked, else zeros; None =
+                zeros.
 
         Returns:
-            log-odds [B, L], and the hidden states [B, L', H] after the filled positions alone, as
-            `compact` orders them.
+            log-odds [B, L], and the hidden states [B, L', H] after the filled positions, packed as
+            by `packed_order`.
         """
-        order = compact(rows != self.items.empty)
-        rows, place, clicked, last = (gather(t, order) for t in (rows, place, click, last))
-        item = self.items(rows)
-        passed = F.pad(item * clicked.unsqueeze(-1), (0, 0, 1, 0))[:, :-1]
+        order = packed_order(rows != items.empty)
+        packed = [gather(t, order) for t in (rows, position, click, last_click)]
+        packed_rows, packed_position, packed_click, packed_last = packed
+        item = items.vector(packed_rows)
+        clicked_above = F.pad(item * packed_click.unsqueeze(-1), (0, 0, 1, 0))[:, :-1]
         if above is not None:
-            passed = torch.cat([above.unsqueeze(1), passed[:, 1:]], 1)
-        states, _ = self.gru(
-            torch.cat([item + self.position(place), passed], -1), hidden.unsqueeze(0).contiguous()
-        )
-        logits = self.readout(states, item, self.items.bias(rows), place, last)
-        return torch.zeros_like(click).to(logits.dtype).scatter(1, order, logits), states
+            clicked_above = torch.cat([above.unsqueeze(1), clicked_above[:, 1:]], 1)
+        inputs = torch.cat([item + self.position(packed_position), clicked_above], -1)
+        states, _ = self.gru(inputs, hidden.unsqueeze(0).contiguous())
+        bias = items.bias(packed_rows)
+        logits = readout(states, item, bias, packed_position, packed_last)
+        return unpack(logits, order, rows.shape[1]), states
 
-    def scan(
+    def tables(self, items: ItemEncoder, readout: Readout, rows: Tensor | None = None) -> Tables:
+        """Return the products for the table rows `rows` [...], by default for all of them."""
+        assert readout.last_click_bias is not None
+        vector = items.vector(items.every_row() if rows is None else rows)
+        bias = items.bias(items.every_row() if rows is None else rows)
+        for_item, for_click = cast(Tensor, self.gru.weight_ih_l0).split(self.item_size, 1)
+        return Tables(
+            position=F.linear(self.position.weight, for_item),
+            last_click=readout.last_click_bias + readout.position_bias.weight,
+            shown=F.linear(vector, for_item, cast(Tensor, self.gru.bias_ih_l0)),
+            clicked=F.linear(vector, for_click),
+            readout=vector @ readout.match.weight + readout.out.weight,
+            bias=vector @ readout.match.bias + bias + readout.out.bias,
+        )
+
+    def inputs(
+        self, items: ItemEncoder, readout: Readout, slate: Tensor, tables: Tables | None = None
+    ) -> SlateInputs:
+        """Return what reading slates [B, S] needs, from `tables` where there are any."""
+        rows = items.index(slate).t()
+        if tables is None:
+            t = self.tables(items, readout, rows)
+            shown, clicked, read, bias = t.shown, t.clicked, t.readout, t.bias
+        else:
+            t = tables
+            # F.embedding copies whole rows several times faster than indexing does.
+            shown, clicked, read = (F.embedding(rows, x) for x in (t.shown, t.clicked, t.readout))
+            bias = t.bias[rows]
+        s = len(rows)
+        filled = rows != items.empty if may_have_gaps(slate) else None
+        shown = shown + t.position[:s].unsqueeze(1)
+        return SlateInputs(rows, filled, shown, clicked, read, bias, t.last_click[:s])
+
+    def clicked_input(
+        self, items: ItemEncoder, rows: Tensor, tables: Tables | None = None
+    ) -> Tensor:
+        """Return the gate input [B, 3H] of the items `rows` [B] clicked just before a slate."""
+        if tables is not None:
+            return F.embedding(rows, tables.clicked)
+        for_click = cast(Tensor, self.gru.weight_ih_l0)[:, self.item_size :]
+        return F.linear(items.vector(rows), for_click)
+
+    def read(
         self,
+        inputs: SlateInputs,
         hidden: Tensor,
-        above: Tensor,
-        slate: Tensor,
+        above: Tensor | None = None,
+        offset: Tensor | None = None,
+        *,
         click: Tensor | None = None,
         uniform: Tensor | None = None,
-        feed: Feed | None = None,
-        offset: Tensor | None = None,
-    ) -> Walk:
-        """Walk one slate position by position.
+    ) -> Reading:
+        """Read one slate; the clicks are given, or drawn from the log-odds position by position.
 
         Args:
-            hidden: [B, H].
-            above: [B] int64, table row of the last item if it was clicked, else the empty row.
-            slate: [B, S].
-            click: [B, S] given clicks; or
-            uniform: [B, S] in [0, 1): a position is clicked where uniform < probability.
-            feed: what is fed on, by default the responder's own; where clicks are to be fed but
-                none are given or drawn, probabilities are.
+            inputs: of the slate.
+            hidden: [B, H] before the slate.
+            above: [B, 3H] `clicked_input` of the item before the slate; None = none was clicked.
             offset: [B, 1] to add to the log-odds of every position.
+            click: [B, S], the given clicks; or
+            uniform: [B, S] in [0, 1): a position is clicked where it is below the probability.
         """
-        rows = self.items.rows(slate)
-        tables = cached(self, self._tables) if self._tabled else None
-        by_position = rows.t()  # positions first: slices are contiguous
-        if tables is None:
-            (place, after), items = self._positions(), self._products(by_position)
-        else:
-            place, after, items = tables.place, tables.after, tables.take(by_position)
-        enter, read, bias = items
-
-        def click_input(row: Tensor) -> Tensor:
-            return self._click_product(row) if tables is None else F.embedding(row, tables.click)
-
-        feed = feed or self._feed
-        if feed == "click" and click is None and uniform is None:
-            feed = "soft"
-        gaps = may_have_gaps(slate)
-        logits, clicks = [], []
-        fed, before, total = None, hidden, torch.zeros_like(hidden)
-        n = after.shape[0]
-        # Where no click is fed, what is fed on in its place says which click was probably the last.
-        sure = feed == "click"
-        last = (
-            torch.full_like(rows[:, 0], n)
-            if sure
-            else F.one_hot(torch.full_like(rows[:, 0], n), n + 1)
-        )
-        if offset is not None:
-            bias = bias + offset.squeeze(1)
-        each = (by_position, enter, place, read, bias, after)  # views of all positions in one call
-        for s, (row, entering, there, reading, start, lasting) in enumerate(
-            zip(*(t.unbind(0) for t in each), strict=False)
-        ):
-            x = entering + there + (click_input(above) if fed is None else fed)
-            walked = self._cell(x, hidden)
-            odds = (reading * walked).sum(-1) + start
-            odds = odds + (lasting[last] if sure else last.to(odds.dtype) @ lasting)
-            filled = row != self.items.empty if gaps else None
-            clicked = self._clicked(odds, s, click, uniform, feed)
-            if filled is not None:
-                walked = torch.where(filled.unsqueeze(1), walked, hidden)
-                clicked = clicked * filled
-            if sure:
-                last = last.masked_fill(clicked, s)
-            else:
-                weight = self._passed(odds, clicked, feed).unsqueeze(1)
-                weight = weight if filled is None else weight * filled.unsqueeze(1)
-                here = F.one_hot(torch.tensor(s, device=odds.device), n + 1)
-                last = weight * here + (1 - weight) * last
-                passed = weight * click_input(row)
-                if filled is not None and fed is not None:
-                    passed = torch.where(filled.unsqueeze(1), passed, fed)
-                fed = passed
-            if clicked.dtype == torch.bool:
-                here = torch.where(clicked, row, self.items.empty)
-                above = here if filled is None else torch.where(filled, here, above)
-            if self._averages:
-                total = total + (walked if filled is None else walked * filled.unsqueeze(1))
-            hidden = walked
+        n_positions = inputs.last_click.shape[1] - 1
+        last = torch.full_like(inputs.rows[0], n_positions)  # position of the last click; S = none
+        bias = inputs.bias if offset is None else inputs.bias + offset.t()
+        choose = (uniform if click is None else click > 0).t().unbind(0)  # type: ignore[union-attr]
+        steps = zip(
+            inputs.shown.unbind(0), inputs.clicked.unbind(0), inputs.readout.unbind(0),
+            bias.unbind(0), inputs.last_click.unbind(0), choose, strict=False,
+        )  # fmt: skip
+        logits, clicks, states = [], [], []
+        for s, (shown, if_clicked, readout, start, by_last_click, chosen) in enumerate(steps):
+            x = shown if above is None else shown + above
+            after = self._cell(x, hidden)
+            odds = (readout * after).sum(-1) + start + by_last_click[last]
+            clicked = chosen if click is not None else chosen < odds.sigmoid()
+            fed = if_clicked * clicked.unsqueeze(1)
+            if inputs.filled is not None:  # an empty position changes nothing
+                filled = inputs.filled[s]
+                clicked = clicked & filled
+                after = torch.where(filled.unsqueeze(1), after, hidden)
+                if above is not None:
+                    fed = torch.where(filled.unsqueeze(1), fed, above)
+            last = last.masked_fill(clicked, s)
+            hidden, above = after, fed
             logits.append(odds)
             clicks.append(clicked)
-        mean = hidden
-        if self._averages:
-            shown = (rows != self.items.empty).sum(1, keepdim=True)
-            mean = torch.where(shown > 0, total / shown.clamp(min=1), before)
-        return Walk(torch.stack(logits, 1), torch.stack(clicks, 1), hidden, mean, above)
+            states.append(after)
+        return Reading(torch.stack(logits, 1), torch.stack(clicks, 1), states)
 
-    _averages = False  # whether a subclass needs Walk.mean
+    def read_soft(
+        self,
+        inputs: SlateInputs,
+        hidden: Tensor,
+        above: Tensor | None = None,
+        offset: Tensor | None = None,
+        *,
+        weigh: Callable[[Tensor], Tensor] = torch.sigmoid,
+    ) -> Reading:
+        """Read one slate with click weights in [0, 1] in place of clicks.
 
-    @staticmethod
-    def _clicked(
-        odds: Tensor, s: int, click: Tensor | None, uniform: Tensor | None, feed: Feed
-    ) -> Tensor:
-        if click is not None:
-            return click[:, s] > 0
-        if uniform is not None:
-            return uniform[:, s] < odds.sigmoid()
-        if feed == "relaxed":
-            noise = torch.rand_like(odds).clamp(1e-6, 1 - 1e-6)
-            return ((odds + torch.logit(noise)) / TEMPERATURE).sigmoid()
-        return torch.zeros_like(odds, dtype=torch.bool)
+        With the default weight, a position's own probability, the log-odds are approximately
+        those with the clicks above averaged out.
 
-    @staticmethod
-    def _passed(odds: Tensor, clicked: Tensor, feed: Feed) -> Tensor:
-        """Return what [B] a position passes on in place of its click."""
-        if feed == "soft":
-            return odds.sigmoid()
-        return (odds > 0).to(odds.dtype) if feed == "threshold" else clicked.to(odds.dtype)
+        Args:
+            inputs: of the slate.
+            hidden: [B, H] before the slate.
+            above: [B, 3H] `clicked_input` of the item before the slate; None = none was clicked.
+            offset: [B, 1] to add to the log-odds of every position.
+            weigh: from log-odds [B] to the weight [B] that stands in for the click.
+        """
+        n = inputs.last_click.shape[1]
+        # [B, S + 1] how much weight each position has as that of the last click; the last entry is
+        # that of no click so far.
+        last = F.one_hot(torch.full_like(inputs.rows[0], n - 1), n).to(hidden.dtype)
+        bias = inputs.bias if offset is None else inputs.bias + offset.t()
+        logits, weights, states = [], [], []
+        for s in range(len(inputs.rows)):
+            x = inputs.shown[s] if above is None else inputs.shown[s] + above
+            after = self._cell(x, hidden)
+            odds = (inputs.readout[s] * after).sum(-1) + bias[s]
+            odds = odds + last.to(odds.dtype) @ inputs.last_click[s]
+            weight = weigh(odds)
+            fed = inputs.clicked[s] * weight.unsqueeze(1)
+            if inputs.filled is not None:
+                filled = inputs.filled[s]
+                weight = weight * filled
+                after = torch.where(filled.unsqueeze(1), after, hidden)
+                if above is not None:
+                    fed = torch.where(filled.unsqueeze(1), fed, above)
+            here = F.one_hot(torch.tensor(s, device=odds.device), n)
+            last = weight.unsqueeze(1) * here + (1 - weight.unsqueeze(1)) * last
+            hidden, above = after, fed
+            logits.append(odds)
+            weights.append(weight)
+            states.append(after)
+        return Reading(torch.stack(logits, 1), torch.stack(weights, 1), states)
 
     def _cell(self, x: Tensor, hidden: Tensor) -> Tensor:
-        """Return the next hidden state [B, H] for gate inputs x [B, 3H]; as `nn.GRU` defines it."""
+        """Return the next hidden state [B, H] for gate inputs x [B, 3H], as `nn.GRU` defines it."""
         size, weight, bias = self.hidden_size, self.gru.weight_hh_l0, self.gru.bias_hh_l0
         gates = F.linear(hidden, cast(Tensor, weight), cast(Tensor, bias))
-        entering, candidate = x.split([2 * size, size], 1)
-        kept, proposed = gates.split([2 * size, size], 1)
-        reset, update = (entering + kept).sigmoid().split(size, 1)
-        candidate = torch.addcmul(candidate, reset, proposed).tanh()
+        x_gates, x_candidate = x.split([2 * size, size], 1)
+        h_gates, h_candidate = gates.split([2 * size, size], 1)
+        reset, update = (x_gates + h_gates).sigmoid().split(size, 1)
+        candidate = torch.addcmul(x_candidate, reset, h_candidate).tanh()
         return torch.lerp(candidate, hidden, update)
 
-    def _gates(self) -> tuple[Tensor, Tensor]:
-        """Return the input weights of the item shown and of the clicked one above, [3H, d]."""
-        item, above = cast(Tensor, self.gru.weight_ih_l0).split(self.items.size, 1)
-        return item, above
 
-    def _products(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return what the walk needs of the items in `rows`, as `_Tables` names it."""
-        item = self.items(rows)
-        enter = F.linear(item, self._gates()[0], cast(Tensor, self.gru.bias_ih_l0))
-        match, out = self.readout.match, self.readout.out
-        read = item @ match.weight + out.weight
-        bias = item @ match.bias + self.items.bias(rows).squeeze(-1) + out.bias
-        return enter, read, bias
+def last_row_if_clicked(rows: Tensor, click: Tensor, empty: int, before: Tensor) -> Tensor:
+    """Return the table row [B] of the last item of a slate if it was clicked, else `empty`.
 
-    def _positions(self) -> tuple[Tensor, Tensor]:
-        """Return what the walk needs of the positions, as `_Tables` names it."""
-        assert self.readout.after is not None
-        place = F.linear(self.position.weight, self._gates()[0])
-        return place, self.readout.after + self.readout.position_bias.weight
-
-    def _click_product(self, rows: Tensor) -> Tensor:
-        return F.linear(self.items(rows), self._gates()[1])
-
-    def _tables(self) -> _Tables:
-        rows = torch.arange(self.items.bias.num_embeddings, device=self.items.bias.weight.device)
-        return _Tables(*self._positions(), *self._products(rows), self._click_product(rows))
-
-    @property
-    def _tabled(self) -> bool:
-        return not torch.is_grad_enabled() and self.items.bias.num_embeddings <= LARGEST_TABLE
+    Args:
+        rows: [B, S] int64 table rows.
+        click: [B, S].
+        empty: the row of the empty position.
+        before: [B] int64, what is returned for users whose slate is empty.
+    """
+    index = torch.arange(rows.shape[1], device=rows.device).expand(rows.shape)
+    last = index.masked_fill(rows == empty, -1).amax(1, keepdim=True)
+    row = rows.gather(1, last.clamp(min=0))
+    clicked = click.gather(1, last.clamp(min=0)) > 0
+    return torch.where(last >= 0, torch.where(clicked, row, empty), before.unsqueeze(1)).squeeze(1)
 
 
 def may_have_gaps(slate: Tensor) -> bool:
-    """Return whether `slate` may have empty positions; on a GPU always, for looking would wait."""
+    """Return whether `slate` may have empty positions, which need masks.
+
+    On a GPU the answer is always yes: looking at the values would synchronise.
+    """
     return slate.device.type != "cpu" or bool((slate < 0).any())

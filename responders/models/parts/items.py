@@ -1,48 +1,64 @@
-"""Item and user encoders shared by all responders."""
+"""Items as vectors and biases."""
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 from scipy.sparse import csr_matrix
 from sklearn.decomposition import TruncatedSVD
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from responders.errors import InputError, near_matches
+from responders.config import Config
+from responders.errors import InputError
 from responders.log.catalogue import Catalogue
 from responders.log.counts import count
 from responders.log.session_log import SessionLog
 
 Embedding = Literal["learned", "svd", "explicit", "content"]
-"""How an item is embedded: `learned` = a free vector each; `svd` = a linear map of the truncated
-SVD of the training users' clicks; `explicit` = a linear map of the catalogue's features;
+"""How an item becomes a vector: `learned` = a free vector each; `svd` = a linear map of the
+truncated SVD of the training users' clicks; `explicit` = a linear map of the catalogue's features;
 `content` = `explicit` plus a learned vector that starts at zero."""
 
+
+@dataclass(frozen=True)
+class ItemConfig(Config):
+    """Settings of how items become vectors and biases."""
+
+    embedding: Annotated[Embedding, Field(description="How items become vectors.")] = "learned"
+    embedding_size: Annotated[int, Field(ge=1, le=8192, description="d, size of a vector.")] = 32
+    min_shown: Annotated[
+        int, Field(ge=0, description="Items shown less often in training share one vector.")
+    ] = 10
+    prior: Annotated[
+        float,
+        Field(ge=0, description="Pseudo-impressions at the mean click rate in an item's bias."),
+    ] = 10.0
+
+
 UNKNOWN_RATE = 0.01
-"""Share of items that training replaces by the unknown item, so that its vector means something."""
+"""Share of items replaced by the unknown item during training, so that its vector is trained."""
 
 
-def item_features(
+def given_item_vectors(
     log: SessionLog, sessions: np.ndarray, embedding: str, size: int, seed: int = 0
 ) -> np.ndarray | None:
     """Return the fixed item vectors [N, K] float32 that `embedding` needs, None for `learned`.
 
     Args:
         log: the log.
-        sessions: the training sessions; `svd` reads the clicks of these alone.
+        sessions: the training sessions; `svd` reads only their clicks.
         embedding: see `Embedding`.
         size: K of `svd`.
-        seed: of `svd`'s random projections.
+        seed: of the random projections of `svd`.
 
     Raises:
-        InputError: the name is unknown, or `explicit`/`content` on a log without item features.
+        InputError: `explicit` or `content` for a log without item features.
     """
-    if embedding not in get_args(Embedding):
-        known = get_args(Embedding)
-        raise InputError(f"embedding {embedding!r} is unknown; {near_matches(embedding, known)}")
     if embedding == "learned":
         return None
     if embedding == "svd":
@@ -59,9 +75,9 @@ def _svd(log: SessionLog, sessions: np.ndarray, size: int, seed: int) -> np.ndar
         row, position = np.nonzero(log.response[rows])
         session = np.searchsorted(log.session_start, rows[row], "right") - 1
         pairs.append(np.stack([log.user[session], log.slate[rows[row], position]]))
-    owner, item = np.concatenate(pairs, 1)
-    ones = np.ones(len(owner), np.float32)
-    clicks = csr_matrix((ones, (owner, item)), (len(log.users), len(log.catalogue)))
+    user, item = np.concatenate(pairs, 1)
+    ones = np.ones(len(user), np.float32)
+    clicks = csr_matrix((ones, (user, item)), (len(log.users), len(log.catalogue)))
     size = min(size, min(clicks.shape) - 1)
     vectors = TruncatedSVD(size, random_state=seed).fit(clicks).components_.T
     return (vectors * np.sqrt(len(vectors))).astype(np.float32)
@@ -70,17 +86,17 @@ def _svd(log: SessionLog, sessions: np.ndarray, size: int, seed: int) -> np.ndar
 class ItemEncoder(nn.Module):
     """Items as vectors of `size` numbers and a bias.
 
-    Every catalogue index has a *row* of the tables. Row N is the unknown item: it stands for items
-    that training never showed and for items added later, and its vector for those that training
-    hardly showed. Row N + 1 is the empty position: zeros.
+    Catalogue indices are mapped to *rows* of the tables by `index`. Row N is the unknown item: it
+    represents items that training never showed and items that were added later, and lends its
+    vector to items that training rarely showed. Row N + 1 is the empty position: zeros.
 
     Args:
         n_items: N.
         size: d.
         embedding: how items become vectors, see `Embedding`.
-        fixed: [N, K] float32 given vectors, from `item_features`; None with `learned`.
+        given: [N, K] float32 from `given_item_vectors`; None with `learned`.
         min_shown: items shown less often in training have no vector of their own.
-        prior: how many impressions the mean counts for when a bias is learned.
+        prior: pseudo-impressions at the mean click rate when a bias is learned.
     """
 
     def __init__(
@@ -88,99 +104,126 @@ class ItemEncoder(nn.Module):
         n_items: int,
         size: int,
         embedding: str = "learned",
-        fixed: Tensor | None = None,
+        given: Tensor | None = None,
         min_shown: int = 1,
         prior: float = 0.0,
     ) -> None:
         super().__init__()
-        self.lookup: Tensor
+        self.row_of_item: Tensor
         self.vector_row: Tensor
-        self.pull: Tensor
-        self.fixed: Tensor
+        self.prior_weight: Tensor
+        self.given: Tensor
         self.centre: Tensor
         self.scale: Tensor
         self.unknown, self.empty, self.size = n_items, n_items + 1, size
         self.min_shown, self.prior = min_shown, prior
-        self.of_catalogue = embedding in ("explicit", "content")
+        self.uses_catalogue = embedding in ("explicit", "content")
         n_rows = n_items + 2
         rows = torch.cat([torch.tensor([self.empty]), torch.arange(n_items)])
-        self.register_buffer("lookup", rows)  # [N + 1]: the row of index i stands at i + 1
-        self.register_buffer("vector_row", torch.arange(n_rows))  # whose vector a row has
-        self.register_buffer("pull", torch.zeros(n_rows))  # prior / impressions in training
-        self.bias = _table(n_rows, 1, 0.0, self.empty)
-        self.weight = None
+        self.register_buffer("row_of_item", rows)  # [N + 1]: the row of item i is at i + 1
+        self.register_buffer("vector_row", torch.arange(n_rows))  # whose vector a row uses
+        self.register_buffer("prior_weight", torch.zeros(n_rows))  # prior / impressions
+        self.bias_table = _table(n_rows, 1, 0.0, self.empty)
+        self.vector_table = None
         if embedding in ("learned", "content"):
             std = 0.1 if embedding == "learned" else 0.0
-            self.weight = _table(n_rows, size, std, self.empty)
-        self.project = None
-        if fixed is not None:
-            centre, scale = fixed.mean(0), fixed.std(0, correction=0).clamp(min=1e-6)
-            fixed = (fixed - centre) / scale if self.of_catalogue else fixed
+            self.vector_table = _table(n_rows, size, std, self.empty)
+        self.projection = None
+        if given is not None:
+            centre, scale = given.mean(0), given.std(0, correction=0).clamp(min=1e-6)
+            given = (given - centre) / scale if self.uses_catalogue else given
             self.register_buffer("centre", centre)
             self.register_buffer("scale", scale)
-            self.register_buffer("fixed", F.pad(fixed, (0, 0, 0, 2)))  # unknown, empty: zeros
-            self.project = nn.Linear(fixed.shape[1], size, bias=False)
+            self.register_buffer("given", F.pad(given, (0, 0, 0, 2)))  # unknown, empty: zeros
+            self.projection = nn.Linear(given.shape[1], size, bias=False)
 
-    def rows(self, item: Tensor) -> Tensor:
+    @property
+    def n_rows(self) -> int:
+        """Rows of the tables, the unknown item and the empty position included."""
+        return self.bias_table.num_embeddings
+
+    def index(self, item: Tensor, replace_some: bool = True) -> Tensor:
         """Return the table rows (int64) of catalogue indices, -1 being the empty position.
 
-        While training, a few items are replaced by the unknown one.
+        Args:
+            item: of any shape.
+            replace_some: in training mode, replace a few items by the unknown one.
         """
-        rows = self.lookup[item + 1]
-        if self.training:
-            lost = torch.rand(rows.shape, device=rows.device) < UNKNOWN_RATE
-            rows = torch.where(lost & (rows != self.empty), self.unknown, rows)
+        rows = self.row_of_item[item + 1]
+        if self.training and replace_some:
+            replaced = torch.rand(rows.shape, device=rows.device) < UNKNOWN_RATE
+            rows = torch.where(replaced & (rows != self.empty), self.unknown, rows)
         return rows
 
-    def forward(self, rows: Tensor) -> Tensor:
-        """Return the vectors [..., d] of table rows."""
-        if self.project is None:
-            assert self.weight is not None
-            return self.weight(self.vector_row[rows])
-        given = self.project(self.fixed[rows])
-        return given if self.weight is None else given + self.weight(rows)
+    def every_row(self) -> Tensor:
+        """Return all rows of the tables, [n_rows] int64."""
+        return torch.arange(self.n_rows, device=self.bias_table.weight.device)
+
+    def vector(self, rows: Tensor) -> Tensor:
+        """Return the vectors [..., d] of table rows [...]."""
+        if self.projection is None:
+            assert self.vector_table is not None
+            return self.vector_table(self.vector_row[rows])
+        vector = self.projection(self.given[rows])
+        return vector if self.vector_table is None else vector + self.vector_table(rows)
+
+    def bias(self, rows: Tensor) -> Tensor:
+        """Return the biases [...] of table rows [...]."""
+        return self.bias_table(rows).squeeze(-1)
 
     def initialise(self, log: SessionLog, sessions: np.ndarray) -> None:
-        """Learn from the training sessions which items are too rare to have numbers of their own.
+        """Learn from the training sessions which items are too rare for a vector of their own.
 
-        Items with given vectors keep theirs: it says more than the unknown item's.
+        Items with given vectors keep them: they say more than the unknown item's vector.
         """
         shown = torch.from_numpy(count(log, sessions)[0].sum(1))
-        self.pull[: len(shown)] = (self.prior / shown.clamp(min=1)).float()
-        if self.project is None:
+        self.prior_weight[: len(shown)] = (self.prior / shown.clamp(min=1)).float()
+        if self.projection is None:
             self.vector_row[: len(shown)][shown < self.min_shown] = self.unknown
-            self.lookup[1:][shown == 0] = self.unknown
+            self.row_of_item[1:][shown == 0] = self.unknown
 
-    def prior_loss(self, rows: Tensor, mean: float) -> Tensor:
-        """Return the prior's share (nats, summed) in the loss of shown items in `rows`.
+    def prior_loss(self, item: Tensor, log_odds: Tensor, prior_rate: Tensor) -> Tensor:
+        """Return the loss (nats, summed) of a Beta prior on what is learned of each item.
 
-        It draws a bias to 0 as if its item had been seen `prior` times more at the rate `mean`
-        (a Beta prior); those impressions are spread over the real ones.
+        The prior acts like `prior` more impressions of each item, clicked at `prior_rate`; they
+        are spread over the item's real impressions.
+
+        Args:
+            item: [P] catalogue indices of shown items.
+            log_odds: [P] learned log-odds of these items.
+            prior_rate: scalar, mean of the prior.
         """
-        odds = self.bias(rows).squeeze(-1)
-        rate = torch.full_like(odds, mean)
-        each = F.binary_cross_entropy_with_logits(odds + torch.logit(rate), rate, reduction="none")
-        return (self.pull[rows] * each).sum()
+        weight = self.prior_weight[self.index(item, replace_some=False)]
+        rate = prior_rate.expand_as(log_odds)
+        loss = F.binary_cross_entropy_with_logits(log_odds, rate, reduction="none")
+        return (weight * loss).sum()
+
+    def bias_prior_loss(self, item: Tensor, mean_rate: Tensor) -> Tensor:
+        """Return `prior_loss` of the biases: each is drawn towards 0 at the rate `mean_rate`."""
+        bias = self.bias(self.index(item, replace_some=False))
+        return self.prior_loss(item, bias + torch.logit(mean_rate), mean_rate)
 
     def add_items(self, catalogue: Catalogue) -> None:
-        """Give the items that `catalogue` has beyond the known ones a row.
+        """Give a row to each item that `catalogue` has beyond the known ones.
 
-        It is a new row made of their features where vectors come from the catalogue's features,
-        else the unknown item's.
+        It is a new row made of the item's features where vectors come from the catalogue's
+        features, otherwise the unknown item's row.
         """
-        known = len(self.lookup) - 1
+        known = len(self.row_of_item) - 1
         new = len(catalogue) - known
-        rows = torch.full((new,), self.unknown, device=self.lookup.device)
-        if self.of_catalogue:
-            rows = torch.arange(new, device=rows.device) + len(self.fixed)
-            features = torch.from_numpy(catalogue.features[known:].copy()).to(self.fixed)
-            self.fixed = torch.cat([self.fixed, (features - self.centre) / self.scale])
-            self.bias = _longer(self.bias, self.bias.weight[self.unknown].expand(new, -1))
-            self.pull = torch.cat([self.pull, self.pull.new_zeros(new)])
+        rows = torch.full((new,), self.unknown, device=self.row_of_item.device)
+        if self.uses_catalogue:
+            rows = torch.arange(new, device=rows.device) + len(self.given)
+            features = torch.from_numpy(catalogue.features[known:].copy()).to(self.given)
+            self.given = torch.cat([self.given, (features - self.centre) / self.scale])
+            bias = self.bias_table.weight[self.unknown].expand(new, -1)
+            self.bias_table = _extended(self.bias_table, bias)
+            self.prior_weight = torch.cat([self.prior_weight, self.prior_weight.new_zeros(new)])
             self.vector_row = torch.cat([self.vector_row, rows])
-            if self.weight is not None:
-                self.weight = _longer(self.weight, self.weight.weight.new_zeros(new, self.size))
-        self.lookup = torch.cat([self.lookup, rows])
+            if self.vector_table is not None:
+                zeros = self.vector_table.weight.new_zeros(new, self.size)
+                self.vector_table = _extended(self.vector_table, zeros)
+        self.row_of_item = torch.cat([self.row_of_item, rows])
 
 
 def _table(n_rows: int, size: int, std: float, zero_row: int) -> nn.Embedding:
@@ -191,6 +234,6 @@ def _table(n_rows: int, size: int, std: float, zero_row: int) -> nn.Embedding:
     return table
 
 
-def _longer(table: nn.Embedding, rows: Tensor) -> nn.Embedding:
+def _extended(table: nn.Embedding, rows: Tensor) -> nn.Embedding:
     weight = torch.cat([table.weight.detach(), rows.detach()])
     return nn.Embedding.from_pretrained(weight, freeze=False, padding_idx=table.padding_idx)

@@ -1,28 +1,27 @@
-"""What all neural responders share: item vectors, the readout, and the next-click head."""
+"""Packing sessions with empty positions, so that parallel evaluation equals stepping."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn import functional as F
 
 
-def compact(filled: Tensor) -> Tensor:
-    """Return the order [B, L'] int64 that puts the filled places [B, L] first, L' the most filled.
+def positions_of(slate: Tensor) -> Tensor:
+    """Return the position (int64, from 0) of each entry of slates [..., S]."""
+    return torch.arange(slate.shape[-1], device=slate.device).expand(slate.shape)
 
-    Gathering by it drops what is empty in every row; `scatter_back` undoes it.
+
+def packed_order(filled: Tensor) -> Tensor:
+    """Return the order [B, L'] int64 that puts the filled positions of [B, L] first.
+
+    L' is the largest number of filled positions in a row, at least 1. `gather(x, order)` drops
+    positions that are empty in every row.
     """
     order = torch.argsort(~filled, dim=1, stable=True)
     return order[:, : max(int(filled.sum(1).max()), 1)]
-
-
-def last_click(click: Tensor, none: int) -> Tensor:
-    """Return the position of the last click above each, or `none`: [..., S] of [..., S]."""
-    place = torch.arange(click.shape[-1], device=click.device)
-    last = torch.where(click > 0, place, -1).cummax(-1).values
-    last = nn.functional.pad(last, (1, 0), value=-1)[..., :-1]
-    return torch.where(last < 0, none, last)
 
 
 def gather(x: Tensor, order: Tensor) -> Tensor:
@@ -31,20 +30,32 @@ def gather(x: Tensor, order: Tensor) -> Tensor:
     return x.gather(1, index)
 
 
-def before(states: Tensor, first: Tensor, filled: Tensor) -> Tensor:
-    """Return the state before each slate [B, R, H], of states after each filled position.
+def unpack(x: Tensor, order: Tensor, length: int) -> Tensor:
+    """Return the inverse of `gather` for x [B, L', ...]: [B, length, ...], zero where dropped."""
+    index: Any = order.view(*order.shape, *[1] * (x.ndim - 2)).expand(x.shape)
+    return x.new_zeros(len(x), length, *x.shape[2:]).scatter(1, index, x)
+
+
+def last_click_above(click: Tensor, none: int) -> Tensor:
+    """Return the position of the last click above each position, or `none`: [..., S] int64."""
+    last = torch.where(click > 0, positions_of(click), -1).cummax(-1).values
+    last = F.pad(last, (1, 0), value=-1)[..., :-1]
+    return torch.where(last < 0, none, last)
+
+
+def states_before_slates(states: Tensor, first: Tensor, filled: Tensor) -> Tensor:
+    """Return the state before each slate, [B, R, H].
 
     Args:
-        states: [B, L, H] in compact order.
-        first: [B, H] the state before the session.
+        states: [B, L', H], after each filled position in packed order.
+        first: [B, H], before the session.
         filled: [B, R, S] bool.
     """
     n_before = filled.sum(2).cumsum(1) - filled.sum(2)
-    states = torch.cat([first.unsqueeze(1), states], 1)
-    return gather(states, n_before)
+    return gather(torch.cat([first.unsqueeze(1), states], 1), n_before)
 
 
-def last_clicked(item: Tensor, click: Tensor, filled: Tensor) -> Tensor:
+def last_item_if_clicked(item: Tensor, click: Tensor, filled: Tensor) -> Tensor:
     """Return the vector [B, R, d] of the last item shown before each slate, zero if not clicked.
 
     Args:
@@ -53,18 +64,14 @@ def last_clicked(item: Tensor, click: Tensor, filled: Tensor) -> Tensor:
         filled: [B, R, S] bool.
     """
     b, r, s = filled.shape
-    flat = filled.view(b, r * s)
-    place = torch.arange(r * s, device=item.device).expand(b, r * s)
-    last = torch.where(flat, place, -1).cummax(1).values.view(b, r, s)[..., -1]
-    last = nn.functional.pad(last, (1, 0), value=-1)[:, :-1]
-    index = last.clamp(min=0)
-    vector = (item * click.unsqueeze(-1)).gather(
-        1, index.unsqueeze(-1).expand(-1, -1, item.shape[-1])
-    )
+    index = torch.arange(r * s, device=item.device).expand(b, r * s)
+    last = torch.where(filled.view(b, r * s), index, -1).cummax(1).values.view(b, r, s)[..., -1]
+    last = F.pad(last, (1, 0), value=-1)[:, :-1]
+    vector = gather(item * click.unsqueeze(-1), last.clamp(min=0))
     return vector * (last >= 0).unsqueeze(-1)
 
 
-def slate_numbers(filled: Tensor) -> Tensor:
-    """Return how many slates with an item came before each slate, [B, R] int64, of [B, R, S]."""
-    some = filled.any(2)
-    return some.cumsum(1) - some.long()
+def slates_before(filled: Tensor) -> Tensor:
+    """Return the number of slates with an item before each slate: [B, R] int64 of [B, R, S]."""
+    has_item = filled.any(2)
+    return has_item.cumsum(1) - has_item.long()

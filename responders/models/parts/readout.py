@@ -1,4 +1,4 @@
-"""What all neural responders share: item vectors, the readout, and the next-click head."""
+"""From a hidden state and an item to the log-odds of a click."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from responders.log.session_log import SessionLog
 class Readout(nn.Module):
     """Log-odds of a click: w·h + e·Qh + item bias + position bias, h a hidden state of H numbers.
 
-    The position bias of a responder that reads the clicks above depends on the last one too, as in
-    the user browsing model (`UBM`): a table that a recurrent state would take long to learn.
+    For a responder that reads the clicks above, the position bias also depends on the position of
+    the last click, as in the user browsing model (`UBM`): a table that a recurrent state would
+    take long to learn.
 
     Args:
         size: d of the item vectors.
         n_positions: S.
         hidden_size: H.
-        reads_clicks_above: whether `last` is given.
+        reads_clicks_above: whether `last_click` is given.
     """
 
     def __init__(
@@ -28,9 +29,9 @@ class Readout(nn.Module):
     ) -> None:
         super().__init__()
         self.position_bias = nn.Embedding(n_positions, 1)
-        self.after = None
+        self.last_click_bias = None
         if reads_clicks_above:
-            self.after = nn.Parameter(torch.zeros(n_positions, n_positions + 1))
+            self.last_click_bias = nn.Parameter(torch.zeros(n_positions, n_positions + 1))
         self.match = nn.Linear(hidden_size, size)
         self.out = nn.Linear(hidden_size, 1)
         nn.init.zeros_(self.position_bias.weight)
@@ -46,19 +47,20 @@ class Readout(nn.Module):
         hidden: Tensor,
         item: Tensor,
         item_bias: Tensor,
-        place: Tensor,
-        last: Tensor | None = None,
+        position: Tensor,
+        last_click: Tensor | None = None,
     ) -> Tensor:
         """Return log-odds [...].
 
         Args:
             hidden: [..., H].
             item: [..., d] vectors.
-            item_bias: [..., 1].
-            place: [...] int64 position in the slate.
-            last: [...] int64 position of the last click above in the slate, S = none.
+            item_bias: [...].
+            position: [...] int64.
+            last_click: [...] int64 position of the last click above in the slate, S = none.
         """
-        logits = (self.match(hidden) * item).sum(-1) + self.out(hidden).squeeze(-1)
-        if last is not None and self.after is not None:
-            logits = logits + self.after[place, last]
-        return logits + (item_bias + self.position_bias(place)).squeeze(-1)
+        bias = item_bias + self.position_bias(position).squeeze(-1)
+        if last_click is not None:
+            assert self.last_click_bias is not None
+            bias = bias + self.last_click_bias[position, last_click]
+        return self.out(hidden).squeeze(-1) + (self.match(hidden) * item).sum(-1) + bias

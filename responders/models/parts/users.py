@@ -1,4 +1,4 @@
-"""Item and user encoders shared by all responders."""
+"""Users as vectors: of their features, and of the items that they clicked."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from responders.log.session_log import SessionLog
-from responders.models.state import State
 
 
 class UserFeatures(nn.Module):
-    """A linear map of the user's features, standardised by the training users and cut at ±5.
+    """A linear map of the user's features, standardised by the training users and clipped at ±5.
+
+    Without features (F = 0) the result is zero.
 
     Args:
-        n_features: F, at least 1.
+        n_features: F.
         size: of the result.
     """
 
@@ -23,53 +24,67 @@ class UserFeatures(nn.Module):
         super().__init__()
         self.centre: Tensor
         self.scale: Tensor
-        self.register_buffer("centre", torch.zeros(n_features))
-        self.register_buffer("scale", torch.ones(n_features))
-        self.project = nn.Linear(n_features, size, bias=False)
+        self.size = size
+        self.projection = None
+        if n_features:
+            self.register_buffer("centre", torch.zeros(n_features))
+            self.register_buffer("scale", torch.ones(n_features))
+            self.projection = nn.Linear(n_features, size, bias=False)
 
     def initialise(self, log: SessionLog, sessions: np.ndarray) -> None:
         """Take mean and deviation from the users of the training sessions."""
-        features = log.users.features[np.unique(log.user[sessions])]
-        self.centre.copy_(torch.from_numpy(features.mean(0)))
-        self.scale.copy_(torch.from_numpy(features.std(0)).clamp(min=1e-6))
+        if self.projection is not None:
+            features = log.users.features[np.unique(log.user[sessions])]
+            self.centre.copy_(torch.from_numpy(features.mean(0)))
+            self.scale.copy_(torch.from_numpy(features.std(0)).clamp(min=1e-6))
 
     def forward(self, user: Tensor) -> Tensor:
         """Return [B, size] for features [B, F]."""
-        return self.project(((user - self.centre) / self.scale).clamp(-5, 5))
+        if self.projection is None:
+            return user.new_zeros(len(user), self.size)
+        return self.projection(((user - self.centre) / self.scale).clamp(-5, 5))
 
 
-class UserEncoder(nn.Module):
+class ClickedItems(nn.Module):
     """A user as the mean of the vectors of the items clicked in earlier slates, plus features.
 
-    The mean is zero before the first click (arXiv 2409.20055); known user features are added
-    through a linear map.
+    The mean is zero before the first click (arXiv 2409.20055); user features are added through a
+    linear map.
+
+    Args:
+        n_features: F.
+        size: d of the item vectors.
     """
 
     def __init__(self, n_features: int, size: int) -> None:
         super().__init__()
-        self.size = size
-        self.features = UserFeatures(n_features, size) if n_features else None
+        self.features = UserFeatures(n_features, size)
 
     def initialise(self, log: SessionLog, sessions: np.ndarray) -> None:
         """Learn the scale of the user features."""
-        if self.features is not None:
-            self.features.initialise(log, sessions)
+        self.features.initialise(log, sessions)
 
-    def start(self, user: Tensor) -> State:
+    def start(self, user: Tensor) -> dict[str, Tensor]:
         """Return the state of new users with features [B, F]."""
-        zeros = user.new_zeros(len(user), self.size)
-        base = zeros if self.features is None else self.features(user)
-        return {"base": base, "clicked": zeros, "clicks": user.new_zeros(len(user), 1)}
+        features = self.features(user)
+        return {
+            "features": features,
+            "clicked": torch.zeros_like(features),
+            "clicks": user.new_zeros(len(user), 1),
+        }
 
-    def vector(self, state: State) -> Tensor:
+    def vector(self, state: dict[str, Tensor]) -> Tensor:
         """Return the users' vectors [B, d]."""
-        return state["base"] + state["clicked"] / state["clicks"].clamp(min=1)
+        return state["features"] + state["clicked"] / state["clicks"].clamp(min=1)
 
-    def observe(self, state: State, item: Tensor, click: Tensor) -> State:
+    def observe(self, state: dict[str, Tensor], item: Tensor, click: Tensor) -> dict[str, Tensor]:
         """Return the state after clicks [B, S] on items with vectors `item` [B, S, d]."""
         click = click.to(item.dtype)
-        clicked = state["clicked"] + torch.einsum("bs,bsd->bd", click, item)
-        return state | {"clicked": clicked, "clicks": state["clicks"] + click.sum(1, keepdim=True)}
+        return {
+            "features": state["features"],
+            "clicked": state["clicked"] + torch.einsum("bs,bsd->bd", click, item),
+            "clicks": state["clicks"] + click.sum(1, keepdim=True),
+        }
 
     def forward(self, user: Tensor, item: Tensor, click: Tensor) -> Tensor:
         """Return the users' vectors [B, R, d] before each of R slates.
@@ -82,5 +97,4 @@ class UserEncoder(nn.Module):
         clicked = torch.einsum("brs,brsd->brd", click, item)
         total = F.pad(clicked.cumsum(1), (0, 0, 1, 0))[:, :-1]
         count = F.pad(click.sum(-1).cumsum(1), (1, 0))[:, :-1, None]
-        base = self.start(user)["base"]
-        return base[:, None] + total / count.clamp(min=1)
+        return self.features(user)[:, None] + total / count.clamp(min=1)

@@ -1,4 +1,4 @@
-"""Finding the raw files in what the user gives: a file, or a folder with files of known names."""
+"""Find raw files: the path given is a file, or a folder of files with known names."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from responders.errors import InputError
 
 
 def existing(path: Path) -> Path:
-    """Return `path`, or raise `InputError` if there is nothing."""
+    """Return `path`; raise `InputError` if it does not exist."""
     if not path.exists():
         raise InputError(f"there is no file or folder {path}")
     return path
 
 
 def existing_file(path: Path) -> Path:
-    """Return `path`, or raise `InputError` if it is no file."""
+    """Return `path`; raise `InputError` if it is not a file."""
     if not path.is_file():
         raise InputError(f"there is no file {path}" + (": it is a folder" * path.is_dir()))
     return path
@@ -34,21 +34,21 @@ def need(folder: Path, *names: str) -> Path:
     """Return the first of the files `names` in `folder`, plain or gzipped.
 
     Raises:
-        InputError: there is none; it lists what is there.
+        InputError: none of them exists; the message lists the files of the folder.
     """
     path = find(folder, *names)
     if path is None:
-        there = sorted(p.name for p in folder.iterdir())[:20] if existing(folder).is_dir() else []
+        files = sorted(p.name for p in folder.iterdir())[:20] if existing(folder).is_dir() else []
         raise InputError(
             f"{folder} has no {' or '.join(names)} (plain or .gz): it has "
-            f"{', '.join(there) or 'no file'}"
+            f"{', '.join(files) or 'no file'}"
         )
     return path
 
 
 def only(folder: Path, found: list[Path], what: str) -> Path:
-    """Return the one file of `found`; else raise `InputError` asking for one `what` of `folder`."""
+    """Return the single file of `found`; raise `InputError` if there is not exactly one."""
     if len(found) != 1:
         names = ", ".join(p.name for p in found) or "none"
-        raise InputError(f"{folder} is a folder; give one {what} of it (found: {names})")
+        raise InputError(f"{folder} is a folder; give one {what} in it (found: {names})")
     return found[0]

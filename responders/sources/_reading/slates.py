@@ -1,4 +1,4 @@
-"""Slates as they stand in a raw file, what their source is, and the checks on one chunk."""
+"""Slates as a raw file has them, the description of their source, and the checks on one chunk."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from responders.sources._reading.parse import Ragged
 NO_ITEM = np.iinfo(np.int64).min
 """The raw item id of an empty position."""
 
-_LATEST = 10**11  # seconds; later times are surely milliseconds
+_LATEST = 10**11  # seconds, the year 5138; later times are surely milliseconds
 
 
 @dataclass(frozen=True)
 class Slates:
-    """Some slates as they stand in the raw file, n lists of m items in all.
+    """n slates with m positions in total, as a raw file has them.
 
     Args:
         path: the file.
-        line: [n] int64, where each slate stands in it.
-        session: [n] raw session ids, int64 or str; sorted by, they give the order of sessions.
+        line: [n] int64, the line or row of each slate in the file.
+        session: [n] raw session ids, int64 or str; the log has sessions in the order of their ids.
         time: [n] int64 seconds.
         item: raw item ids, int64 values [m]; NO_ITEM = empty position.
         click: [m] int64, 0 or 1.
-        fine: [n] int64, orders the slates of a session that fall in the same second.
-        user: [n] int64 where a session's id is not its user's id.
+        tie_breaker: [n] int64, orders the slates of a session that have the same time.
+        user: [n] int64, or None if a session's id is also its user's id.
         propensity: [m] float64.
-        portrait: numbers that describe the user, as many in every slate, or none.
+        user_features: numbers that describe the user, the same number in every slate, or none.
         unit: "line" or "row", what `line` counts.
     """
 
@@ -43,30 +43,32 @@ class Slates:
     time: np.ndarray
     item: Ragged
     click: np.ndarray
-    fine: np.ndarray | None = None
+    tie_breaker: np.ndarray | None = None
     user: np.ndarray | None = None
     propensity: np.ndarray | None = None
-    portrait: Ragged | None = None
+    user_features: Ragged | None = None
     unit: str = "line"
 
-    def fail(self, bad: np.ndarray, values: np.ndarray, what: str, each: str = "slate") -> None:
-        """Raise `InputError` at the first bad slate [n] or, each="item", the first bad item [m].
+    def reject(
+        self, bad: np.ndarray, message: str, values: np.ndarray, per_position: bool = False
+    ) -> None:
+        """Raise `InputError` at the first slate or position that is bad, if there is one.
 
         Args:
-            bad: where it is wrong.
-            values: of the same shape; the bad one takes the place of {} in `what`.
-            what: the message.
-            each: what `bad` and `values` run over.
+            bad: [n] bool, or [m] if per_position.
+            message: what is wrong and how to fix it; {} stands for the bad value.
+            values: of the shape of `bad`.
+            per_position: whether `bad` and `values` have an entry per position.
         """
         if bad.any():
             at = int(np.argmax(bad))
-            row = at if each == "slate" else int(self.item.row[at])
-            where = f"{self.path}, {self.unit} {int(self.line[row])}"
-            raise InputError(f"{where}: {what.format(values[at])}")
+            slate = int(self.item.owner[at]) if per_position else at
+            where = f"{self.path}, {self.unit} {int(self.line[slate])}"
+            raise InputError(f"{where}: {message.format(values[at])}")
 
 
 @dataclass
-class Spec:
+class SourceSpec:
     """What a source is and how its sessions are made.
 
     Args:
@@ -76,15 +78,16 @@ class Spec:
         options: the converter's options, for the card.
         min_slates: shortest session kept.
         max_slates: longest session kept; None = any.
-        clock: False where the file has an order and no times: time is then the slate's number
+        max_positions: later positions of a slate are cut off; None = none.
+        has_time: False if the file has an order but no times; time is then the number of the slate
             within its session.
-        together: whether the slates of a session must be consecutive in the file.
-        unique: name of the column given as `fine` that must not repeat within a session.
-        items: the format's own table of items; a slate may show no other.
-        users: makes the users from the sorted distinct `user` ids.
-        notes: further entries of the card, which may be filled in while reading.
-        counts: likewise, further counts.
-        max_positions: positions of a slate beyond so many are cut off; None = none.
+        consecutive: whether the slates of a session must be consecutive in the file.
+        unique: name of the file's column of `Slates.tie_breaker` if its values must differ within
+            a session.
+        items: the source's own table of items; slates may show no others.
+        make_users: returns the users, given their sorted distinct `user` ids.
+        notes: further entries of the card; may be added while reading.
+        counts: further counts; may be added while reading.
     """
 
     name: str
@@ -93,14 +96,14 @@ class Spec:
     options: dict[str, Any] = field(default_factory=dict)
     min_slates: int = 1
     max_slates: int | None = None
-    clock: bool = True
-    together: bool = False
+    max_positions: int | None = None
+    has_time: bool = True
+    consecutive: bool = False
     unique: str | None = None
     items: Catalogue | None = None
-    users: Callable[[np.ndarray], Users] | None = None
+    make_users: Callable[[np.ndarray], Users] | None = None
     notes: dict[str, Any] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
-    max_positions: int | None = None
 
     def __post_init__(self) -> None:
         if self.min_slates < 1 or (self.max_slates or self.min_slates) < self.min_slates:
@@ -114,20 +117,22 @@ class Spec:
             )
 
 
-def check(slates: Slates, spec: Spec) -> None:
+def check(slates: Slates, spec: SourceSpec) -> None:
     """Raise `InputError` for a fault that one chunk can show."""
-    item, click = slates.item.values, slates.click
-    slates.fail(slates.time < 0, slates.time, "time {} is negative; give seconds since an origin")
-    late = slates.time > _LATEST
-    slates.fail(late, slates.time, "time {} s is beyond the year 5000; are these milliseconds?")
+    item, click, time = slates.item.values, slates.click, slates.time
+    slates.reject(time < 0, "time {} is negative; give seconds since an origin", time)
+    late = time > _LATEST
+    slates.reject(late, "time {} s is beyond the year 5000; is it in milliseconds?", time)
     wrong = (click != 0) & (click != 1)
-    slates.fail(wrong, click, "click {} is neither 0 nor 1", "item")
+    slates.reject(wrong, "click {} is neither 0 nor 1; correct the row", click, True)
     empty = item == NO_ITEM
-    slates.fail((click == 1) & empty, click, "click {} on an empty position", "item")
+    wrong = (click == 1) & empty
+    slates.reject(wrong, "click {} on an empty position; correct the row", click, True)
     if spec.items is not None:
-        known = (spec.items.index(item) != EMPTY) | empty
-        what = "item {} is not in the item table; correct the row or the table"
-        slates.fail(~known, item, what, "item")
+        unknown = (spec.items.index(item) == EMPTY) & ~empty
+        message = "item {} is not in the item table; correct the row or the table"
+        slates.reject(unknown, message, item, True)
     if slates.propensity is not None:
         p = slates.propensity
-        slates.fail(~((p > 0) & (p <= 1)) & ~empty, p, "propensity {} is not in (0, 1]", "item")
+        wrong = ~((p > 0) & (p <= 1)) & ~empty
+        slates.reject(wrong, "propensity {} is not in (0, 1]; correct the row", p, True)

@@ -1,4 +1,4 @@
-"""Tables too large for memory: written in row groups, sorted out of core, regrouped."""
+"""Tables too large for memory: staged in Arrow files, sorted by DuckDB, regrouped."""
 
 from __future__ import annotations
 
@@ -10,58 +10,90 @@ from typing import Any
 import duckdb
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from responders.errors import InputError
+from responders.log import ragged
 from responders.progress import progress_bar
 from responders.sources._reading.parse import Ragged
 
-GROUP = 1 << 15
-"""Rows in a row group of a staged file."""
-
-_MEMORY, _THREADS = "128MB", 1  # of the sort
+_MEMORY, _THREADS = "128MB", 1  # of a sort
+_STAGED_ROWS, _SORTED_ROWS = 1 << 15, 1 << 13  # rows read from a file or a sort at a time
 
 
-class ParquetSink:
-    """Write tables to a Parquet file in row groups of a fixed size, whatever theirs."""
+class StagedTable:
+    """Append tables with one schema to a file; use as a context manager.
+
+    The file is an Arrow stream: cheaper to write than Parquet, and read batch by batch.
+    """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self._waiting: list[pa.Table] = []
-        self._rows = 0
-        self._writer: pq.ParquetWriter | None = None
+        self.path, self.rows = path, 0
+        self.columns: list[str] = []
+        self._writer: pa.RecordBatchStreamWriter | None = None
 
-    def __enter__(self) -> ParquetSink:
+    def __enter__(self) -> StagedTable:
         return self
 
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if kind is None:
-            self._flush()
+    def __exit__(self, *error: Any) -> None:
         if self._writer is not None:
             self._writer.close()
 
     def add(self, table: pa.Table) -> None:
-        """Append a table; all have the schema of the first."""
-        self._waiting.append(table)
-        self._rows += len(table)
-        if self._rows >= GROUP:
-            self._flush()
-
-    def _flush(self) -> None:
-        if not self._waiting:
-            return
-        table = pa.concat_tables(self._waiting)
+        """Append a table."""
         if self._writer is None:
-            self._writer = pq.ParquetWriter(self.path, table.schema, compression="lz4")
-        self._writer.write_table(table, row_group_size=GROUP)
-        self._waiting, self._rows = [], 0
+            options = pa.ipc.IpcWriteOptions(compression="lz4")
+            self._writer = pa.ipc.new_stream(str(self.path), table.schema, options=options)
+            self.columns = table.column_names
+        self._writer.write_table(table, _STAGED_ROWS)
+        self.rows += len(table)
+
+    def tables(self, rows: int) -> Iterator[pa.Table]:
+        """Yield the rows in the order of writing, `rows` at a time; the last are what is left."""
+        rest: pa.Table | None = None
+        with pa.OSFile(str(self.path)) as file:
+            for batch in pa.ipc.open_stream(file):
+                table = pa.Table.from_batches([batch])
+                rest = table if rest is None else pa.concat_tables([rest, table])
+                while len(rest) >= rows:
+                    yield rest.slice(0, rows)
+                    rest = rest.slice(rows)
+        if rest is not None and len(rest):
+            yield rest
+
+    def sorted(self, order: list[str], columns: list[str] | None = None) -> Iterator[pa.Table]:
+        """Yield the rows in the order of some columns, some thousand at a time.
+
+        DuckDB sorts in bounded memory; what does not fit goes to a folder beside the file.
+        """
+        spill = self.path.with_suffix(".sort")
+        config: dict[str, Any] = {"memory_limit": _MEMORY, "threads": _THREADS}
+        chosen, keys = (", ".join(f'"{c}"' for c in n) for n in (columns or self.columns, order))
+        bar = progress_bar(total=self.rows, unit="row", unit_scale=True, desc="sort", leave=False)
+        try:
+            with (
+                pa.OSFile(str(self.path)) as file,
+                duckdb.connect(config=config | {"temp_directory": str(spill)}) as connection,
+                bar,
+            ):
+                connection.register("staged", pa.ipc.open_stream(file))
+                rows = connection.sql(f"SELECT {chosen} FROM staged ORDER BY {keys}")
+                modern = getattr(rows, "to_arrow_reader", None)
+                for batch in (modern or rows.fetch_arrow_reader)(_SORTED_ROWS):
+                    bar.update(len(batch))
+                    yield pa.Table.from_batches([batch])
+        except (duckdb.Error, pa.ArrowException, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(
+                f"sorting in {self.path.parent} failed ({reason}): is the disk full?"
+            ) from error
+        finally:
+            shutil.rmtree(spill, ignore_errors=True)
 
 
 def to_lists(values: np.ndarray, length: np.ndarray, dtype: Any) -> pa.Array:
-    """Return n lists as an Arrow array."""
-    offset = np.zeros(len(length) + 1, np.int32)
-    np.cumsum(length, out=offset[1:])
-    return pa.ListArray.from_arrays(pa.array(offset), pa.array(values.astype(dtype, copy=False)))
+    """Return n lists, given their values [m] and lengths [n], as an Arrow array."""
+    offset = pa.array(ragged.offsets(length).astype(np.int32))
+    return pa.ListArray.from_arrays(offset, pa.array(values.astype(dtype, copy=False)))
 
 
 def flat(column: Any, dtype: Any) -> Ragged:
@@ -71,54 +103,19 @@ def flat(column: Any, dtype: Any) -> Ragged:
     return Ragged(values, np.asarray(column.value_lengths()).astype(np.int64))
 
 
-def sort_by(path: Path, columns: list[str], order: list[str], scratch: Path) -> Iterator[pa.Table]:
-    """Yield the rows of a Parquet file sorted by `order`, out of core, some thousand at a time."""
-    spill = scratch / f"sort-{path.stem}"
-    spill.mkdir()
-    config: dict[str, Any] = {
-        "memory_limit": _MEMORY,
-        "threads": _THREADS,
-        "temp_directory": str(spill),
-    }
-    chosen, keys = (", ".join(f'"{c}"' for c in names) for names in (columns, order))
-    try:
-        with (
-            pq.ParquetFile(path, pre_buffer=False) as file,
-            duckdb.connect(config=config) as connection,
-            progress_bar(
-                total=file.metadata.num_rows, unit="row", unit_scale=True, desc="sort", leave=False
-            ) as bar,
-        ):
-            schema = pa.schema([file.schema_arrow.field(c) for c in columns])
-            batches = file.iter_batches(GROUP // 8, columns=columns)
-            stream = (batch.select(columns) for batch in batches)
-            connection.register("staged", pa.RecordBatchReader.from_batches(schema, stream))
-            relation = connection.sql(f"SELECT {chosen} FROM staged ORDER BY {keys}")
-            modern = getattr(relation, "to_arrow_reader", None)
-            for batch in (modern or relation.fetch_arrow_reader)(GROUP // 4):
-                bar.update(len(batch))
-                yield pa.Table.from_batches([batch])
-    except duckdb.Error as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            f"sorting in {scratch.parent.parent} failed ({reason}): is the disk full?"
-        ) from error
-    shutil.rmtree(spill, ignore_errors=True)
-
-
 def whole_groups(tables: Iterator[pa.Table], key: str) -> Iterator[tuple[pa.Table, np.ndarray]]:
-    """Regroup sorted tables so that no group is cut: yield (table, first row of each group)."""
+    """Regroup tables sorted by `key` so that no group of equal keys is cut.
+
+    Yields:
+        A table of g whole groups and the number of rows in each, [g] int64.
+    """
     rest: pa.Table | None = None
     for table in tables:
-        table = table if rest is None else pa.concat_tables([rest, table])
-        first = _group_starts(table.column(key))
-        if len(first) > 1:
-            yield table.slice(0, first[-1]), first[:-1]
-        rest = table.slice(first[-1])
-    if rest is not None and len(rest):
-        yield rest, _group_starts(rest.column(key))
-
-
-def _group_starts(column: pa.ChunkedArray) -> np.ndarray:
-    ids = column.to_numpy()
-    return np.flatnonzero(np.concatenate([[True], ids[1:] != ids[:-1]]))
+        rest = table if rest is None else pa.concat_tables([rest, table])
+        ids = rest.column(key).to_numpy()
+        start = np.flatnonzero(np.concatenate([[True], ids[1:] != ids[:-1]]))
+        if len(start) > 1:
+            yield rest.slice(0, start[-1]), np.diff(start)
+            rest = rest.slice(start[-1])
+    if rest is not None:
+        yield rest, np.array([len(rest)])

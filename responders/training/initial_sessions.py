@@ -1,0 +1,36 @@
+"""The users with whom a simulation starts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from responders.log.counts import count
+from responders.log.session_log import SessionLog
+
+_SESSIONS, _SLATES = 1000, 3
+
+
+def select_initial(log: SessionLog, sessions: np.ndarray) -> SessionLog:
+    """Return the first 3 slates of up to 1,000 of `sessions` [K], spread evenly."""
+    step = max(len(sessions) // _SESSIONS, 1)
+    chosen = log.select(sessions[::step][:_SESSIONS], first_slates=_SLATES)
+    return replace(chosen, propensity=None)
+
+
+def make_initial_sessions(
+    log: SessionLog, sessions: np.ndarray, counted: tuple[SessionLog, np.ndarray] | None = None
+) -> SessionLog:
+    """Return `select_initial` with impressions and clicks as attributes of the catalogue.
+
+    Args:
+        log: the log.
+        sessions: [K] sessions to select from.
+        counted: the log and its sessions whose impressions and clicks become the attributes
+            `shown` and `clicked`; by default `log` and `sessions`.
+    """
+    shown, clicked = (c.sum(1) for c in count(*(counted or (log, sessions))))
+    attributes = log.catalogue.attributes | {"shown": shown, "clicked": clicked}
+    catalogue = replace(log.catalogue, attributes=attributes)
+    return replace(select_initial(log, sessions), catalogue=catalogue)
