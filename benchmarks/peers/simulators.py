@@ -117,7 +117,7 @@ def publish_simulators(rows: Sequence[Mapping[str, Any]], out: Path | None) -> N
         "user-slate steps per second of simulators, this machine, this run",
         _COLUMNS,
         ordered,
-        caption="users of the others are formulas, ours are trained networks; see docs/simulators.md",
+        caption="the others' users are formulas, ours are trained networks; see docs/simulators.md",
         out=out,
         plot=lambda _, path: _plot([row for row in ordered if row["steps_per_second"]], path),
     )

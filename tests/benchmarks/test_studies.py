@@ -17,7 +17,7 @@ from responders.known_truth.world import truth_of
 from responders.log.batch import Part
 from responders.models.registry import RESPONDERS
 from responders.registry import load
-from responders.training.checkpoint import load_checkpoint
+from responders.training.checkpoint import load_responder
 
 
 def test_evaluate_responder_is_the_command(
@@ -45,7 +45,7 @@ def test_unconditional_metrics_are_those_of_responders_that_read_clicks_above(
     trained: Path, small_log: SessionLog
 ) -> None:
     part = Part.of(small_log, np.arange(40), 0.5)
-    reads = load_checkpoint(trained).responder
+    reads = load_responder(trained).responder
     assert reads.reads_clicks_above
     report = make_report(reads, small_log, part, 0.2, draws=2, resamples=0)
     assert report.unconditional is not None
