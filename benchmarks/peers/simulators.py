@@ -2,7 +2,7 @@
 
     python -m benchmarks.peers.simulators --python recsim=ENV/bin/python --python sardine=…
 
-Each peer needs a virtual environment of its own (`docs/simulators.md` says how to make it). Its
+Each peer needs a virtual environment of its own (docs/simulators.md says how to make it). Its
 interpreter runs `measure.py`, which loads the peer's file. The random actions are drawn before the
 clock starts, as in `benchmarks.speed.throughput`; the result is the median of ten windows. A peer
 counts one step when one user has answered one slate.
@@ -117,7 +117,7 @@ def publish_simulators(rows: Sequence[Mapping[str, Any]], out: Path | None) -> N
         "user-slate steps per second of simulators, this machine, this run",
         _COLUMNS,
         ordered,
-        caption="the others' users are formulas, ours are trained networks; see docs/simulators.md",
+        caption="users of the others are formulas, ours trained networks; see docs/simulators.md",
         out=out,
         plot=lambda _, path: _plot([row for row in ordered if row["steps_per_second"]], path),
     )

@@ -3,7 +3,7 @@
     python -m benchmarks.speed.throughput            tables and plots in runs/throughput
     python -m benchmarks.speed.throughput --quick    one row: SessionGRU 64, B 1,024, S 10, N 1,000
     python -m benchmarks.speed.throughput --python sardine=ENV/bin/python …
-                                                     and others, see docs/simulators.md
+                                                     and other simulators, see docs/simulators.md
 
 Three layers are timed on the same slates: the responder's `respond` alone, the World (random
 streams, leaving, history, reward, new users for those who left) and the Gymnasium vector

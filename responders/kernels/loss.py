@@ -27,7 +27,7 @@ AUTOMATIC_NEGATIVES = 1024
 
 _COST = {"row": 90, "block": 2, "batch": 2}
 """What a sampled negative costs in items of the full loss: by row the gather and the addition of
-its vector, where vectors are shared the drawing alone. See benchmarks/kernels.md."""
+its vector, where vectors are shared the drawing alone. See docs/kernels.md."""
 
 Implementation = Literal["auto", "triton", "chunked"]
 """`auto` takes Triton on a CUDA device; PyTorch in chunks elsewhere, for float64, for vectors too
