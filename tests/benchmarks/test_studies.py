@@ -90,6 +90,6 @@ def test_synthesize_takes_settings_as_text_or_numbers(tmp_path: Path) -> None:
         assert len(log.catalogue) == 30
         truth = truth_of(log)
         assert truth is not None
-        assert truth.settings.n_items == 30
+        assert truth.config.n_items == 30
     with pytest.raises(InputError, match="did you mean contentwise"):
         synthesize(tmp_path / "o", "contentwize")
