@@ -70,8 +70,8 @@ class Population:
     def _warm(self, responder: Responder, slates: int, history: int, device: torch.device) -> None:
         log, n_positions = self.initial_sessions, responder.shape.n_positions
         shape = (log.n_sessions, history, n_positions)
-        self.slates = torch.tensor(EMPTY, dtype=torch.int32, device=device).expand(shape)
-        self.clicks = torch.tensor(False, device=device).expand(shape)
+        self.slates = torch.tensor(EMPTY, dtype=torch.int32, device=device).repeat(shape)
+        self.clicks = torch.tensor(False, device=device).repeat(shape)
         memory = responder.start(self.features)
         start = torch.from_numpy(log.session_start[:-1].copy())
         length = torch.from_numpy(log.session_length)

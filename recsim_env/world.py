@@ -141,7 +141,9 @@ class World:
         member = (uniform[:, 1] * self.n_members).long() if self._one_member else None
         p = self.population
         memory = take_rows(p.memory, user)
-        new = Episodes.begin(user, p.slates[user], p.clicks[user], memory, member)
+        new = Episodes.begin(
+            user, p.slates.index_select(0, user), p.clicks.index_select(0, user), memory, member
+        )
         self.episodes = new if mask is None else self.episodes.where(mask, new)
 
     @torch.no_grad()

@@ -15,7 +15,9 @@ State = dict[str, Any]
 
 def take_rows(state: State, rows: Tensor) -> State:
     """Return the users `rows` (int64 indices or a bool mask) of a state."""
-    return tree_map(lambda value: value[rows], state)
+    if rows.dtype == torch.bool:
+        return tree_map(lambda value: value[rows], state)
+    return tree_map(lambda value: value.index_select(0, rows), state)  # faster than value[rows]
 
 
 def put_rows(state: State, mask: Tensor, fresh: State) -> State:

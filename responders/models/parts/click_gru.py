@@ -33,12 +33,23 @@ class SlateInputs(NamedTuple):
     """What reading one slate of B users needs. Positions come first: slices are contiguous."""
 
     rows: Tensor  # [S, B] table rows of the items
+    empty: int  # the row of the empty position
     filled: Tensor | None  # [S, B] bool; None where no position is empty
-    shown: Tensor  # [S, B, 3H] gate input of item and position
-    clicked: Tensor  # [S, B, 3H] gate input at the next position if the item was clicked
+    shown: Tensor  # [S, B, 3H] gate input of the item
+    position: Tensor  # [S, 3H] gate input of the position
+    clicked: Tensor  # [S, B, 3H] gate input after a click; or the table [rows, 3H] to look it up in
     readout: Tensor  # [S, B, H]
     bias: Tensor  # [S, B]
     last_click: Tensor  # [S, S + 1]
+
+    def after(self, s: int, click: Tensor) -> Tensor:
+        """Return the gate input [B, 3H] after position `s`, for clicks or their weights [B]."""
+        if self.clicked.ndim == 3:
+            return self.clicked[s] * click.unsqueeze(1)
+        # Looking up one position at a time keeps the rows in the cache of the processor.
+        if click.dtype == torch.bool:  # the row of the empty position is zero
+            return F.embedding(torch.where(click, self.rows[s], self.empty), self.clicked)
+        return F.embedding(self.rows[s], self.clicked) * click.unsqueeze(1)
 
 
 class Reading(NamedTuple):
@@ -136,12 +147,13 @@ class ClickGRU(nn.Module):
         else:
             t = tables
             # F.embedding copies whole rows several times faster than indexing does.
-            shown, clicked, read = (F.embedding(rows, x) for x in (t.shown, t.clicked, t.readout))
-            bias = t.bias[rows]
+            shown, read = F.embedding(rows, t.shown), F.embedding(rows, t.readout)
+            clicked, bias = t.clicked, t.bias[rows]
         s = len(rows)
         filled = rows != items.empty if may_have_gaps(slate) else None
-        shown = shown + t.position[:s].unsqueeze(1)
-        return SlateInputs(rows, filled, shown, clicked, read, bias, t.last_click[:s])
+        return SlateInputs(
+            rows, items.empty, filled, shown, t.position[:s], clicked, read, bias, t.last_click[:s]
+        )
 
     def clicked_input(
         self, items: ItemEncoder, rows: Tensor, tables: Tables | None = None
@@ -177,16 +189,16 @@ class ClickGRU(nn.Module):
         bias = inputs.bias if offset is None else inputs.bias + offset.t()
         choose = (uniform if click is None else click > 0).t().unbind(0)  # type: ignore[union-attr]
         steps = zip(
-            inputs.shown.unbind(0), inputs.clicked.unbind(0), inputs.readout.unbind(0),
+            inputs.shown.unbind(0), inputs.position.unbind(0), inputs.readout.unbind(0),
             bias.unbind(0), inputs.last_click.unbind(0), choose, strict=False,
         )  # fmt: skip
         logits, clicks, states = [], [], []
-        for s, (shown, if_clicked, readout, start, by_last_click, chosen) in enumerate(steps):
-            x = shown if above is None else shown + above
+        for s, (shown, position, readout, start, by_last_click, chosen) in enumerate(steps):
+            x = shown + position if above is None else shown + position + above
             after = self._cell(x, hidden)
             odds = (readout * after).sum(-1) + start + by_last_click[last]
             clicked = chosen if click is not None else chosen < odds.sigmoid()
-            fed = if_clicked * clicked.unsqueeze(1)
+            fed = inputs.after(s, clicked)
             if inputs.filled is not None:  # an empty position changes nothing
                 filled = inputs.filled[s]
                 clicked = clicked & filled
@@ -228,12 +240,13 @@ class ClickGRU(nn.Module):
         bias = inputs.bias if offset is None else inputs.bias + offset.t()
         logits, weights, states = [], [], []
         for s in range(len(inputs.rows)):
-            x = inputs.shown[s] if above is None else inputs.shown[s] + above
+            x = inputs.shown[s] + inputs.position[s]
+            x = x if above is None else x + above
             after = self._cell(x, hidden)
             odds = (inputs.readout[s] * after).sum(-1) + bias[s]
             odds = odds + last.to(odds.dtype) @ inputs.last_click[s]
             weight = weigh(odds)
-            fed = inputs.clicked[s] * weight.unsqueeze(1)
+            fed = inputs.after(s, weight)
             if inputs.filled is not None:
                 filled = inputs.filled[s]
                 weight = weight * filled
