@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from agents.policy import Policy
 from agents.rollout import rollout
 from recsim_env.world import World
-from responders.config import Config
+from responders.config import Config, setting
 
 
 @dataclass(frozen=True)
 class EpsilonGreedyConfig(Config):
     """Settings of `EpsilonGreedyPolicy`."""
 
-    epsilon: Annotated[float, Field(ge=0, le=1, description="Chance of a random slate.")] = 0.1
-    prior_clicks: Annotated[
-        float, Field(gt=0, description="Clicks that every item has before the first count.")
-    ] = 1.0
-    prior_shown: Annotated[
-        float, Field(gt=0, description="Impressions that every item has before the first count.")
-    ] = 10.0
+    epsilon: float = setting(0.1, "Chance of a random slate.", ge=0, le=1)
+    prior_clicks: float = setting(1.0, "Clicks that every item has before the first count.", gt=0)
+    prior_shown: float = setting(
+        10.0, "Impressions that every item has before the first count.", gt=0
+    )
 
 
 class EpsilonGreedyPolicy(Policy):

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from agents.policy import Policy
@@ -16,24 +15,22 @@ from recsim_env.observations import FlatObservation
 from recsim_env.vector import RecSimVectorEnv
 from recsim_env.world import World
 from responders import InputError
-from responders.config import Config
+from responders.config import Config, setting
 
 
 @dataclass(frozen=True)
 class PPOConfig(Config):
     """Settings of `PPOPolicy`; the others are the defaults of `stable_baselines3.PPO`."""
 
-    candidates: Annotated[
-        int, Field(ge=1, description="Most clicked items to choose from at each position.")
-    ] = 50
-    hidden_size: Annotated[int, Field(ge=1, le=8192, description="Units of both layers.")] = 64
-    n_steps: Annotated[int, Field(ge=1, description="Steps of a user between updates.")] = 16
-    minibatches: Annotated[int, Field(ge=1, description="Minibatches of an update.")] = 4
-    n_epochs: Annotated[int, Field(ge=1, description="Passes over the steps in an update.")] = 4
-    learning_rate: Annotated[float, Field(gt=0, description="Of Adam.")] = 1e-3
-    gamma: Annotated[float, Field(ge=0, le=1, description="Discount.")] = 0.9
-    gae_lambda: Annotated[float, Field(ge=0, le=1, description="Of the advantage estimate.")] = 0.9
-    entropy: Annotated[float, Field(ge=0, description="Weight of the entropy bonus.")] = 0.001
+    candidates: int = setting(50, "Most clicked items to choose from at each position.", ge=1)
+    hidden_size: int = setting(64, "Units of both layers.", ge=1, le=8192)
+    n_steps: int = setting(16, "Steps of a user between updates.", ge=1)
+    minibatches: int = setting(4, "Minibatches of an update.", ge=1)
+    n_epochs: int = setting(4, "Passes over the steps in an update.", ge=1)
+    learning_rate: float = setting(0.001, "Of Adam.", gt=0)
+    gamma: float = setting(0.9, "Discount.", ge=0, le=1)
+    gae_lambda: float = setting(0.9, "Of the advantage estimate.", ge=0, le=1)
+    entropy: float = setting(0.001, "Weight of the entropy bonus.", ge=0)
 
 
 class PPOPolicy(Policy):

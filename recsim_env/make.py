@@ -15,10 +15,9 @@ import sys
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from gymnasium.vector import AutoresetMode
-from pydantic import Field
 
 from recsim_env.actions import Actions, ProtoActions, item_vectors
 from recsim_env.candidates import make_candidates
@@ -35,7 +34,7 @@ from recsim_env.single import RecSimEnv
 from recsim_env.vector import RecSimVectorEnv, WorldVectorEnv
 from recsim_env.world import World
 from responders import InputError
-from responders.config import Config
+from responders.config import Config, setting
 from responders.errors import near_matches
 from responders.registry import load
 
@@ -52,66 +51,44 @@ class Scenario(Config):
 
     asset: str = "contentwise"
     home: str | None = None
-    responder: Annotated[
-        Any,
-        Field(description="Folder of a trained responder or a synthetic log; several = ensemble."),
-    ] = None
-    catalogue: Annotated[
-        Any, Field(description="The responder's catalogue with new (cold) items appended.")
-    ] = None
-    population: Annotated[
-        Any,
-        Field(description="`held_out` users, `cold` ones without known features, or another log."),
-    ] = "held_out"
-    shift: Annotated[
-        Any, Field(description='Which users come more often, such as `{"click_rate": -1}`.')
-    ] = None
-    warm_start: Annotated[
-        Any,
-        Field(
-            description="Logged slates that users have seen before the start; None = 0 where "
-            "features tell users apart or they are cold, else 1."
-        ),
-    ] = None
-    leaving: Annotated[
-        Any, Field(description="As learned from the log (True), never (False), or a `Hazard`.")
-    ] = True
-    returns: Annotated[
-        Any,
-        Field(
-            description="Users who leave come back: `learned` from the log, `rule`, or `Returns`; "
-            "None = they do not."
-        ),
-    ] = None
-    one_member: Annotated[
-        Any, Field(description="Let one member of the ensemble, drawn anew, answer each episode.")
-    ] = False
-    action: Annotated[
-        Any, Field(description="`slate`, `scores`, `proto` or `arm`, see `recsim_env.actions`.")
-    ] = "slate"
-    candidates: Annotated[
-        Any, Field(description="Choose among this number of items, or these items.")
-    ] = None
-    retrieval: Annotated[
-        Any,
-        Field(description="Which candidates: `popular`, `random` at every step, a function."),
-    ] = "popular"
-    observe: Annotated[
-        Any,
-        Field(description="`history` (Dict), `flat` or `state` (Box, the responder's memory)."),
-    ] = "history"
-    history: Annotated[Any, Field(description="Slates that observations remember.")] = 10
-    reward: Annotated[Any, Field(description="Name, names, names with weights, or a function.")] = (
-        "clicks"
+    responder: Any = setting(
+        None, "Folder of a trained responder or a synthetic log; several = ensemble."
     )
-    horizon: Annotated[
-        Any, Field(description="Slates (pages) after which an episode is truncated.")
-    ] = 100
-    paged: Annotated[Any, Field(description="Choose the slate item by item.")] = False
-    proto_features: Annotated[
-        int | None, Field(description="Last item features that proto-items use; None = all.")
-    ] = None
-    device: Annotated[Any, Field(description="Where the world lies: auto, cpu or cuda.")] = "cpu"
+    catalogue: Any = setting(None, "The responder's catalogue with new (cold) items appended.")
+    population: Any = setting(
+        "held_out", "`held_out` users, `cold` ones without known features, or another log."
+    )
+    shift: Any = setting(None, 'Which users come more often, such as `{"click_rate": -1}`.')
+    warm_start: Any = setting(
+        None,
+        "Logged slates that users have seen before the start; None = 0 where features "
+        "tell users apart or they are cold, else 1.",
+    )
+    leaving: Any = setting(True, "As learned from the log (True), never (False), or a `Hazard`.")
+    returns: Any = setting(
+        None,
+        "Users who leave come back: `learned` from the log, `rule`, or `Returns`; None = "
+        "they do not.",
+    )
+    one_member: Any = setting(
+        False, "Let one member of the ensemble, drawn anew, answer each episode."
+    )
+    action: Any = setting("slate", "`slate`, `scores`, `proto` or `arm`, see `recsim_env.actions`.")
+    candidates: Any = setting(None, "Choose among this number of items, or these items.")
+    retrieval: Any = setting(
+        "popular", "Which candidates: `popular`, `random` at every step, a function."
+    )
+    observe: Any = setting(
+        "history", "`history` (Dict), `flat` or `state` (Box, the responder's memory)."
+    )
+    history: Any = setting(10, "Slates that observations remember.")
+    reward: Any = setting("clicks", "Name, names, names with weights, or a function.")
+    horizon: Any = setting(100, "Slates (pages) after which an episode is truncated.")
+    paged: Any = setting(False, "Choose the slate item by item.")
+    proto_features: int | None = setting(
+        None, "Last item features that proto-items use; None = all."
+    )
+    device: Any = setting("cpu", "Where the world lies: auto, cpu or cuda.")
 
 
 SCENARIOS = {

@@ -7,12 +7,20 @@ changes, what a checkpoint's card records, and a table in the documentation.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
-from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NamedTuple,
+    TypeVar,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
-from pydantic import TypeAdapter, ValidationError
-from pydantic.fields import FieldInfo
+from pydantic import Field, TypeAdapter, ValidationError
 
 from responders.errors import InputError, near_matches
 
@@ -21,9 +29,9 @@ from responders.errors import InputError, near_matches
 class Config:
     """Base of all configurations.
 
-    Subclasses are frozen dataclasses. A field is declared with its range and its meaning:
-    `hidden_size: Annotated[int, Field(ge=1, description="Units of the network.")] = 64`.
-    Values may be given as text: `hidden_size="128"` is 128.
+    Subclasses are frozen dataclasses whose fields are declared with `setting`, such as
+    `hidden_size: int = setting(64, "Units of the network.", ge=1)`. Values may be given as text:
+    `hidden_size="128"` is 128.
 
     Raises:
         InputError: a value has the wrong type or is out of range.
@@ -33,6 +41,17 @@ class Config:
         for name, (hint, adapter) in _adapters(type(self)).items():  # type: ignore[arg-type]
             value = getattr(self, name)
             object.__setattr__(self, name, _checked(name, value, hint, adapter))
+
+
+def setting(default: Any, description: str, **limits: float) -> Any:
+    """Declare a field of a `Config`.
+
+    Args:
+        default: its default value.
+        description: what it means, for help texts and documentation.
+        limits: of its range: ge (≥), gt (>), le (≤), lt (<).
+    """
+    return field(default=default, metadata={"description": description, "limits": limits})
 
 
 C = TypeVar("C", bound=Config)
@@ -49,7 +68,7 @@ def make_config(kind: type[C], settings: Mapping[str, Any], owner: str) -> C:
     Raises:
         InputError: an unknown field, or a value that the field does not take.
     """
-    known = [field.name for field in fields(kind)]
+    known = [f.name for f in fields(kind)]
     for name in settings:
         if name not in known:
             raise InputError(f"{owner} has no setting {name!r}; {near_matches(name, known)}")
@@ -83,32 +102,33 @@ class Setting(NamedTuple):
 
 def settings_of(kind: type[Config]) -> list[Setting]:
     """Return the fields of a configuration in the order of their declaration."""
-    adapters: Any = _adapters(kind)  # type: ignore[arg-type]
-    found = []
-    for field in fields(kind):
-        hint = adapters[field.name][0]
-        inner, info = _parts(hint)
-        default = None if field.default is MISSING else field.default
-        description = (info.description or "") if info else ""
-        found.append(Setting(field.name, default, _range(inner, info), description))
-    return found
+    hints = get_type_hints(kind)
+    return [
+        Setting(
+            f.name,
+            None if f.default is MISSING else f.default,
+            _range(hints[f.name], f.metadata.get("limits", {})),
+            f.metadata.get("description", ""),
+        )
+        for f in fields(kind)
+    ]
 
 
 @cache
 def _adapters(kind: type[Config]) -> dict[str, tuple[Any, TypeAdapter[Any]]]:
-    hints = get_type_hints(kind, include_extras=True)
+    hints, found = get_type_hints(kind), {}
     config: Any = {"allow_inf_nan": False, "arbitrary_types_allowed": True}
-    return {
-        f.name: (hints[f.name], TypeAdapter(hints[f.name], config=config)) for f in fields(kind)
-    }
+    for f in fields(kind):
+        hint, limits = hints[f.name], f.metadata.get("limits", {})
+        limited: Any = Annotated[hint, Field(**limits)]
+        found[f.name] = hint, TypeAdapter[Any](limited, config=config)
+    return found
 
 
 def _checked(name: str, value: Any, hint: Any, adapter: TypeAdapter[Any]) -> Any:
-    inner, _ = _parts(hint)
-    if get_origin(inner) is Literal and value not in get_args(inner):
-        raise InputError(
-            f"{name} {value!r} is unknown; {near_matches(str(value), get_args(inner))}"
-        )
+    if get_origin(hint) is Literal and value not in get_args(hint):
+        near = near_matches(str(value), get_args(hint))
+        raise InputError(f"{name} {value!r} is unknown; {near}")
     try:
         return adapter.validate_python(value)
     except ValidationError as error:
@@ -116,22 +136,10 @@ def _checked(name: str, value: Any, hint: Any, adapter: TypeAdapter[Any]) -> Any
         raise InputError(f"setting {name} {reason}, not {value!r}") from None
 
 
-def _parts(hint: Any) -> tuple[Any, FieldInfo | None]:
-    """Return the plain type of a field and its `Field(…)`, if it has one."""
-    arguments = get_args(hint)
-    info = next((a for a in arguments if isinstance(a, FieldInfo)), None)
-    return (arguments[0] if hasattr(hint, "__metadata__") else hint), info
-
-
-def _range(kind: Any, info: FieldInfo | None) -> str:
-    if get_origin(kind) is Literal:
-        return ", ".join(map(str, get_args(kind)))
-    name = {int: "whole number", float: "number", bool: "true or false", str: "text"}.get(kind)
+def _range(hint: Any, limits: Mapping[str, float]) -> str:
+    if get_origin(hint) is Literal:
+        return ", ".join(map(str, get_args(hint)))
+    names = {int: "whole number", float: "number", bool: "true or false", str: "text"}
     signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
-    bounds = [
-        f"{sign} {getattr(limit, attribute):g}"
-        for limit in (info.metadata if info else ())
-        for attribute, sign in signs.items()
-        if getattr(limit, attribute, None) is not None
-    ]
-    return " ".join([name or str(kind), *bounds])
+    bounds = [f"{sign} {limits[name]:,}" for name, sign in signs.items() if name in limits]
+    return " ".join([names.get(hint, str(hint)), *bounds])

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import Field
-
-from responders.config import Config, make_config
+from responders.config import Config, make_config, setting
 from responders.errors import InputError
 
 
@@ -22,94 +20,46 @@ class TruthConfig(Config):
         InputError: a parameter is out of range.
     """
 
-    n_items: Annotated[int, Field(ge=1, le=10000000, description="N.")] = 1000
-    n_positions: Annotated[int, Field(ge=1, le=1000, description="S.")] = 10
-    base: Annotated[float, Field(description="Log-odds of attraction of an average item.")] = -2.25
-    quality: Annotated[float, Field(ge=0, description="Deviation of the items' own log-odds.")] = (
-        0.7
+    n_items: int = setting(1000, "N.", ge=1, le=10000000)
+    n_positions: int = setting(10, "S.", ge=1, le=1000)
+    base: float = setting(-2.25, "Log-odds of attraction of an average item.")
+    quality: float = setting(0.7, "Deviation of the items' own log-odds.", ge=0)
+    taste: float = setting(4.0, "Strength of tastes: log-odds per unit of taste · item.")
+    drift: float = setting(
+        0.2, "Share of the way that taste moves to the items clicked in a slate.", ge=0, le=1
     )
-    taste: Annotated[
-        float, Field(description="Strength of tastes: log-odds per unit of taste · item.")
-    ] = 4.0
-    drift: Annotated[
-        float,
-        Field(
-            ge=0,
-            le=1,
-            description="Share of the way that taste moves to the items clicked in a slate.",
-        ),
-    ] = 0.2
-    fade: Annotated[
-        float,
-        Field(
-            ge=0,
-            lt=1,
-            description="Share of the way that taste returns to its start after each slate.",
-        ),
-    ] = 0.1
-    position_bias: Annotated[
-        float,
-        Field(description="Examination of position s (from 1) is s to the power of minus this."),
-    ] = 0.35
-    competition: Annotated[
-        float, Field(description="Loss of log-odds when all items above are alike.")
-    ] = 1.0
-    click_effect: Annotated[
-        float, Field(description="Change of log-odds for each click above in the slate.")
-    ] = -0.3
-    fatigue: Annotated[
-        float, Field(description="Loss of log-odds for a cluster that filled the recent slates.")
-    ] = 1.5
-    price_effect: Annotated[
-        float, Field(description="Loss of log-odds per deviation of price.")
-    ] = 0.0
-    layers: Annotated[
-        int,
-        Field(
-            ge=0,
-            description="Layers; each opens when all items above it are clicked (RL4RS). 0 = none.",
-        ),
-    ] = 0
-    hidden: Annotated[
-        float,
-        Field(
-            ge=0, lt=1, description="Share of the initial taste's variance that no feature shows."
-        ),
-    ] = 0.0
-    leaving: Annotated[
-        float,
-        Field(
-            ge=0,
-            lt=1,
-            description="Chance to leave after a slate with a click; 0 with impatience 0 = never.",
-        ),
-    ] = 0.07
-    impatience: Annotated[
-        float,
-        Field(
-            ge=0,
-            description="Growth of the hazard with each slate in a row without a click.",
-        ),
-    ] = 0.08
-    min_slates: Annotated[
-        int, Field(ge=1, description="Nobody leaves before this number of slates.")
-    ] = 3
-    max_slates: Annotated[
-        int, Field(ge=1, description="Everybody has left after this number of slates.")
-    ] = 100
-    clusters: Annotated[int, Field(ge=1, description="K, clusters of items.")] = 20
-    dimensions: Annotated[int, Field(ge=1, description="d of taste.")] = 8
-    zipf: Annotated[float, Field(description="Exponent of the clusters' popularity.")] = 1.0
-    item_features: Annotated[
-        int,
-        Field(
-            ge=0, description="F, features that show where an item lies in taste space; 0 = none."
-        ),
-    ] = 16
-    feature_noise: Annotated[float, Field(ge=0, description="Deviation of the noise on them.")] = (
-        0.3
+    fade: float = setting(
+        0.1, "Share of the way that taste returns to its start after each slate.", ge=0, lt=1
     )
-    seed: Annotated[int, Field(ge=0, description="Fixes the items.")] = 0
+    position_bias: float = setting(
+        0.35, "Examination of position s (from 1) is s to the power of minus this."
+    )
+    competition: float = setting(1.0, "Loss of log-odds when all items above are alike.")
+    click_effect: float = setting(-0.3, "Change of log-odds for each click above in the slate.")
+    fatigue: float = setting(1.5, "Loss of log-odds for a cluster that filled the recent slates.")
+    price_effect: float = setting(0.0, "Loss of log-odds per deviation of price.")
+    layers: int = setting(
+        0, "Layers; each opens when all items above it are clicked (RL4RS). 0 = none.", ge=0
+    )
+    hidden: float = setting(
+        0.0, "Share of the initial taste's variance that no feature shows.", ge=0, lt=1
+    )
+    leaving: float = setting(
+        0.07, "Chance to leave after a slate with a click; 0 with impatience 0 = never.", ge=0, lt=1
+    )
+    impatience: float = setting(
+        0.08, "Growth of the hazard with each slate in a row without a click.", ge=0
+    )
+    min_slates: int = setting(3, "Nobody leaves before this number of slates.", ge=1)
+    max_slates: int = setting(100, "Everybody has left after this number of slates.", ge=1)
+    clusters: int = setting(20, "K, clusters of items.", ge=1)
+    dimensions: int = setting(8, "d of taste.", ge=1)
+    zipf: float = setting(1.0, "Exponent of the clusters' popularity.")
+    item_features: int = setting(
+        16, "F, features that show where an item lies in taste space; 0 = none.", ge=0
+    )
+    feature_noise: float = setting(0.3, "Deviation of the noise on them.", ge=0)
+    seed: int = setting(0, "Fixes the items.", ge=0)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from responders.config import Config
+from responders.config import Config, setting
 from responders.log.batch import SessionBatch
 from responders.models.base import LogShape
 from responders.models.recurrent import SlateGRU, SlateGRUConfig, relaxed_draw
@@ -51,9 +50,9 @@ class _Discriminator(nn.Module):
 class AdvNCMConfig(SlateGRUConfig):
     """Settings of `AdvNCM`."""
 
-    adversarial: Annotated[
-        float, Field(ge=0, description="Weight of the adversarial loss against the likelihood.")
-    ] = 0.1
+    adversarial: float = setting(
+        0.1, "Weight of the adversarial loss against the likelihood.", ge=0
+    )
 
 
 class AdvNCM(SlateGRU):

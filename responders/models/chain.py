@@ -49,7 +49,7 @@ class ChainModel(Responder):
     def __init__(
         self,
         shape: LogShape,
-        config: PriorConfig = PriorConfig(),  # noqa: B008
+        config: PriorConfig = PriorConfig(),
     ) -> None:
         super().__init__(shape, config)
         self.prior = config.prior
@@ -187,7 +187,7 @@ class DCM(ChainModel):
     def __init__(
         self,
         shape: LogShape,
-        config: PriorConfig = PriorConfig(),  # noqa: B008
+        config: PriorConfig = PriorConfig(),
     ) -> None:
         super().__init__(shape, config)
         self.continuation = nn.Parameter(torch.zeros(shape.n_positions))
@@ -210,7 +210,7 @@ class DBN(ChainModel):
     def __init__(
         self,
         shape: LogShape,
-        config: PriorConfig = PriorConfig(),  # noqa: B008
+        config: PriorConfig = PriorConfig(),
     ) -> None:
         super().__init__(shape, config)
         self.continuation = nn.Parameter(torch.tensor(2.0))
@@ -242,7 +242,7 @@ class CCM(ChainModel):
     def __init__(
         self,
         shape: LogShape,
-        config: PriorConfig = PriorConfig(),  # noqa: B008
+        config: PriorConfig = PriorConfig(),
     ) -> None:
         super().__init__(shape, config)
         self.continuation = nn.Parameter(torch.tensor([2.0, 0.0, 0.0]))
@@ -267,7 +267,7 @@ class UBM(ChainModel):
     def __init__(
         self,
         shape: LogShape,
-        config: PriorConfig = PriorConfig(),  # noqa: B008
+        config: PriorConfig = PriorConfig(),
     ) -> None:
         super().__init__(shape, config)
         n = shape.n_positions

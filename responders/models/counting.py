@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from responders.config import Config
+from responders.config import Config, setting
 from responders.log.batch import SessionBatch
 from responders.log.counts import count, logit, position_log_odds
 from responders.log.session_log import SessionLog
@@ -51,9 +50,7 @@ class CountingResponder(Responder):
 class PriorConfig(Config):
     """Settings of the responders with a number for each item."""
 
-    prior: Annotated[
-        float, Field(ge=0, description="Pseudo-impressions at the mean rate of all items.")
-    ] = 10.0
+    prior: float = setting(10.0, "Pseudo-impressions at the mean rate of all items.", ge=0)
 
 
 class ItemTable(CountingResponder):
@@ -109,7 +106,7 @@ class PositionCTR(CountingResponder):
         config: it has no settings.
     """
 
-    def __init__(self, shape: LogShape, config: Config = Config()) -> None:  # noqa: B008
+    def __init__(self, shape: LogShape, config: Config = Config()) -> None:
         super().__init__(shape, config)
         self.position: Tensor
         self.register_buffer("position", torch.zeros(shape.n_positions))
@@ -127,10 +124,9 @@ class PositionCTR(CountingResponder):
 class PBMConfig(PriorConfig):
     """Settings of `PBM`."""
 
-    iterations: Annotated[
-        int,
-        Field(ge=1, description="At most; fitting stops when no examination moves by over 1e-6."),
-    ] = 2000
+    iterations: int = setting(
+        2000, "At most; fitting stops when no examination moves by over 1e-6.", ge=1
+    )
 
 
 class PBM(ItemTable):

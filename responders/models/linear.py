@@ -26,7 +26,7 @@ class LinearResponder(Responder):
     def __init__(
         self,
         shape: LogShape,
-        config: ItemConfig = ItemConfig(),  # noqa: B008
+        config: ItemConfig = ItemConfig(),
         item_vectors: Tensor | None = None,
     ) -> None:
         super().__init__(shape, config)
@@ -103,7 +103,7 @@ class LogisticRegression(LinearResponder):
     def __init__(
         self,
         shape: LogShape,
-        config: ItemConfig = ItemConfig(),  # noqa: B008
+        config: ItemConfig = ItemConfig(),
         item_vectors: Tensor | None = None,
     ) -> None:
         super().__init__(shape, config, item_vectors)

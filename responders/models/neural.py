@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from responders.config import Config
+from responders.config import Config, setting
 from responders.errors import InputError
 from responders.kernels import linear_cross_entropy
 from responders.log.batch import SessionBatch
@@ -26,15 +25,10 @@ from responders.models.state import State
 class NeuralConfig(ItemConfig):
     """Settings of all neural responders."""
 
-    hidden_size: Annotated[
-        int, Field(ge=1, le=8192, description="H, units of the hidden state.")
-    ] = 64
-    next_click: Annotated[
-        float,
-        Field(
-            ge=0, description="Weight of the next-click loss; 0 = the responder has no such head."
-        ),
-    ] = 0.0
+    hidden_size: int = setting(64, "H, units of the hidden state.", ge=1, le=8192)
+    next_click: float = setting(
+        0.0, "Weight of the next-click loss; 0 = the responder has no such head.", ge=0
+    )
 
 
 class Evaluation(NamedTuple):

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from responders.config import Config
+from responders.config import Config, setting
 from responders.log.batch import SessionBatch
 from responders.models.base import LogShape, Response
 from responders.models.neural import Evaluation, NeuralConfig, NeuralResponder
@@ -24,8 +23,8 @@ _TINY = 1e-6
 class RANCMConfig(NeuralConfig):
     """Settings of `RANCM`."""
 
-    orders: Annotated[int, Field(ge=1, description="Click orders per slate in training.")] = 4
-    walks: Annotated[int, Field(ge=1, description="Walks per slate in answers.")] = 16
+    orders: int = setting(4, "Click orders per slate in training.", ge=1)
+    walks: int = setting(16, "Walks per slate in answers.", ge=1)
 
 
 class _Slates(NamedTuple):

@@ -7,13 +7,12 @@ to slate, HierarchicalGRU starts a slate from the mean of the states of the slat
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from responders.config import Config
+from responders.config import Config, setting
 from responders.log.batch import SessionBatch
 from responders.models.base import LARGEST_TABLE, LogShape, Response
 from responders.models.neural import Evaluation, NeuralConfig, NeuralResponder
@@ -75,9 +74,7 @@ Readout = Literal["teacher", "threshold", "soft", "sample", "differentiable_samp
 class SlateGRUConfig(NeuralConfig):
     """Settings of `SlateGRU`."""
 
-    readout: Annotated[
-        Readout, Field(description="The click that the next position reads during training.")
-    ] = "teacher"
+    readout: Readout = setting("teacher", "The click that the next position reads during training.")
 
 
 class SlateGRU(RecurrentResponder):
@@ -208,7 +205,7 @@ class CarriedGRU(RecurrentResponder):
     def __init__(
         self,
         shape: LogShape,
-        config: NeuralConfig = NeuralConfig(),  # noqa: B008
+        config: NeuralConfig = NeuralConfig(),
         item_vectors: Tensor | None = None,
     ) -> None:
         memory_size = config.hidden_size + config.embedding_size

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from responders.config import Config
+from responders.config import Config, setting
 from responders.log.batch import SessionBatch
 from responders.models.base import LARGEST_TABLE, LogShape
 from responders.models.neural import Evaluation, NeuralConfig, NeuralResponder
@@ -27,8 +26,8 @@ _SLATES = 16  # slates of a long session that are scored at a time
 class SCOTConfig(NeuralConfig):
     """Settings of `SCOT`."""
 
-    heads: Annotated[int, Field(ge=1, le=64, description="Attention heads.")] = 4
-    window: Annotated[int, Field(ge=1, description="Clicks back that attention reaches.")] = 100
+    heads: int = setting(4, "Attention heads.", ge=1, le=64)
+    window: int = setting(100, "Clicks back that attention reaches.", ge=1)
 
 
 class SCOT(NeuralResponder):

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from responders.config import Config
+from responders.config import Config, setting
 from responders.log.batch import SessionBatch
 from responders.models.base import LogShape, Response
 from responders.models.neural import Evaluation, NeuralConfig, NeuralResponder
@@ -47,9 +46,9 @@ class _Tokens(NamedTuple):
 class SessionTransformerConfig(NeuralConfig):
     """Settings of `SessionTransformer`."""
 
-    heads: Annotated[int, Field(ge=1, le=64, description="Attention heads.")] = 4
-    window: Annotated[int, Field(ge=1, description="Slates back that attention reaches.")] = 100
-    layers: Annotated[int, Field(ge=1, le=64, description="Transformer blocks.")] = 2
+    heads: int = setting(4, "Attention heads.", ge=1, le=64)
+    window: int = setting(100, "Slates back that attention reaches.", ge=1)
+    layers: int = setting(2, "Transformer blocks.", ge=1, le=64)
 
 
 class SessionTransformer(NeuralResponder):

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from responders.config import Config
+from responders.config import Config, setting
 from responders.log.batch import SessionBatch
 from responders.models.base import LogShape
 from responders.models.neural import Evaluation, NeuralConfig, NeuralResponder
@@ -34,8 +33,8 @@ from responders.models.state import State
 class SlateAttentionConfig(NeuralConfig):
     """Settings of the responders that attend among the items of a slate."""
 
-    layers: Annotated[int, Field(ge=1, le=64, description="Transformer blocks.")] = 1
-    heads: Annotated[int, Field(ge=1, le=64, description="Attention heads.")] = 4
+    layers: int = setting(1, "Transformer blocks.", ge=1, le=64)
+    heads: int = setting(4, "Attention heads.", ge=1, le=64)
 
 
 class SlateAttention(nn.Module):

@@ -3,55 +3,38 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
 
-from pydantic import Field
-
-from responders.config import Config
+from responders.config import Config, setting
 
 
 @dataclass(frozen=True)
 class TrainConfig(Config):
     """Settings of the training of any responder."""
 
-    epochs: Annotated[int, Field(ge=1, description="At most this many.")] = 50
-    batch_size: Annotated[
-        int,
-        Field(
-            ge=0,
-            description="Sessions in a batch; 0 = a fiftieth of the training sessions, 16 to 128.",
-        ),
-    ] = 0
-    learning_rate: Annotated[
-        float,
-        Field(
-            gt=0,
-            description="Of Adam; halved after each epoch without better validation log-loss.",
-        ),
-    ] = 3e-3
-    patience: Annotated[
-        int,
-        Field(
-            ge=0,
-            description="Epochs without improvement before training stops; 0 = as many as a "
-            "thousand steps take, 3 to 10.",
-        ),
-    ] = 0
-    clip: Annotated[float, Field(gt=0, description="Largest norm of the gradient.")] = 1.0
-    average: Annotated[
-        float,
-        Field(
-            ge=0,
-            lt=1,
-            description="Decay of the exponential average of the weights that is validated and "
-            "kept; 0 = the weights themselves.",
-        ),
-    ] = 0.999
-    save_minutes: Annotated[
-        float,
-        Field(
-            gt=0,
-            description="Minutes between saves of the resumable state, which is also saved after "
-            "each epoch and on interruption.",
-        ),
-    ] = 5.0
+    epochs: int = setting(50, "At most this many.", ge=1)
+    batch_size: int = setting(
+        0, "Sessions in a batch; 0 = a fiftieth of the training sessions, 16 to 128.", ge=0
+    )
+    learning_rate: float = setting(
+        0.003, "Of Adam; halved after each epoch without better validation log-loss.", gt=0
+    )
+    patience: int = setting(
+        0,
+        "Epochs without improvement before training stops; 0 = as many as a thousand "
+        "steps take, 3 to 10.",
+        ge=0,
+    )
+    clip: float = setting(1.0, "Largest norm of the gradient.", gt=0)
+    average: float = setting(
+        0.999,
+        "Decay of the exponential average of the weights that is validated and kept; 0 = "
+        "the weights themselves.",
+        ge=0,
+        lt=1,
+    )
+    save_minutes: float = setting(
+        5.0,
+        "Minutes between saves of the resumable state, which is also saved after each "
+        "epoch and on interruption.",
+        gt=0,
+    )

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import Field
 from scipy.sparse import csr_matrix
 from sklearn.decomposition import TruncatedSVD
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from responders.config import Config
+from responders.config import Config, setting
 from responders.errors import InputError
 from responders.log.catalogue import Catalogue
 from responders.log.counts import count
@@ -29,15 +28,12 @@ truncated SVD of the training users' clicks; `explicit` = a linear map of the ca
 class ItemConfig(Config):
     """Settings of how items become vectors and biases."""
 
-    embedding: Annotated[Embedding, Field(description="How items become vectors.")] = "learned"
-    embedding_size: Annotated[int, Field(ge=1, le=8192, description="d, size of a vector.")] = 32
-    min_shown: Annotated[
-        int, Field(ge=0, description="Items shown less often in training share one vector.")
-    ] = 10
-    prior: Annotated[
-        float,
-        Field(ge=0, description="Pseudo-impressions at the mean click rate in an item's bias."),
-    ] = 10.0
+    embedding: Embedding = setting("learned", "How items become vectors.")
+    embedding_size: int = setting(32, "d, size of a vector.", ge=1, le=8192)
+    min_shown: int = setting(10, "Items shown less often in training share one vector.", ge=0)
+    prior: float = setting(
+        10.0, "Pseudo-impressions at the mean click rate in an item's bias.", ge=0
+    )
 
 
 UNKNOWN_RATE = 0.01
