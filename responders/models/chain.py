@@ -46,11 +46,7 @@ class ChainModel(Responder):
     reads_clicks_above = True
     learning_rate: ClassVar[float] = 0.03
 
-    def __init__(
-        self,
-        shape: LogShape,
-        config: PriorConfig = PriorConfig(),
-    ) -> None:
+    def __init__(self, shape: LogShape, config: PriorConfig = PriorConfig()) -> None:
         super().__init__(shape, config)
         self.prior = config.prior
         self.items = ItemEncoder(shape.n_items, 1, prior=config.prior)
@@ -184,11 +180,7 @@ class DCM(ChainModel):
         config: the settings.
     """
 
-    def __init__(
-        self,
-        shape: LogShape,
-        config: PriorConfig = PriorConfig(),
-    ) -> None:
+    def __init__(self, shape: LogShape, config: PriorConfig = PriorConfig()) -> None:
         super().__init__(shape, config)
         self.continuation = nn.Parameter(torch.zeros(shape.n_positions))
 
@@ -207,11 +199,7 @@ class DBN(ChainModel):
         config: the settings.
     """
 
-    def __init__(
-        self,
-        shape: LogShape,
-        config: PriorConfig = PriorConfig(),
-    ) -> None:
+    def __init__(self, shape: LogShape, config: PriorConfig = PriorConfig()) -> None:
         super().__init__(shape, config)
         self.continuation = nn.Parameter(torch.tensor(2.0))
         self.satisfied = nn.Embedding(self.items.n_rows, 1)
@@ -239,11 +227,7 @@ class CCM(ChainModel):
         config: the settings.
     """
 
-    def __init__(
-        self,
-        shape: LogShape,
-        config: PriorConfig = PriorConfig(),
-    ) -> None:
+    def __init__(self, shape: LogShape, config: PriorConfig = PriorConfig()) -> None:
         super().__init__(shape, config)
         self.continuation = nn.Parameter(torch.tensor([2.0, 0.0, 0.0]))
 
@@ -264,11 +248,7 @@ class UBM(ChainModel):
         config: the settings.
     """
 
-    def __init__(
-        self,
-        shape: LogShape,
-        config: PriorConfig = PriorConfig(),
-    ) -> None:
+    def __init__(self, shape: LogShape, config: PriorConfig = PriorConfig()) -> None:
         super().__init__(shape, config)
         n = shape.n_positions
         self.examination = nn.Parameter(torch.full((n, n + 1), 1.0))  # [s, last click; n = none]

@@ -58,11 +58,7 @@ class ItemTable(CountingResponder):
 
     config_class: ClassVar[type[Config]] = PriorConfig
 
-    def __init__(
-        self,
-        shape: LogShape,
-        config: PriorConfig = PriorConfig(),
-    ) -> None:
+    def __init__(self, shape: LogShape, config: PriorConfig = PriorConfig()) -> None:
         super().__init__(shape, config)
         self.prior = config.prior
         self.items = ItemEncoder(shape.n_items, 1)
@@ -143,11 +139,7 @@ class PBM(ItemTable):
 
     config_class: ClassVar[type[Config]] = PBMConfig
 
-    def __init__(
-        self,
-        shape: LogShape,
-        config: PBMConfig = PBMConfig(),
-    ) -> None:
+    def __init__(self, shape: LogShape, config: PBMConfig = PBMConfig()) -> None:
         super().__init__(shape, config)
         self.iterations = config.iterations
         self.examination: Tensor

@@ -24,10 +24,7 @@ class LinearResponder(Responder):
     config_class: ClassVar[type[Config]] = ItemConfig
 
     def __init__(
-        self,
-        shape: LogShape,
-        config: ItemConfig = ItemConfig(),
-        item_vectors: Tensor | None = None,
+        self, shape: LogShape, config: ItemConfig = ItemConfig(), item_vectors: Tensor | None = None
     ) -> None:
         super().__init__(shape, config)
         size = config.embedding_size
@@ -101,10 +98,7 @@ class LogisticRegression(LinearResponder):
     """
 
     def __init__(
-        self,
-        shape: LogShape,
-        config: ItemConfig = ItemConfig(),
-        item_vectors: Tensor | None = None,
+        self, shape: LogShape, config: ItemConfig = ItemConfig(), item_vectors: Tensor | None = None
     ) -> None:
         super().__init__(shape, config, item_vectors)
         self.item_weight = nn.Linear(config.embedding_size, 1, bias=False)

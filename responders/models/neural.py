@@ -18,6 +18,7 @@ from responders.models.base import LogShape, Responder, click_loss
 from responders.models.parts.items import ItemConfig, ItemEncoder
 from responders.models.parts.readout import Readout
 from responders.models.parts.session_context import SessionContext
+from responders.models.parts.users import ClickedItems
 from responders.models.state import State
 
 
@@ -57,11 +58,7 @@ class NeuralResponder(Responder):
     config_class: ClassVar[type[Config]] = NeuralConfig
 
     def __init__(
-        self,
-        shape: LogShape,
-        config: NeuralConfig,
-        item_vectors: Tensor | None,
-        memory_size: int,
+        self, shape: LogShape, config: NeuralConfig, item_vectors: Tensor | None, memory_size: int
     ) -> None:
         super().__init__(shape, config)
         size = config.embedding_size
@@ -140,3 +137,27 @@ class NeuralResponder(Responder):
         items = torch.arange(self.shape.n_items, device=self.items.bias_table.weight.device)
         vectors = self.items.vector(self.items.index(items, replace_some=False))
         return self.next_click_head(self.memory(state)) @ vectors.t()
+
+
+class ClickMemory:
+    """For responders that remember of earlier slates only the items that were clicked."""
+
+    users: ClickedItems
+    items: ItemEncoder
+    session: SessionContext
+
+    def start(self, user: Tensor) -> State:
+        """Return the state of new users; see `Responder.start`."""
+        return {"user": self.users.start(user), "session": self.session.start(user)}
+
+    def memory(self, state: State) -> Tensor:
+        """Return the users' vectors [B, d]."""
+        return self.users.vector(state["user"])
+
+    def observe(self, state: State, slate: Tensor, click: Tensor) -> State:
+        """Return the state after the slate; see `Responder.observe`."""
+        item = self.items.vector(self.items.index(slate))
+        return {
+            "user": self.users.observe(state["user"], item, click),
+            "session": self.session.observe(state["session"], slate, click),
+        }

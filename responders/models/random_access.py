@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from responders.config import Config, setting
 from responders.log.batch import SessionBatch
 from responders.models.base import LogShape, Response
-from responders.models.neural import Evaluation, NeuralConfig, NeuralResponder
+from responders.models.neural import ClickMemory, Evaluation, NeuralConfig, NeuralResponder
 from responders.models.parts.users import ClickedItems
 from responders.models.state import State
 
@@ -43,7 +43,7 @@ class _Slates(NamedTuple):
         return _Slates(*(t.repeat_interleave(n, 0) for t in self))
 
 
-class RANCM(NeuralResponder):
+class RANCM(ClickMemory, NeuralResponder):
     """At each glance a GRU scores the items not yet clicked, and a Halt.
 
     The user clicks the item drawn from the softmax over these scores, the item enters the GRU, and
@@ -94,22 +94,6 @@ class RANCM(NeuralResponder):
         self.uniform: Tensor
         engine = torch.quasirandom.SobolEngine(shape.n_positions, scramble=True, seed=0)
         self.register_buffer("uniform", engine.draw(config.walks).clamp(_TINY, 1 - _TINY))
-
-    def start(self, user: Tensor) -> State:
-        """Return the state of new users; see `Responder.start`."""
-        return {"user": self.users.start(user), "session": self.session.start(user)}
-
-    def memory(self, state: State) -> Tensor:
-        """Return the users' vectors [B, d]."""
-        return self.users.vector(state["user"])
-
-    def observe(self, state: State, slate: Tensor, click: Tensor) -> State:
-        """Return the state after the slate; see `Responder.observe`."""
-        item = self.items.vector(self.items.index(slate))
-        return {
-            "user": self.users.observe(state["user"], item, click),
-            "session": self.session.observe(state["session"], slate, click),
-        }
 
     def _slates(self, users: Tensor, rows: Tensor, offset: Tensor) -> _Slates:
         position = torch.arange(rows.shape[1], device=rows.device)

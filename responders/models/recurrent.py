@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from responders.config import Config, setting
 from responders.log.batch import SessionBatch
 from responders.models.base import LARGEST_TABLE, LogShape, Response
-from responders.models.neural import Evaluation, NeuralConfig, NeuralResponder
+from responders.models.neural import ClickMemory, Evaluation, NeuralConfig, NeuralResponder
 from responders.models.parts.click_gru import (
     ClickGRU,
     Reading,
@@ -42,11 +42,7 @@ class RecurrentResponder(NeuralResponder):
     reads_clicks_above = True
 
     def __init__(
-        self,
-        shape: LogShape,
-        config: NeuralConfig,
-        item_vectors: Tensor | None,
-        memory_size: int,
+        self, shape: LogShape, config: NeuralConfig, item_vectors: Tensor | None, memory_size: int
     ) -> None:
         super().__init__(shape, config, item_vectors, memory_size)
         self.gru = ClickGRU(shape.n_positions, config.embedding_size, config.hidden_size)
@@ -77,7 +73,7 @@ class SlateGRUConfig(NeuralConfig):
     readout: Readout = setting("teacher", "The click that the next position reads during training.")
 
 
-class SlateGRU(RecurrentResponder):
+class SlateGRU(ClickMemory, RecurrentResponder):
     """A GRU over the positions of one slate; it starts from the mean of the items clicked so far.
 
     The setting `readout` chooses which click the next position reads during training: the logged
@@ -106,22 +102,6 @@ class SlateGRU(RecurrentResponder):
         self.initial = nn.Linear(config.embedding_size, config.hidden_size)
         self.training_readout = config.readout
         self.reads_clicks_above = config.readout not in ("threshold", "soft")
-
-    def start(self, user: Tensor) -> State:
-        """Return the state of new users; see `Responder.start`."""
-        return {"user": self.users.start(user), "session": self.session.start(user)}
-
-    def memory(self, state: State) -> Tensor:
-        """Return the users' vectors [B, d]."""
-        return self.users.vector(state["user"])
-
-    def observe(self, state: State, slate: Tensor, click: Tensor) -> State:
-        """Return the state after the slate; see `Responder.observe`."""
-        item = self.items.vector(self.items.index(slate))
-        return {
-            "user": self.users.observe(state["user"], item, click),
-            "session": self.session.observe(state["session"], slate, click),
-        }
 
     def logits(self, state: State, slate: Tensor, click: Tensor | None = None) -> Tensor:
         """Return log-odds [B, S]; see `Responder.logits`."""

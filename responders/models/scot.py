@@ -47,10 +47,7 @@ class SCOT(NeuralResponder):
     config_class: ClassVar[type[Config]] = SCOTConfig
 
     def __init__(
-        self,
-        shape: LogShape,
-        config: SCOTConfig = SCOTConfig(),
-        item_vectors: Tensor | None = None,
+        self, shape: LogShape, config: SCOTConfig = SCOTConfig(), item_vectors: Tensor | None = None
     ) -> None:
         size, hidden = config.embedding_size, config.hidden_size
         super().__init__(shape, config, item_vectors, memory_size=hidden)

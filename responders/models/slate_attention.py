@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from responders.config import Config, setting
 from responders.log.batch import SessionBatch
 from responders.models.base import LogShape
-from responders.models.neural import Evaluation, NeuralConfig, NeuralResponder
+from responders.models.neural import ClickMemory, Evaluation, NeuralConfig, NeuralResponder
 from responders.models.parts.attention import Block
 from responders.models.parts.packing import (
     gather,
@@ -64,7 +64,7 @@ class SlateAttention(nn.Module):
         return self.norm(x)
 
 
-class SlateTransformer(NeuralResponder):
+class SlateTransformer(ClickMemory, NeuralResponder):
     """Self-attention among the items of one slate, each joined with the vector of its user.
 
     Args:
@@ -87,22 +87,6 @@ class SlateTransformer(NeuralResponder):
         self.attention = SlateAttention(shape.n_positions, size, config)
         self.users = ClickedItems(shape.n_user_features, size)
         self.lift = nn.Linear(2 * size, config.hidden_size)
-
-    def start(self, user: Tensor) -> State:
-        """Return the state of new users; see `Responder.start`."""
-        return {"user": self.users.start(user), "session": self.session.start(user)}
-
-    def memory(self, state: State) -> Tensor:
-        """Return the users' vectors [B, d]."""
-        return self.users.vector(state["user"])
-
-    def observe(self, state: State, slate: Tensor, click: Tensor) -> State:
-        """Return the state after the slate; see `Responder.observe`."""
-        item = self.items.vector(self.items.index(slate))
-        return {
-            "user": self.users.observe(state["user"], item, click),
-            "session": self.session.observe(state["session"], slate, click),
-        }
 
     def _score(self, users: Tensor, rows: Tensor) -> Tensor:
         """Return log-odds [B, S] of users with vectors [B, d] for items in `rows` [B, S]."""
