@@ -136,12 +136,10 @@ class ChainModel(Responder):
         return self._read(slate, click)[0]
 
     def respond(self, state: State, slate: Tensor, uniform: Tensor) -> Response:
-        """Draw clicks position by position, each given those above; see `Responder.respond`."""
         logits, click = self._read(slate, None, uniform)
         return Response(click > 0, torch.where(slate >= 0, logits.sigmoid(), 0.0), state)
 
     def forward(self, batch: SessionBatch) -> Tensor:
-        """Return log-odds [B, R, S]; see `Responder.forward`."""
         logits, _ = self._read(batch.slate.flatten(0, 1), batch.click.flatten(0, 1))
         return logits.view(batch.slate.shape)
 

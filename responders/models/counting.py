@@ -38,11 +38,9 @@ class CountingResponder(Responder):
         raise NotImplementedError
 
     def logits(self, state: State, slate: Tensor, click: Tensor | None = None) -> Tensor:
-        """Return log-odds [B, S]; see `Responder.logits`."""
         return self.score(slate)
 
     def forward(self, batch: SessionBatch) -> Tensor:
-        """Return log-odds [B, R, S]; see `Responder.forward`."""
         return self.score(batch.slate)
 
 

@@ -49,16 +49,13 @@ class Ensemble(Responder):
         self.shape = self.members[0].shape
 
     def prepare(self) -> None:
-        """Prepare every member; see `Responder.prepare`."""
         for member in self.members:
             member.prepare()
 
     def start(self, user: Tensor) -> State:
-        """Return the state of new users; see `Responder.start`."""
         return {"members": [member.start(user) for member in self.members]}
 
     def observe(self, state: State, slate: Tensor, click: Tensor) -> State:
-        """Return the state after the slate; see `Responder.observe`."""
         pairs = zip(self.members, state["members"], strict=True)
         return {"members": [member.observe(own, slate, click) for member, own in pairs]}
 
@@ -68,11 +65,9 @@ class Ensemble(Responder):
         return torch.stack([member.logits(own, slate, click).sigmoid() for member, own in pairs])
 
     def logits(self, state: State, slate: Tensor, click: Tensor | None = None) -> Tensor:
-        """Return the log-odds [B, S] of the mean probability; see `Responder.logits`."""
         return torch.logit(self.probabilities(state, slate, click).mean(0), eps=1e-7)
 
     def forward(self, batch: SessionBatch) -> Tensor:
-        """Return log-odds [B, R, S]; see `Responder.forward`."""
         mean = torch.stack([member(batch).sigmoid() for member in self.members]).mean(0)
         return torch.logit(mean, eps=1e-7)
 

@@ -53,21 +53,17 @@ class LinearResponder(Responder):
         return loss + self.items.bias_prior_loss(batch.slate[batch.shown], click_rate), measures
 
     def start(self, user: Tensor) -> State:
-        """Return the state of new users; see `Responder.start`."""
         return self.users.start(user)
 
     def logits(self, state: State, slate: Tensor, click: Tensor | None = None) -> Tensor:
-        """Return log-odds [B, S]; see `Responder.logits`."""
         rows = self.items.index(slate)
         score = self.score(self.items.vector(rows), self.users.vector(state))
         return score + self.items.bias(rows) + self.bias
 
     def observe(self, state: State, slate: Tensor, click: Tensor) -> State:
-        """Return the state after the slate; see `Responder.observe`."""
         return self.users.observe(state, self.items.vector(self.items.index(slate)), click)
 
     def forward(self, batch: SessionBatch) -> Tensor:
-        """Return log-odds [B, R, S]; see `Responder.forward`."""
         rows = self.items.index(batch.slate)
         item = self.items.vector(rows)
         score = self.score(item, self.users(batch.user, item, batch.click))

@@ -79,7 +79,6 @@ class NeuralResponder(Responder):
         raise NotImplementedError
 
     def forward(self, batch: SessionBatch) -> Tensor:
-        """Return log-odds [B, R, S]; see `Responder.forward`."""
         return self.evaluate(batch).logits
 
     def initialise(self, log: SessionLog, sessions: np.ndarray) -> None:
@@ -147,7 +146,6 @@ class ClickMemory:
     session: SessionContext
 
     def start(self, user: Tensor) -> State:
-        """Return the state of new users; see `Responder.start`."""
         return {"user": self.users.start(user), "session": self.session.start(user)}
 
     def memory(self, state: State) -> Tensor:
@@ -155,7 +153,6 @@ class ClickMemory:
         return self.users.vector(state["user"])
 
     def observe(self, state: State, slate: Tensor, click: Tensor) -> State:
-        """Return the state after the slate; see `Responder.observe`."""
         item = self.items.vector(self.items.index(slate))
         return {
             "user": self.users.observe(state["user"], item, click),

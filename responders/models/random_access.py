@@ -204,7 +204,6 @@ class RANCM(ClickMemory, NeuralResponder):
         return self._mix(p, slate >= 0, click, None)[0]
 
     def respond(self, state: State, slate: Tensor, uniform: Tensor) -> Response:
-        """Draw clicks position by position, each given those above; see `Responder.respond`."""
         offset = self.session(state["session"])
         p = self._walks(self.memory(state), self.items.index(slate), offset)
         logits, click = self._mix(p, slate >= 0, None, uniform)

@@ -50,7 +50,6 @@ class RecurrentResponder(NeuralResponder):
 
     @torch.no_grad()
     def prepare(self) -> None:
-        """Tabulate the products of weights and items; see `Responder.prepare`."""
         if self.items.n_rows <= LARGEST_TABLE:
             self._prepared = self.gru.tables(self.items, self.readout)
 
@@ -104,14 +103,12 @@ class SlateGRU(ClickMemory, RecurrentResponder):
         self.reads_clicks_above = config.readout not in ("threshold", "soft")
 
     def logits(self, state: State, slate: Tensor, click: Tensor | None = None) -> Tensor:
-        """Return log-odds [B, S]; see `Responder.logits`."""
         hidden, offset = self.initial(self.memory(state)).tanh(), self.session(state["session"])
         if click is None or not self.reads_clicks_above:
             return self._read_soft(hidden, slate, offset).logits
         return self.gru.read(self.inputs(slate), hidden, None, offset, click=click).logits
 
     def respond(self, state: State, slate: Tensor, uniform: Tensor) -> Response:
-        """Draw clicks position by position, each given those above; see `Responder.respond`."""
         if not self.reads_clicks_above:
             return super().respond(state, slate, uniform)
         hidden, offset = self.initial(self.memory(state)).tanh(), self.session(state["session"])
@@ -203,7 +200,6 @@ class CarriedGRU(RecurrentResponder):
         raise NotImplementedError
 
     def start(self, user: Tensor) -> State:
-        """Return the state of new users; see `Responder.start`."""
         return {
             "hidden": self.initial(user).tanh(),
             "above": torch.full((len(user),), self.items.empty, device=user.device),
@@ -215,7 +211,6 @@ class CarriedGRU(RecurrentResponder):
         return torch.cat([state["hidden"], self.items.vector(state["above"])], -1)
 
     def logits(self, state: State, slate: Tensor, click: Tensor | None = None) -> Tensor:
-        """Return log-odds [B, S]; see `Responder.logits`."""
         inputs, above = self.inputs(slate), self.clicked_input(state["above"])
         hidden, offset = state["hidden"], self.session(state["session"])
         if click is None:
@@ -223,13 +218,11 @@ class CarriedGRU(RecurrentResponder):
         return self.gru.read(inputs, hidden, above, offset, click=click).logits
 
     def observe(self, state: State, slate: Tensor, click: Tensor) -> State:
-        """Return the state after the slate; see `Responder.observe`."""
         inputs, above = self.inputs(slate), self.clicked_input(state["above"])
         reading = self.gru.read(inputs, state["hidden"], above, click=click)
         return self._after(state, slate, inputs, reading)
 
     def respond(self, state: State, slate: Tensor, uniform: Tensor) -> Response:
-        """Draw clicks position by position, each given those above; see `Responder.respond`."""
         inputs, above = self.inputs(slate), self.clicked_input(state["above"])
         offset = self.session(state["session"])
         reading = self.gru.read(inputs, state["hidden"], above, offset, uniform=uniform)

@@ -65,12 +65,10 @@ class SCOT(NeuralResponder):
 
     @torch.no_grad()
     def prepare(self) -> None:
-        """Tabulate keys and values of every item, before rotation; see `Responder.prepare`."""
         if self.items.n_rows <= LARGEST_TABLE:
             self._prepared = self._click_tokens(self.items.every_row())
 
     def start(self, user: Tensor) -> State:
-        """Return the state of new users; see `Responder.start`."""
         b = len(user)
         return {
             "user": self.user_features(user),
@@ -128,7 +126,6 @@ class SCOT(NeuralResponder):
         return self._attend_to_history(state, query).squeeze(1)
 
     def logits(self, state: State, slate: Tensor, click: Tensor | None = None) -> Tensor:
-        """Return log-odds [B, S]; see `Responder.logits`."""
         rows = self.items.index(slate)
         item = self.items.vector(rows)
         hidden = self._attend_to_history(state, item + self.position.weight[: slate.shape[1]])
@@ -136,7 +133,6 @@ class SCOT(NeuralResponder):
         return score + self.session(state["session"])
 
     def observe(self, state: State, slate: Tensor, click: Tensor) -> State:
-        """Return the state after the slate; see `Responder.observe`."""
         clicked = (click > 0) & (slate >= 0)
         new = torch.where(clicked, self.items.index(slate), self.items.empty)
         rows = torch.cat([state["clicked_row"], new], 1)

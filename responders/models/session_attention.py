@@ -86,7 +86,6 @@ class SessionTransformer(NeuralResponder):
         self.lift = nn.Linear(2 * size, hidden)
 
     def start(self, user: Tensor) -> State:
-        """Return the state of new users; see `Responder.start`."""
         b, base = len(user), self.user_features(user)
         nothing = base.new_zeros(b, 0, self.hidden_size)
         return {
@@ -136,17 +135,14 @@ class SessionTransformer(NeuralResponder):
         return Evaluation(logits, torch.cat([ends, last_item], -1))
 
     def logits(self, state: State, slate: Tensor, click: Tensor | None = None) -> Tensor:
-        """Return log-odds [B, S]; see `Responder.logits`."""
         if click is not None:
             return self._read(state, slate, click)[0]
         return self._read_by_position(state, slate, None)[0]
 
     def observe(self, state: State, slate: Tensor, click: Tensor) -> State:
-        """Return the state after the slate; see `Responder.observe`."""
         return self._remember(state, slate, click, self._read(state, slate, click)[1])
 
     def respond(self, state: State, slate: Tensor, uniform: Tensor) -> Response:
-        """Draw clicks position by position, each given those above; see `Responder.respond`."""
         logits, tokens, click = self._read_by_position(state, slate, uniform)
         probability = torch.where(slate >= 0, logits.sigmoid(), 0.0)
         return Response(click, probability, self._remember(state, slate, click, tokens))

@@ -97,7 +97,6 @@ class SlateTransformer(ClickMemory, NeuralResponder):
         return self.readout(hidden, item, self.items.bias(rows), position)
 
     def logits(self, state: State, slate: Tensor, click: Tensor | None = None) -> Tensor:
-        """Return log-odds [B, S]; see `Responder.logits`."""
         score = self._score(self.memory(state), self.items.index(slate))
         return score + self.session(state["session"])
 
@@ -140,7 +139,6 @@ class TransformerGRU(NeuralResponder):
         self.mix = nn.Linear(2 * size, size)
 
     def start(self, user: Tensor) -> State:
-        """Return the state of new users; see `Responder.start`."""
         return {"hidden": self.initial(user).tanh(), "session": self.session.start(user)}
 
     def memory(self, state: State) -> Tensor:
@@ -167,13 +165,11 @@ class TransformerGRU(NeuralResponder):
         return self.readout(mixed, item, self.items.bias(rows), positions_of(rows))
 
     def logits(self, state: State, slate: Tensor, click: Tensor | None = None) -> Tensor:
-        """Return log-odds [B, S]; see `Responder.logits`."""
         rows = self.items.index(slate)
         score = self._score(state["hidden"], rows, *self._attend(rows))
         return score + self.session(state["session"])
 
     def observe(self, state: State, slate: Tensor, click: Tensor) -> State:
-        """Return the state after the slate; see `Responder.observe`."""
         rows, hidden = self.items.index(slate), state["hidden"]
         filled = rows != self.items.empty
         summary = self._summary(self._attend(rows)[1], filled, click)
