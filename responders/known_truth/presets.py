@@ -52,7 +52,7 @@ class TruthConfig(Config):
         Field(description="Examination of position s (from 1) is s to the power of minus this."),
     ] = 0.35
     competition: Annotated[
-        float, Field(description="Loss of log-odds when all items above are alike.")
+        float, Field(description="Loss of log-odds when all items above are identical.")
     ] = 1.0
     click_effect: Annotated[
         float, Field(description="Change of log-odds for each click above in the slate.")
@@ -72,9 +72,7 @@ class TruthConfig(Config):
     ] = 0
     hidden: Annotated[
         float,
-        Field(
-            ge=0, lt=1, description="Share of the initial taste's variance that no feature shows."
-        ),
+        Field(ge=0, lt=1, description="Share of the initial taste's variance not in the features."),
     ] = 0.0
     leaving: Annotated[
         float,
@@ -102,9 +100,7 @@ class TruthConfig(Config):
     zipf: Annotated[float, Field(description="Exponent of the clusters' popularity.")] = 1.0
     item_features: Annotated[
         int,
-        Field(
-            ge=0, description="F, features that show where an item lies in taste space; 0 = none."
-        ),
+        Field(ge=0, description="F, features of an item's location in taste space; 0 = none."),
     ] = 16
     feature_noise: Annotated[float, Field(ge=0, description="Deviation of the noise on them.")] = (
         0.3
@@ -151,5 +147,5 @@ PRESETS: dict[str, TruthConfig] = {
         position_bias=0.7,
     ),
 }
-"""`contentwise` and `rl4rs` have the published counts of those logs (positions, clicks per slate,
+"""`contentwise` and `rl4rs` match the published counts of those logs (positions, clicks per slate,
 slates per session; items and layers of RL4RS); `pbm` is exactly a position-based model."""
