@@ -135,12 +135,10 @@ def _run(
     # A tile holds several groups if they are small, and a part of one group if they are large.
     tile = max(_TILE // 2, 1)  # vectors, logits and probabilities exist at the same time
     n_groups = max(1, tile // max(k * max(d, group_size), 1))
-    if n_groups > 1:
-        step = group_size * n_groups
-    else:
-        step = max(1, min(group_size, tile // max(k, 1)))
-    for first in range(0, len(hidden), group_size * n_groups):
-        last = min(first + group_size * n_groups, len(hidden))
+    span = group_size * n_groups
+    step = span if n_groups > 1 else max(1, min(group_size, tile // max(k, 1)))
+    for first in range(0, len(hidden), span):
+        last = min(first + span, len(hidden))
         for start in range(first, last, step):
             rows = slice(start, min(start + step, last))
             up = None if upstream is None else upstream[rows]

@@ -1,4 +1,4 @@
-"""How a responder is trained."""
+"""Settings of training."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from responders.config import Config
 
 @dataclass(frozen=True)
 class TrainConfig(Config):
-    """Settings of the training of any responder."""
+    """Settings for training any responder."""
 
     epochs: Annotated[int, Field(ge=1, description="At most this many.")] = 50
     batch_size: Annotated[
@@ -33,8 +33,8 @@ class TrainConfig(Config):
         int,
         Field(
             ge=0,
-            description="Epochs without improvement before training stops; 0 = as many as a "
-            "thousand steps take, 3 to 10.",
+            description="Epochs without improvement before training stops; 0 = about a "
+            "thousand steps, 3 to 10.",
         ),
     ] = 0
     clip: Annotated[float, Field(gt=0, description="Largest norm of the gradient.")] = 1.0
@@ -43,8 +43,8 @@ class TrainConfig(Config):
         Field(
             ge=0,
             lt=1,
-            description="Decay of the exponential average of the weights that is validated and "
-            "kept; 0 = the weights themselves.",
+            description="Decay of the exponential average of the weights, which is validated and "
+            "kept; 0 = no averaging.",
         ),
     ] = 0.999
     save_minutes: Annotated[
@@ -52,6 +52,6 @@ class TrainConfig(Config):
         Field(
             gt=0,
             description="Minutes between saves of the resumable state, which is also saved after "
-            "each epoch and on interruption.",
+            "each epoch and when interrupted.",
         ),
     ] = 5.0
