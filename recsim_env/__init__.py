@@ -1,4 +1,4 @@
-"""Simulated users as batched Gymnasium environments. Importing it registers them with Gymnasium."""
+"""Simulated users as batched Gymnasium environments, which are registered on import."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -37,7 +37,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for on first use, so that registering does not import PyTorch."""
+    """Import members on first use, so that importing the package does not import PyTorch."""
     if name not in _MODULES:
         raise AttributeError(f"module 'recsim_env' has no attribute {name!r}")
     return getattr(import_module(_MODULES[name]), name)

@@ -1,4 +1,4 @@
-"""What an agent may do: how an action becomes a slate."""
+"""Action spaces: how an action becomes a slate."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Actions:
 
     Args:
         world: of the users.
-        candidates: the items that the agent chooses among.
+        candidates: the items that the agent chooses from.
         space: of one user's action.
     """
 
@@ -33,7 +33,7 @@ class Actions:
         raise NotImplementedError
 
     def mask(self) -> Tensor | None:
-        """Return the valid choices, [n] or [B, n] bool, as MaskablePPO takes them; None = all."""
+        """Return the valid choices, [n] or [B, n] bool, as for MaskablePPO; None = all."""
         return None
 
 
@@ -52,11 +52,10 @@ class SlateActions(Actions):
         )
 
     def slate(self, action: Tensor) -> Tensor:
-        """Return slates [B, S] for choices [B, S]."""
         return self.candidates.items(action)
 
     def mask(self) -> Tensor | None:
-        """Return [S · C] bool, the candidates that may stand at each position."""
+        """Return the candidates allowed at each position, [S · C] bool; None = all."""
         return self.candidates.mask()
 
 
@@ -65,12 +64,12 @@ class ArmActions(Actions):
 
     Args:
         world: of the users.
-        candidates: each is an arm that shows this item alone, at the top; by default the whole
+        candidates: each is an arm that shows only this item, at the top; by default the whole
             catalogue.
-        arms: [A, S] int64 slates of your own instead, -1 = empty position.
+        arms: [A, S] int64, custom slates instead, -1 = empty position.
 
     Raises:
-        InputError: the candidates change, or the catalogue has rules by position.
+        InputError: candidates are retrieved, or the catalogue has layers.
     """
 
     def __init__(
@@ -81,7 +80,6 @@ class ArmActions(Actions):
         super().__init__(world, candidates, spaces.Discrete(len(self.arms)))
 
     def slate(self, action: Tensor) -> Tensor:
-        """Return slates [B, S] for actions [B]."""
         return self.arms[action]
 
 
@@ -89,12 +87,12 @@ def single_item_arms(world: World, candidates: Candidates) -> Tensor:
     """Return arms [A, S] that show one candidate each, at the top.
 
     Raises:
-        InputError: the candidates change, or the catalogue has rules by position.
+        InputError: candidates are retrieved, or the catalogue has layers.
     """
     if candidates.retrieved is not None:
-        raise InputError("arms do not change: retrieved candidates go with slates or scores")
+        raise InputError("arms are fixed: use retrieved candidates with action slate or scores")
     if world.rules.allowed is not None:
-        raise InputError("an arm of one item is no slate where the catalogue has layers")
+        raise InputError("an arm of one item is not a valid slate if the catalogue has layers")
     table = candidates.table
     items = torch.arange(world.n_items, device=world.device) if table is None else table[0]
     arms = torch.full((len(items), world.n_positions), EMPTY, device=world.device)
@@ -110,19 +108,18 @@ class ScoreActions(Actions):
         candidates: by default the whole catalogue.
 
     Raises:
-        InputError: a part of a catalogue with layers, or fewer than S candidates.
+        InputError: candidates of a catalogue with layers, or fewer than S candidates.
     """
 
     def __init__(self, world: World, candidates: Candidates | None = None) -> None:
         candidates = candidates or Candidates(world)
         if not candidates.is_catalogue and world.rules.allowed is not None:
-            raise InputError("scores of candidates do not know layers: score the whole catalogue")
+            raise InputError("scores of candidates ignore layers: score the whole catalogue")
         if candidates.n < world.n_positions:
             raise InputError(f"{candidates.n} candidates do not fill {world.n_positions} positions")
         super().__init__(world, candidates, spaces.Box(-1.0, 1.0, (candidates.n,), np.float32))
 
     def slate(self, action: Tensor) -> Tensor:
-        """Return slates [B, S] for scores [B, C]."""
         if self.candidates.is_catalogue:
             return self.rules.choose(action)
         return self.candidates.items(action.topk(self.n_positions, 1).indices)
@@ -131,8 +128,8 @@ class ScoreActions(Actions):
 class ProtoActions(Actions):
     """The action is a point in item space; the S items nearest to it by cosine are shown.
 
-    The exact version of Wolpertinger's lookup (Dulac-Arnold et al., 2015); `neighbours` gives more
-    than S of them to an agent that chooses among them by its critic.
+    The exact version of Wolpertinger's lookup (Dulac-Arnold et al., 2015). `neighbours` can return
+    more than S items, for an agent that chooses among them with its critic.
 
     Args:
         world: of the users.
@@ -148,7 +145,9 @@ class ProtoActions(Actions):
     ) -> None:
         candidates = candidates or Candidates(world)
         if not candidates.is_catalogue:
-            raise InputError("a proto-item is compared with the whole catalogue: no candidates")
+            raise InputError(
+                "a proto-item is compared with the whole catalogue: leave out candidates"
+            )
         vectors = item_vectors(world) if vectors is None else vectors
         self.vectors = F.normalize(vectors.float(), dim=1)
         super().__init__(world, candidates, spaces.Box(-1.0, 1.0, (vectors.shape[1],), np.float32))
@@ -165,14 +164,14 @@ class ProtoActions(Actions):
 
 
 def item_vectors(world: World, last: int | None = None) -> Tensor:
-    """Return vectors [N, d] that tell items apart: features, or what the responder learned.
+    """Return vectors [N, d] of the items: their features or, if there are none, learned vectors.
 
     Args:
         world: of the users.
-        last: take only this many features, the last ones, as RL4RS does; None = all.
+        last: number of features to take, from the end, as in RL4RS; None = all.
 
     Raises:
-        InputError: there are neither.
+        InputError: there are no features and no learned vectors.
     """
     features = torch.from_numpy(world.catalogue.features.copy()).to(world.device)
     if features.shape[1]:
@@ -184,14 +183,14 @@ def item_vectors(world: World, last: int | None = None) -> Tensor:
             "one, or mf)"
         )
     with torch.no_grad():
-        rows = items.index(torch.arange(world.n_items, device=world.device), replace_some=False)
-        return items.vector(rows).clone()
+        index = items.index(torch.arange(world.n_items, device=world.device), replace_some=False)
+        return items.vector(index).clone()
 
 
 def nearest(point: Tensor, vectors: Tensor, k: int) -> Tensor:
     """Return the k rows of `vectors` with the greatest products, [B, k] int64, greatest first.
 
-    Exact, a tile of the catalogue at a time, so that B × N numbers never exist at once.
+    Exact; computed in tiles of the catalogue, so that B × N numbers never exist at once.
 
     Args:
         point: [B, d].
@@ -201,16 +200,16 @@ def nearest(point: Tensor, vectors: Tensor, k: int) -> Tensor:
     if not 1 <= k <= len(vectors):
         raise InputError(f"k must be 1 to {len(vectors)} neighbours, not {k}")
     step = max(_TILE // max(len(point), 1), k)
-    best = point.new_full((len(point), k), -torch.inf)
-    found = torch.zeros(best.shape, dtype=torch.int64, device=point.device)
+    best_value = point.new_full((len(point), k), -torch.inf)
+    best_index = torch.zeros(best_value.shape, dtype=torch.int64, device=point.device)
     for first in range(0, len(vectors), step):
         similarity = point @ vectors[first : first + step].t()
         top = similarity.topk(min(k, similarity.shape[1]), 1)
-        values = torch.cat([best, top.values], 1)
-        indices = torch.cat([found, top.indices + first], 1)
-        best, index = values.topk(k, 1)
-        found = indices.gather(1, index)
-    return found
+        values = torch.cat([best_value, top.values], 1)
+        indices = torch.cat([best_index, top.indices + first], 1)
+        best_value, order = values.topk(k, 1)
+        best_index = indices.gather(1, order)
+    return best_index
 
 
 class ActionCheck:
@@ -230,7 +229,7 @@ class ActionCheck:
             assert isinstance(space, (spaces.MultiDiscrete, spaces.Discrete))
             n = space.n if isinstance(space, spaces.Discrete) else space.nvec
             self._low, self._high = np.array(0), np.array(n) - 1
-        self._all_take = self._low.max(), self._high.min()
+        self._common = self._low.max(), self._high.min()
 
     def __call__(self, actions: object) -> np.ndarray:
         """Return `actions` [B, …] as int64 (float32 for a Box), or raise `InputError`."""
@@ -239,15 +238,16 @@ class ActionCheck:
         except ValueError as error:
             raise InputError(f"the action is not an array: {error}") from None
         if array.dtype.kind not in ("iuf" if self._continuous else "iu"):
-            give = "numbers" if self._continuous else "integers (item indices)"
-            raise InputError(f"the action has dtype {array.dtype}; give {give}")
+            expected = "numbers" if self._continuous else "integers (item indices)"
+            raise InputError(f"the action has dtype {array.dtype}; give {expected}")
         if array.shape != self._shape:
             raise InputError(
                 f"the action has shape {array.shape}; this environment takes {self._shape} "
                 "(users × positions)"
             )
-        lowest, highest = self._all_take
-        if array.size and not (array.min() >= lowest and array.max() <= highest):  # nearly always
+        lowest, highest = self._common
+        # Bounds that hold for every position are cheap to check and suffice for most batches.
+        if array.size and not (array.min() >= lowest and array.max() <= highest):
             self._check_each(array)
         return array.astype(np.float32 if self._continuous else np.int64, copy=False)
 
@@ -255,8 +255,8 @@ class ActionCheck:
         low, high = self._low, self._high
         bad = ~((array >= low) & (array <= high))
         if bad.any():
-            place = tuple(int(i) for i in np.argwhere(bad)[0])
-            where = f"user {place[0]}" + (f", position {place[1]}" if len(place) > 1 else "")
+            index = tuple(int(i) for i in np.argwhere(bad)[0])
+            where = f"user {index[0]}" + (f", position {index[1]}" if len(index) > 1 else "")
             raise InputError(
-                f"action {array[place]} of {where} is out of range {low.min():g} to {high.max():g}"
+                f"action {array[index]} of {where} is out of range {low.min():g} to {high.max():g}"
             )

@@ -1,4 +1,4 @@
-"""The items that an agent chooses among: the catalogue, a part of it, or a set for each user."""
+"""Candidates: the catalogue, a part of it, or a set of items for each user."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from responders import InputError
 from responders.errors import near_matches
 
 Retrieve = Callable[[World, Tensor | None], Tensor]
-"""From a world, and a mask [B] of the users who need new candidates (None = all), to candidates
-[B, C] int64, a set of C different items for each user."""
+"""Function of a world and a mask [B] of the users who need new candidates (None = all); returns
+candidates [B, C] int64, C different items for each user."""
 
 
 class Candidates:
-    """C items that an agent chooses among; a choice is a number from 0 to C - 1.
+    """The C items that an agent chooses from; a choice is a number from 0 to C - 1.
 
     Args:
         world: of the users.
         table: [S, C] int64, the candidates at each position, the same for all users; None = the
             whole catalogue.
-        retrieve: finds [B, C] candidates for each user at every step instead.
+        retrieve: called for new candidates of each user at every step instead.
 
     Attributes:
         n: C.
         retrieved: [B, C] int64, the candidates of each user, which are part of the observation;
-            None where they do not change.
+            None if they do not change.
 
     Raises:
-        InputError: the catalogue has layers, or what was retrieved is not [B, C] items.
+        InputError: the catalogue has layers, or `retrieve` does not return [B, C] items.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Candidates:
         self.retrieved: Tensor | None = None
         if retrieve is not None:
             if world.rules.allowed is not None:
-                raise InputError("retrieved candidates do not know layers: leave out retrieval")
+                raise InputError("retrieved candidates ignore layers: leave out retrieval")
             self.retrieved = _checked(world, retrieve(world, None))
         chosen = self.retrieved if self.retrieved is not None else table
         self.n = world.n_items if chosen is None else chosen.shape[1]
@@ -74,7 +74,7 @@ class Candidates:
     def mask(self) -> Tensor | None:
         """Return the valid choices at each position, [S · C] bool; None = all.
 
-        Items that may not stand at a position, and later copies of a candidate, are not valid.
+        Items that are not allowed at a position, and repeated candidates, are not valid.
         """
         if self.retrieved is not None:
             return None
@@ -90,13 +90,13 @@ class Candidates:
 def make_candidates(
     world: World, candidates: object = None, retrieval: str | Retrieve = "popular"
 ) -> Candidates:
-    """Return the candidates that `gym.make(…, candidates=…, retrieval=…)` asks for.
+    """Return the candidates for `gym.make(…, candidates=…, retrieval=…)`.
 
     Args:
         world: of the users.
         candidates: their number C, or C catalogue indices; None = the whole catalogue.
         retrieval: which C items: the most clicked (`popular`), `random` ones at every step, or a
-            function of your own, which also decides on C.
+            custom function, which also decides on C.
 
     Raises:
         InputError: an unknown name, or arguments that contradict each other.
@@ -138,7 +138,6 @@ class RandomCandidates:
         self._index = torch.arange(n_candidates, device=world.device)
 
     def __call__(self, world: World, mask: Tensor | None) -> Tensor:
-        """Return candidates [B, C]; see `Retrieve`."""
         uniform = world.streams.uniform(2, mask)
         first = (uniform[:, 0:1] * world.n_items).long()
         stride = self._strides[(uniform[:, 1:] * len(self._strides)).long()]
@@ -149,34 +148,34 @@ def given_table(world: World, items: object) -> Tensor:
     """Return candidates [S, C]: the catalogue indices `items` [C] at every position.
 
     Raises:
-        InputError: they are not different items of the catalogue.
+        InputError: they are not distinct items of the catalogue.
     """
     array = np.asarray(items)
-    fits = array.ndim == 1 and array.dtype.kind in "iu" and len(array)
-    if not fits or array.min() < 0 or array.max() >= world.n_items:
+    is_list = array.ndim == 1 and array.dtype.kind in "iu" and len(array)
+    if not is_list or array.min() < 0 or array.max() >= world.n_items:
         raise InputError(f"candidates must be items 0 to {world.n_items - 1}, not {items!r}")
     if len(np.unique(array)) < len(array):
-        raise InputError("an item is given twice among the candidates")
-    row = torch.from_numpy(array.astype(np.int64)).to(world.device)
-    return row.expand(world.n_positions, -1)
+        raise InputError("an item occurs twice among the candidates")
+    indices = torch.from_numpy(array.astype(np.int64)).to(world.device)
+    return indices.expand(world.n_positions, -1)
 
 
 def popular_table(world: World, n_candidates: object) -> Tensor:
     """Return candidates [S, C]: at each position the most clicked items allowed there.
 
-    Counts are those of the responder's training log; without any, items of low index come first.
-    Where fewer than C items are allowed the last one is repeated.
+    Clicks are counted in the responder's training log; without counts, items of low index come
+    first. If fewer than C items are allowed, the last one is repeated.
     """
     n = _check_number(world, n_candidates)
     clicked = world.catalogue.attributes.get("clicked", np.zeros(world.n_items))
     order = torch.from_numpy(np.argsort(-clicked.astype(float), kind="stable")).to(world.device)
     if world.rules.allowed is None:
         return order[:n].expand(world.n_positions, -1)
-    rows = []
+    table = []
     for allowed in world.rules.allowed:
-        row = order[allowed[order]][:n]
-        rows.append(torch.cat([row, row[-1:].expand(n - len(row))]))
-    return torch.stack(rows)
+        items = order[allowed[order]][:n]
+        table.append(torch.cat([items, items[-1:].expand(n - len(items))]))
+    return torch.stack(table)
 
 
 def _check_number(world: World, n_candidates: object) -> int:

@@ -16,7 +16,7 @@ class Episodes:
     """The episodes of B users; every tensor has B first.
 
     Args:
-        user: [B] int64, row of the user in the population.
+        user: [B] int64, index of the user in the population.
         step: [B] int64, slates answered in the episode.
         visit: [B] int64, number of the visit, from 0.
         visit_step: [B] int64, slates answered in the visit.
@@ -26,7 +26,7 @@ class Episodes:
         slates: [B, H, S] int32, the last H slates, oldest first, -1 = nothing.
         clicks: [B, H, S] bool, what was clicked of them.
         memory: the responder's state.
-        member: [B] int64, the member of an ensemble that answers each user; None = all together.
+        member: [B] int64, the member of an ensemble that answers for each user; None = their mean.
     """
 
     user: Tensor
@@ -45,14 +45,14 @@ class Episodes:
     def begin(
         user: Tensor, slates: Tensor, clicks: Tensor, memory: State, member: Tensor | None
     ) -> Episodes:
-        """Return new episodes: all counters are 0; for the arguments see the class."""
+        """Return new episodes, with all counters 0; for the arguments see the class."""
         zero = torch.zeros_like(user)
         return Episodes(
             user, zero, zero, zero, zero, zero, zero.float(), slates, clicks, memory, member
         )
 
     def where(self, mask: Tensor, other: Episodes) -> Episodes:
-        """Return the episodes of `other` for the users of `mask` [B] bool, else these."""
+        """Return these episodes, with those of `other` for the users of `mask` [B] bool."""
         chosen: dict[str, Any] = {}
         for field in fields(self):
             mine, others = getattr(self, field.name), getattr(other, field.name)
@@ -79,11 +79,11 @@ class Episodes:
         )
 
     def new_visit(self, mask: Tensor, gap: Tensor, memory: State) -> Episodes:
-        """Return the episodes with a new visit opened by the users of `mask` [B] bool.
+        """Return the episodes with a new visit for the users of `mask` [B] bool.
 
         Args:
-            mask: who comes back.
-            gap: [B] float32, seconds since the visit before.
+            mask: the users who come back.
+            gap: [B] float32, seconds since the previous visit.
             memory: the responder's state of new visits, of all B users.
         """
         keep = ~mask

@@ -1,4 +1,4 @@
-"""Loading what a world simulates: responders, ensembles, new items, populations."""
+"""Loads the parts of a world: responders, ensembles, new items, populations."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def open_responder(source: Source | Sequence[Source]) -> Checkpoint:
     """Return the checkpoint at `source`.
 
     Args:
-        source: a responder written by `recsim train`; a synthetic log, whose true users then answer
-            themselves; a checkpoint already loaded; or several of these, for an ensemble.
+        source: a responder written by `recsim train`; a synthetic log, to simulate its true users;
+            a loaded checkpoint; or several of these, for an ensemble.
 
     Raises:
         InputError: there is nothing usable at `source`.
@@ -63,7 +63,7 @@ def open_responder(source: Source | Sequence[Source]) -> Checkpoint:
 
 
 def _ensemble(members: Sequence[Checkpoint]) -> Checkpoint:
-    """Return several checkpoints of one catalogue as one; the rest is the first one's."""
+    """Return checkpoints of one catalogue as an ensemble, with users and hazard of the first."""
     if not members:
         raise InputError("an ensemble needs at least one responder")
     first = members[0]
@@ -80,13 +80,13 @@ def _ensemble(members: Sequence[Checkpoint]) -> Checkpoint:
 
 
 def with_items(checkpoint: Checkpoint, catalogue: Catalogue) -> Checkpoint:
-    """Return a checkpoint that also answers the items that `catalogue` appends (cold items).
+    """Return a checkpoint that also handles the (cold) items that `catalogue` appends.
 
-    A content embedding uses their features; others treat them as the unknown item.
+    Content embeddings use their features; others treat them as the unknown item.
 
     Raises:
         InputError: the catalogue is not the checkpoint's with items appended, or the responder is
-            the truth of a known-truth world, which does not extend to other items.
+            the truth of a known-truth world, which has no other items.
     """
     if not isinstance(catalogue, Catalogue):
         raise InputError(
@@ -95,16 +95,16 @@ def with_items(checkpoint: Checkpoint, catalogue: Catalogue) -> Checkpoint:
         )
     check_catalogue(checkpoint.card, catalogue, "the responder")
     old = checkpoint.initial_sessions.catalogue
-    more = len(catalogue) - len(old)
-    if not more:
+    n_new = len(catalogue) - len(old)
+    if not n_new:
         return checkpoint
     if isinstance(checkpoint.responder, KnownTruth):
-        raise InputError("the true users of a known-truth world know only its own items")
+        raise InputError("the true users of a known-truth world only know the items of that world")
     responder = copy.deepcopy(checkpoint.responder)
     responder.extend(catalogue)
-    counted = ("shown", "clicked")  # of the training log, which never showed the new ones
+    counted = ("shown", "clicked")  # counts of the training log, so 0 for new items
     attributes = {
-        name: np.concatenate([column, np.zeros(more, column.dtype)])
+        name: np.concatenate([column, np.zeros(n_new, column.dtype)])
         for name, column in old.attributes.items()
     } | {name: column for name, column in catalogue.attributes.items() if name not in counted}
     initial_sessions = replace(
@@ -114,12 +114,12 @@ def with_items(checkpoint: Checkpoint, catalogue: Catalogue) -> Checkpoint:
 
 
 def open_population(population: str | Path | SessionLog, checkpoint: Checkpoint) -> SessionLog:
-    """Return the initial sessions of the users that may come.
+    """Return the initial sessions of the users that are simulated.
 
     Args:
-        population: `held_out`, those of the checkpoint; `cold`, the same with nothing known of
-            them; or a log (or its folder), whose users come instead.
-        checkpoint: whose catalogue they must share.
+        population: `held_out`, those of the checkpoint; `cold`, the same users without known
+            features; or a log (or its folder) with other users.
+        checkpoint: the log must have its catalogue.
 
     Raises:
         InputError: an unknown name, or a log of another catalogue.
@@ -130,7 +130,7 @@ def open_population(population: str | Path | SessionLog, checkpoint: Checkpoint)
     if isinstance(population, (str, Path)):
         if not Path(population).expanduser().exists():
             known = near_matches(str(population), ("held_out", "cold"))
-            raise InputError(f"population {str(population)!r} is no log and no name; {known}")
+            raise InputError(f"population {str(population)!r} is not a log or a name; {known}")
         population = SessionLog.load(Path(population).expanduser())
     if not isinstance(population, SessionLog):
         raise InputError(f"population must be held_out, cold or a log, not {population!r}")
@@ -145,7 +145,7 @@ def open_population(population: str | Path | SessionLog, checkpoint: Checkpoint)
 
 
 def choose_hazard(leaving: bool | Hazard, checkpoint: Checkpoint) -> Hazard | None:
-    """Return when users leave: True as learned, False never, or by a rule of your own."""
+    """Return the hazard: learned (True), None (False: users never leave), or a given one."""
     if isinstance(leaving, Hazard):
         return leaving
     if not isinstance(leaving, bool):
@@ -156,10 +156,10 @@ def choose_hazard(leaving: bool | Hazard, checkpoint: Checkpoint) -> Hazard | No
 
 
 def choose_returns(returns: str | Returns | None, checkpoint: Checkpoint) -> Returns | None:
-    """Return whether users come back: None never, "learned", "rule", or `Returns` of your own.
+    """Return how users come back: None (never), "learned", "rule", or given `Returns`.
 
     Raises:
-        InputError: an unknown name, or the log did not tell.
+        InputError: an unknown name, or nothing could be learned from the log.
     """
     if returns is None or isinstance(returns, Returns):
         return returns

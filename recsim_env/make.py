@@ -1,11 +1,11 @@
-"""Named environments: a responder with its catalogue and users, and the parts of a world.
+"""Named environments, and how they are built from a scenario.
 
     RecSim-ContentWise-v0   video on demand: slates of series, reward = clicks
     RecSim-RL4RS-v0         bundle shop: pages of 9 chosen item by item, reward = price × P(click)
     RecSim-v0               any trained responder: gym.make("RecSim-v0", responder="path")
 
-Without a responder of your own they use small embedded ones, which were trained on a known-truth
-world of the published shape: their users are synthetic, and a line on stderr says so.
+Without a `responder` they use small embedded ones, trained on known-truth worlds that resemble the
+published logs: their users are synthetic, and a line on stderr says so.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ ASSETS = Path(__file__).parent / "assets"
 
 @dataclass(frozen=True)
 class Scenario(Config):
-    """Everything that makes an environment: the arguments of `gym.make` and their defaults.
+    """The configuration of an environment: the arguments of `gym.make` and their defaults.
 
-    `asset` and `home` are the folders of the embedded responder (in `recsim_env/assets`) and of
-    your own (in `RECSIM_HOME`), used where no `responder` is given.
+    Without a `responder`, that in the folder `home` of `RECSIM_HOME` is used or, if there is none,
+    the embedded one in the folder `asset` of `recsim_env/assets`.
     """
 
     asset: str = "contentwise"
@@ -61,8 +61,8 @@ class Scenario(Config):
     shift: Any = setting(None, 'Which users come more often, such as `{"click_rate": -1}`.')
     warm_start: Any = setting(
         None,
-        "Logged slates that users have seen before the start; None = 0 where features "
-        "tell users apart or they are cold, else 1.",
+        "Logged slates that users have seen before the start; None = 0 if users have "
+        "features or are cold, else 1.",
     )
     leaving: Any = setting(True, "As learned from the log (True), never (False), or a `Hazard`.")
     returns: Any = setting(
@@ -70,25 +70,23 @@ class Scenario(Config):
         "Users who leave come back: `learned` from the log, `rule`, or `Returns`; None = "
         "they do not.",
     )
-    one_member: Any = setting(
-        False, "Let one member of the ensemble, drawn anew, answer each episode."
-    )
-    action: Any = setting("slate", "`slate`, `scores`, `proto` or `arm`, see `recsim_env.actions`.")
-    candidates: Any = setting(None, "Choose among this number of items, or these items.")
+    one_member: Any = setting(False, "Let a random member of the ensemble answer in each episode.")
+    action: Any = setting("slate", "`slate`, `scores`, `proto` or `arm`; see `recsim_env.actions`.")
+    candidates: Any = setting(None, "Choose from this number of items, or from these items.")
     retrieval: Any = setting(
-        "popular", "Which candidates: `popular`, `random` at every step, a function."
+        "popular", "Which candidates: `popular`, `random` at every step, or a function."
     )
     observe: Any = setting(
         "history", "`history` (Dict), `flat` or `state` (Box, the responder's memory)."
     )
-    history: Any = setting(10, "Slates that observations remember.")
+    history: Any = setting(10, "Number of slates in observations.")
     reward: Any = setting("clicks", "Name, names, names with weights, or a function.")
     horizon: Any = setting(100, "Slates (pages) after which an episode is truncated.")
     paged: Any = setting(False, "Choose the slate item by item.")
     proto_features: int | None = setting(
         None, "Last item features that proto-items use; None = all."
     )
-    device: Any = setting("cpu", "Where the world lies: auto, cpu or cuda.")
+    device: Any = setting("cpu", "Device of the world: auto, cpu or cuda.")
 
 
 SCENARIOS = {
@@ -110,7 +108,7 @@ def find_scenario(name: str, **changes: Any) -> Scenario:
 
     Args:
         name: a key of `SCENARIOS` or of `recsim_env.registry.ENVIRONMENTS`.
-        changes: fields of `Scenario`; reward, horizon and paged may be None for the scenario's own.
+        changes: fields of `Scenario`; None leaves the scenario's reward, horizon or paged.
 
     Raises:
         InputError: an unknown name or field.
@@ -123,27 +121,27 @@ def find_scenario(name: str, **changes: Any) -> Scenario:
     for key in changes:
         if key not in known:
             raise InputError(f"environments have no argument {key!r}; {near_matches(key, known)}")
-    own = ("reward", "horizon", "paged")
-    given = {k: v for k, v in changes.items() if v is not None or k not in own}
+    optional = ("reward", "horizon", "paged")
+    given = {k: v for k, v in changes.items() if v is not None or k not in optional}
     return replace(SCENARIOS[scenario], **given)
 
 
 def find_responder(scenario: Scenario) -> Path:
-    """Return the folder of the scenario's responder: in RECSIM_HOME if it is there, else ours."""
+    """Return the folder of the scenario's responder: in RECSIM_HOME if it exists, else embedded."""
     home = os.environ.get("RECSIM_HOME")
     if home and scenario.home:
-        own = Path(home).expanduser() / scenario.home
-        if own.exists():
-            return own
+        folder = Path(home).expanduser() / scenario.home
+        if folder.exists():
+            return folder
     return ASSETS / scenario.asset
 
 
 @lru_cache(maxsize=8)
 def _warn_synthetic(name: str) -> None:
-    """Say once per process that the users of an environment are synthetic."""
+    """Print once per process that the users of an environment are synthetic."""
     print(
         f"recsim-env: the users of {name} are SYNTHETIC (learned from a known-truth log); pass "
-        "responder=… or set RECSIM_HOME for users of your own",
+        "responder=… or set RECSIM_HOME to use your own",
         file=sys.stderr,
     )
 
@@ -213,23 +211,23 @@ def make_vector_env(
     users: str | None = None,
     **changes: Any,
 ) -> WorldVectorEnv:
-    """Return the native vector environment of a scenario; `gym.make_vec(id, num_envs=…)` calls it.
+    """Return the vector environment of a scenario; called by `gym.make_vec(id, num_envs=…)`.
 
     Args:
         num_envs: B.
         scenario: see `make_world`.
         autoreset_mode: see `recsim_env.vector.WorldVectorEnv`.
         render_mode: None, "ansi" or "rgb_array".
-        max_episode_steps: another name of `horizon`, which Gymnasium uses for vector environments;
-            `gym.make` keeps it to itself and wraps a TimeLimit instead.
-        users: not read; in `env.spec` it says that embedded users are synthetic.
+        max_episode_steps: alias of `horizon` for `gym.make_vec`; `gym.make` wraps a TimeLimit
+            instead of passing it on.
+        users: ignored; it shows in `env.spec` that embedded users are synthetic.
         changes: fields of `Scenario`: responder, action, observe, reward, horizon, …
 
     Raises:
         InputError: an unknown scenario or an unusable argument.
     """
     if "seed" in changes:
-        raise InputError("a seed goes to reset(seed=…), not to the making of the environment")
+        raise InputError("pass the seed to reset(seed=…), not when making the environment")
     if max_episode_steps is not None:
         changes.setdefault("horizon", max_episode_steps)
     parts = find_scenario(scenario, **changes)
@@ -243,23 +241,23 @@ def make_vector_env(
 
 
 def make_actions(scenario: Scenario, world: World) -> Actions:
-    """Return how actions become slates.
+    """Return the action space and how actions become slates.
 
     Raises:
         InputError: an unknown name, or a combination that makes no sense.
     """
-    kind = load(ACTIONS, scenario.action, "action")
+    action_class = load(ACTIONS, scenario.action, "action")
     candidates = make_candidates(world, scenario.candidates, scenario.retrieval)
-    if kind is ProtoActions and candidates.is_catalogue:
+    if action_class is ProtoActions and candidates.is_catalogue:
         return ProtoActions(world, vectors=item_vectors(world, scenario.proto_features))
-    return kind(world, candidates)
+    return action_class(world, candidates)
 
 
 def _make_pages(
     scenario: Scenario, world: World, autoreset_mode: AutoresetMode | str, render_mode: str | None
 ) -> PageVectorEnv:
-    plain = scenario.candidates is None and scenario.retrieval == "popular"
-    if not plain or scenario.observe != "history" or scenario.action not in ("slate", "proto"):
+    all_items = scenario.candidates is None and scenario.retrieval == "popular"
+    if not all_items or scenario.observe != "history" or scenario.action not in ("slate", "proto"):
         raise InputError(
             "paged environments choose among all items (or action='proto') and observe the "
             "history: leave out candidates, or give paged=False"
@@ -271,10 +269,10 @@ def _make_pages(
 
 
 def make_env(scenario: str = "any", **changes: Any) -> RecSimEnv:
-    """Return the environment of one user; `gym.make(id)` calls it.
+    """Return the environment of one user; called by `gym.make(id)`.
 
     Args:
         scenario: see `make_world`.
-        changes: as of `make_vector_env`, without `num_envs` and `autoreset_mode`.
+        changes: those of `make_vector_env`, without `num_envs` and `autoreset_mode`.
     """
     return RecSimEnv(make_vector_env(1, scenario, autoreset_mode=AutoresetMode.DISABLED, **changes))

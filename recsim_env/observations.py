@@ -1,4 +1,4 @@
-"""What an agent observes of B users."""
+"""Observations of B users."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SIGNATURE = 16
 
 
 class Encoder(Protocol):
-    """Turns a world into observations [B, …] of one space, in tensors that nobody else holds."""
+    """Returns observations [B, …] of a world, in tensors that are not modified afterwards."""
 
     @property
     def space(self) -> spaces.Space:
@@ -34,12 +34,12 @@ class Encoder(Protocol):
 
 
 class HistoryObservation:
-    """A dict of the last H slates and what was clicked, the step, and the user's features.
+    """A dict of the last H slates and their clicks, the step, and the user's features.
 
-    `item` [H · S] int64: catalogue indices, oldest slate first, -1 = nothing; entry j stood at
+    `item` [H · S] int64: catalogue indices, oldest slate first, -1 = nothing; entry j was at
     position j % S of the slate shown H - j // S slates ago. `click` [H · S] int8, likewise.
-    `step` [1] int64. `user` [F] float32, absent where the log has no user features. Where users
-    come back: `visit` [1] int64, from 0, and `gap` [1] float32, seconds since the visit before.
+    `step` [1] int64. `user` [F] float32, absent if the log has no user features. If users come
+    back: `visit` [1] int64, from 0, and `gap` [1] float32, seconds since the previous visit.
     """
 
     def __init__(self, world: World) -> None:
@@ -58,30 +58,29 @@ class HistoryObservation:
             self.space["gap"] = spaces.Box(0, world.returns.window, (1,), np.float32)
 
     def __call__(self, world: World) -> dict[str, Tensor]:
-        """Return the observation of all users."""
         episodes = world.episodes
-        seen = {
+        observation = {
             "item": episodes.slates.long().flatten(1),
             "click": episodes.clicks.flatten(1).to(torch.int8),
             "step": episodes.step.unsqueeze(1).clone(),
         }
         if "user" in self.space.spaces:
-            seen["user"] = world.features.index_select(0, episodes.user)
+            observation["user"] = world.features.index_select(0, episodes.user)
         if "visit" in self.space.spaces:
-            seen["visit"] = episodes.visit.unsqueeze(1).clone()
-            seen["gap"] = episodes.gap.unsqueeze(1).clone()
-        return seen
+            observation["visit"] = episodes.visit.unsqueeze(1).clone()
+            observation["gap"] = episodes.gap.unsqueeze(1).clone()
+        return observation
 
 
 class FlatObservation:
-    """One float32 vector: the user's features, what they clicked and did not, and how it goes.
+    """A float32 vector of the user's features, what was shown and clicked, and the progress.
 
-    A function of `HistoryObservation`, concatenated: user features [F], standardised; mean
+    The concatenation, computed from `HistoryObservation`, of: user features [F], standardised; mean
     features of the items clicked in the history [K]; mean features of the items shown [K]; click
-    rate by position over the history [S]; share of the horizon passed; share of the remembered
-    slates since the last click; where users come back, the visits so far and the gap before this
+    rate by position over the history [S]; share of the horizon passed; share of the slates of the
+    history since the last click; and, if users come back, the visits so far and the gap before this
     one as shares of the horizon and the window. Item features are the catalogue's, standardised; a
-    catalogue without any gets a fixed random signature of 16 numbers per item.
+    catalogue without features gets 16 fixed random numbers per item.
     """
 
     def __init__(self, world: World) -> None:
@@ -100,15 +99,14 @@ class FlatObservation:
         self._window = None if world.returns is None else world.returns.window
         n_rates = world.n_positions + 2 + (0 if self._window is None else 2)
         rates = np.zeros(n_rates), np.ones(n_rates)
-        parts = [bounds(self._standard(world.features)), *2 * [bounds(self._items)], rates]
+        parts = [bounds(self._standardised(world.features)), *2 * [bounds(self._items)], rates]
         low, high = (np.concatenate(side).astype(np.float32) for side in zip(*parts, strict=True))
         self.space = spaces.Box(low, high, dtype=np.float32)
 
-    def _standard(self, user: Tensor) -> Tensor:
+    def _standardised(self, user: Tensor) -> Tensor:
         return (user - self._centre) / self._scale
 
     def __call__(self, world: World) -> Tensor:
-        """Return the observation [B, size] of all users."""
         return self.encode(self._history(world))
 
     @torch.no_grad()
@@ -123,20 +121,20 @@ class FlatObservation:
         click, shown = click.view(slates), shown.view(slates)
         by_position = click.sum(1) / shown.sum(1).clamp(min=1)
         clicked_since = click.any(2).flip(1).cumsum(1) > 0
-        fruitless = (~clicked_since).float().mean(1, keepdim=True)
-        parts = [means, by_position, history["step"] / self._horizon, fruitless]
+        without_click = (~clicked_since).float().mean(1, keepdim=True)
+        parts = [means, by_position, history["step"] / self._horizon, without_click]
         if self._window is not None:
             parts += [history["visit"] / self._horizon, history["gap"] / self._window]
         if "user" in history:
-            parts.insert(0, self._standard(history["user"]))
+            parts.insert(0, self._standardised(history["user"]))
         return torch.cat(parts, 1)
 
 
 class StateObservation:
-    """The responder's own state, [total] float32: what no agent of real users could observe.
+    """The responder's state, [total] float32, which is not observable for real users.
 
-    It shows what a perfect memory is worth. The tensors of the state are concatenated in the order
-    of their names.
+    It serves as an upper bound on what memory can contribute. The tensors of the state are
+    concatenated in the order of their names.
 
     Raises:
         InputError: the responder has no state, or one that grows with the session.
@@ -152,24 +150,23 @@ class StateObservation:
             after = tree_leaves(world.responder.observe(memory, slate, slate == 0))
         if any(a.shape != b.shape for a, b in zip(before, after, strict=True)):
             raise InputError(
-                f"the state of {type(world.responder).__name__} grows with the session, so it is "
-                "no observation of one size: use a recurrent responder, or observe='history'"
+                f"the state of {type(world.responder).__name__} grows with the session, so it "
+                "has no fixed size: use a recurrent responder, or observe='history'"
             )
         size = sum(value.numel() for value in before)
-        largest = np.finfo(np.float32).max  # no bound is known; Gymnasium's checker dislikes ∞
+        largest = np.finfo(np.float32).max  # bounds are unknown; Gymnasium's checker warns of ∞
         self.space = spaces.Box(-largest, largest, (size,), np.float32)
 
     def __call__(self, world: World) -> Tensor:
-        """Return the observation [B, total] of all users."""
         leaves = tree_leaves(world.episodes.memory)
         return torch.cat([value.float().view(world.num_users, -1) for value in leaves], 1)
 
 
 def bounds(table: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Return bounds [F] of each column of `table` [n, F]: its least and greatest value.
+    """Return the least and the greatest value [F] of each column of `table` [n, F].
 
-    A constant column gets one on either side: Gymnasium's spaces need low < high.
+    The bounds of a constant column are widened by 1: Gymnasium's spaces need low < high.
     """
     low, high = table.amin(0).cpu().numpy(), table.amax(0).cpu().numpy()
-    flat = low == high
-    return low - flat, high + flat
+    is_constant = low == high
+    return low - is_constant, high + is_constant

@@ -1,4 +1,4 @@
-"""What happens in a step: the users' answers, and their outcome."""
+"""The results of a step: how users answered, and the outcome."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from torch import Tensor
 
 @dataclass
 class Answer:
-    """How B users answered their slates; what a reward is computed from.
+    """How B users answered their slates; rewards are computed from it.
 
     Args:
-        slate: [B, S] int64, what was shown; later copies of an item are -1.
+        slate: [B, S] int64, the items shown; repeated items are replaced by -1.
         click: [B, S] bool.
-        probability: [B, S] float32, from which the clicks were drawn; 0 at empty positions.
+        probability: [B, S] float32, click probabilities; 0 at empty positions.
         leave_chance: [B] float32, the chance to leave after this slate.
-        returned: [B] bool, the user left and came back: the next slate opens a new visit.
-        gap: [B] float32, seconds until then; 0 for all others.
+        returned: [B] bool, the user left and came back: the next slate starts a new visit.
+        gap: [B] float32, seconds until the return; 0 for other users.
         disagreement: [B, S] float32, standard deviation of an ensemble's members; 0 without one.
     """
 
@@ -33,14 +33,14 @@ class Answer:
 
 @dataclass
 class Outcome(Answer):
-    """What happened to B users in one step: their answers and what follows.
+    """The outcome of a step for B users: their answers, rewards and ends of episodes.
 
     Args:
-        reward: [B] float32, or [B, M] where several rewards were asked for.
+        reward: [B] float32, or [B, M] for M rewards.
         left: [B] bool, the user left for good (terminated).
         truncated: [B] bool, a user who did not leave reached the horizon.
         invalid: [B] bool, the slate broke a rule of the catalogue; its reward is 0.
-        duplicates: [B] int64, copies of an item that were left empty.
+        duplicates: [B] int64, number of repeated items, which are left empty.
     """
 
     reward: Tensor

@@ -1,7 +1,7 @@
-"""Pages built item by item: the bundle shop of RL4RS as a batch of users.
+"""Environments in which the page (slate) is chosen item by item, as in the bundle shop of RL4RS.
 
-Semantics of SlateRecEnv and SeqSlateRecEnv (RL4RS, Wang et al., SIGIR 2023): a page of S items is
-chosen one item at a time; after the last the user answers and the page's reward is paid.
+As in SlateRecEnv and SeqSlateRecEnv (RL4RS, Wang et al., SIGIR 2023), a page of S items is chosen
+one item at a time; after the last item the user answers and the page's reward is returned.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ class PageVectorEnv(WorldVectorEnv):
     """B simulated users; the action is the next item of each user's page.
 
     ## Action space
-    `Discrete(N)`. `info["action_mask"]` [B, N] int8 and `action_masks()` tell the valid items:
+    `Discrete(N)`. `info["action_mask"]` [B, N] int8 and `action_masks()` give the valid items:
     allowed at the position (layer), not yet on the page, at most one special. A page with an
-    invalid item earns 0. With `vectors`, `Box(d)`: the valid item nearest by cosine is taken.
+    invalid item has reward 0. With `vectors`, `Box(d)`: the nearest valid item by cosine is taken.
 
     ## Observation space
-    Dict: `HistoryObservation` of the pages before, `page` [S] int64 the items chosen so far (-1 =
+    Dict: `HistoryObservation` of the previous pages, `page` [S] int64 the items chosen so far (-1 =
     open) and `position` [1] int64 the position to fill.
 
     ## Reward
@@ -84,27 +84,27 @@ class PageVectorEnv(WorldVectorEnv):
         item = self._nearest(action) if self._vectors is not None else action.unsqueeze(1)
         self._page = self._page.scatter(1, self._position.unsqueeze(1), item)
         self._position = self._position + 1
-        full = self._position == self.world.n_positions
-        shown = full.cpu().numpy()
-        if not shown.any():
-            return None, shown
-        outcome = self.world.step(self._page, mask=full)
-        self._begin(full)
-        return outcome, shown
+        complete = self._position == self.world.n_positions
+        is_shown = complete.cpu().numpy()
+        if not is_shown.any():
+            return None, is_shown
+        outcome = self.world.step(self._page, mask=complete)
+        self._begin(complete)
+        return outcome, is_shown
 
     def _observe(self) -> Any:
-        seen = to_numpy(self.encoder(self.world))
+        observation = to_numpy(self.encoder(self.world))
         page = {"page": self._page.clone(), "position": self._position.unsqueeze(1).clone()}
-        return seen | to_numpy(page)
+        return observation | to_numpy(page)
 
     def _valid(self) -> Tensor:
-        """Return [B, N] bool, the items that may come next on each page."""
+        """Return [B, N] bool, the valid next items of each page."""
         masks = torch.zeros(
             self.num_envs, self.world.n_items, dtype=torch.bool, device=self.world.device
         )
         for position in torch.unique(self._position).tolist():
-            rows = self._position == position
-            masks[rows] = self.world.rules.mask(self._page[rows], position)
+            users = self._position == position
+            masks[users] = self.world.rules.mask(self._page[users], position)
         return masks
 
     def _nearest(self, point: Tensor) -> Tensor:
@@ -114,7 +114,7 @@ class PageVectorEnv(WorldVectorEnv):
         return similarity.masked_fill(~self._valid(), -torch.inf).argmax(1, keepdim=True)
 
     def action_masks(self) -> np.ndarray:
-        """Return [B, N] bool, the items that may come next on each page."""
+        """Return the valid items [B, N] bool, as for sb3-contrib's MaskablePPO."""
         return self._valid().cpu().numpy()
 
     def _state_info(self) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""The logged users with whom episodes start, and how they are drawn."""
+"""The logged users with which episodes start, and how they are drawn."""
 
 from __future__ import annotations
 
@@ -16,25 +16,24 @@ from responders.models.state import State
 
 
 class Population:
-    """U logged users, and the state in which each starts an episode.
+    """U logged users, and the state in which each one starts an episode.
 
     Args:
         responder: on `device`, in eval mode.
-        initial_sessions: log of the users: their features, and their first slates, of which
-            `warm_start` are seen before an episode starts.
+        initial_sessions: log of the users, with their features and first slates.
         warm_start: logged slates and clicks that each user has seen before the start.
-        history: H, slates that observations remember.
-        shift: strength by which a trait tilts the draw of users, see `shift_weights`.
-        device: where everything lies.
+        history: H, slates in observations.
+        shift: which users are drawn more often, see `shift_weights`.
+        device: of all tensors.
 
     Attributes:
         features: [U, F] float32.
         memory: the responder's state of the U users at the start.
-        slates: [U, H, S] int32, what they have seen by then, -1 = nothing.
-        clicks: [U, H, S] bool.
+        slates: [U, H, S] int32, the slates they have seen at the start, -1 = nothing.
+        clicks: [U, H, S] bool, their clicks.
 
     Raises:
-        InputError: `warm_start` or `shift` does not fit the initial_sessions.
+        InputError: `warm_start` or `shift` does not fit the initial sessions.
     """
 
     def __init__(
@@ -50,7 +49,7 @@ class Population:
         longest = int(initial_sessions.session_length.max())
         if initial_sessions.n_positions > responder.shape.n_positions:
             raise InputError(
-                f"the population saw slates of {initial_sessions.n_positions} positions, but "
+                f"the population has slates of {initial_sessions.n_positions} positions, but "
                 f"the responder answers {responder.shape.n_positions}"
             )
         if isinstance(warm_start, float) or warm_start not in range(longest + 1):
@@ -76,21 +75,21 @@ class Population:
         start = torch.from_numpy(log.session_start[:-1].copy())
         length = torch.from_numpy(log.session_length)
         for r in range(slates):
-            rows = (start + r).clamp(max=log.n_slates - 1).numpy()
-            there = (r < length).unsqueeze(1).to(device)
-            slate = torch.from_numpy(log.slate[rows].astype("int64")).to(device)
-            slate = torch.where(there, slate, EMPTY)
-            click = torch.from_numpy(log.response[rows].astype(bool)).to(device) & there
-            width = n_positions - slate.shape[1]
-            slate = torch.nn.functional.pad(slate, (0, width), value=EMPTY)
-            click = torch.nn.functional.pad(click, (0, width))
+            slate_index = (start + r).clamp(max=log.n_slates - 1).numpy()
+            has_slate = (r < length).unsqueeze(1).to(device)
+            slate = torch.from_numpy(log.slate[slate_index].astype("int64")).to(device)
+            slate = torch.where(has_slate, slate, EMPTY)
+            click = torch.from_numpy(log.response[slate_index].astype(bool)).to(device) & has_slate
+            missing = n_positions - slate.shape[1]
+            slate = torch.nn.functional.pad(slate, (0, missing), value=EMPTY)
+            click = torch.nn.functional.pad(click, (0, missing))
             memory = responder.observe(memory, slate, click)
             self.slates = torch.cat([self.slates[:, 1:], slate[:, None].int()], 1)
             self.clicks = torch.cat([self.clicks[:, 1:], click[:, None]], 1)
         self.memory: State = memory
 
     def draw(self, uniform: Tensor) -> Tensor:
-        """Return the users [B] int64 for numbers [B] in [0, 1)."""
+        """Return users [B] int64 for random numbers [B] in [0, 1)."""
         last = self.initial_sessions.n_sessions - 1
         if self._cumulative is None:
             return (uniform * self.initial_sessions.n_sessions).long().clamp(max=last)
@@ -100,10 +99,10 @@ class Population:
 
 
 def shift_weights(initial_sessions: SessionLog, shift: Mapping[str, float]) -> np.ndarray:
-    """Return weights [U] ∝ exp(Σ strength · z) of traits standardised over the initial_sessions.
+    """Return weights [U] ∝ exp(Σ strength · z), with z the standardised traits of each user.
 
-    A distribution shift: with {"click_rate": -1.0} users who clicked one standard deviation less
-    in their logged slates come e times as often as the average ones.
+    For distribution shift: with {"click_rate": -1.0}, users whose click rate in their logged slates
+    is one standard deviation below the mean are drawn e times as often as average users.
 
     Args:
         initial_sessions: the logged users.
@@ -136,7 +135,7 @@ def shift_weights(initial_sessions: SessionLog, shift: Mapping[str, float]) -> n
 
 
 def cold(initial_sessions: SessionLog) -> SessionLog:
-    """Return the log with nothing known of the users: their features are the mean ones."""
+    """Return the log with the features of every user replaced by the mean."""
     features = initial_sessions.users.features
     mean = np.repeat(features[initial_sessions.user].mean(0, keepdims=True), len(features), 0)
     return replace(initial_sessions, users=Users(initial_sessions.users.ids, mean))

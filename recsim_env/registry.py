@@ -1,4 +1,4 @@
-"""What environments are made of, by name; readable without importing PyTorch."""
+"""Registries of environments and their parts, by name, without importing PyTorch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ ENVIRONMENTS = {
     "RecSim-ContentWise-v0": "contentwise",
     "RecSim-RL4RS-v0": "rl4rs",
 }
-"""Environment ids and the scenario (see `recsim_env.make`) that each one makes."""
+"""Environment ids and their scenarios (see `recsim_env.make`)."""
 
 ACTIONS = {
     "slate": "recsim_env.actions:SlateActions",
@@ -15,14 +15,14 @@ ACTIONS = {
     "proto": "recsim_env.actions:ProtoActions",
     "arm": "recsim_env.actions:ArmActions",
 }
-"""What an agent's action is: `action=…` of `gym.make`."""
+"""Action spaces: `action=…` of `gym.make`."""
 
 OBSERVATIONS = {
     "history": "recsim_env.observations:HistoryObservation",
     "flat": "recsim_env.observations:FlatObservation",
     "state": "recsim_env.observations:StateObservation",
 }
-"""What an agent observes: `observe=…` of `gym.make`."""
+"""Observations: `observe=…` of `gym.make`."""
 
 REWARDS = {
     "clicks": "recsim_env.rewards:Clicks",
@@ -35,4 +35,4 @@ REWARDS = {
     "retention": "recsim_env.rewards:Retention",
     "disagreement": "recsim_env.rewards:Disagreement",
 }
-"""What an answer is worth: `reward=…` of `gym.make`."""
+"""Rewards: `reward=…` of `gym.make`."""

@@ -1,4 +1,4 @@
-"""Pictures of a simulated user: the last slate with probabilities and clicks, and the history."""
+"""Rendering of a user: the last slate with probabilities and clicks, and the history."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CLICKED = "#d9480f"
 
 
 def render_ansi(world: World, outcome: Outcome | None, user: int) -> str:
-    """Return the slate as a table and the history as a strip of text, of user number `user`."""
+    """Return user number `user` as text: the slate as a table and the history as a strip."""
     lines = [f"user {int(world.episodes.user[user])}  step {int(world.episodes.step[user])}"]
     if outcome is None:
         lines.append("(no slate shown yet)")
@@ -41,7 +41,7 @@ def render_ansi(world: World, outcome: Outcome | None, user: int) -> str:
 
 
 def render_rgb(world: World, outcome: Outcome | None, user: int) -> np.ndarray:
-    """Return the slate as cards and the history as a strip, [height, width, 3] uint8."""
+    """Return user number `user` as an image [height, width, 3] uint8: slate and history."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -71,7 +71,7 @@ def render_rgb(world: World, outcome: Outcome | None, user: int) -> np.ndarray:
 
 
 def _draw_cards(axes: Any, world: World, outcome: Outcome | None, user: int, rows: int) -> None:
-    """Draw a card for each position: its item, how likely the click was, and the answer."""
+    """Draw a card for each position: its item, click probability and response."""
     from matplotlib.patches import FancyBboxPatch, Rectangle
 
     columns = min(world.n_positions, _ROW)

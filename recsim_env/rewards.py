@@ -1,4 +1,4 @@
-"""Rewards: what the answer of a user is worth."""
+"""Rewards for the answers of users."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from responders.errors import check_finite, near_matches
 from responders.registry import load
 
 Function = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Your own: from slate [B, S] int64, click [B, S] bool and probability [B, S] to reward [B]."""
+"""A function of slate [B, S] int64, click [B, S] bool and probability [B, S]; returns rewards [B]."""
 
 Choice = str | Function | Sequence[str] | Mapping[str, float]
 """See `make_reward`."""
 
 
 class Reward(Protocol):
-    """From the answers of B users to rewards [B], or [B, M] of several, float32."""
+    """A function of the answers of B users; returns rewards [B] or [B, M], float32."""
 
     def __call__(self, answer: Answer) -> Tensor:
         """Return the rewards."""
@@ -33,10 +33,10 @@ class Reward(Protocol):
 
 @dataclass(frozen=True)
 class RewardContext:
-    """What a reward may need to know about its world.
+    """Facts about a world that rewards may need.
 
     Args:
-        catalogue: gives prices, features and popularity.
+        catalogue: has prices, features and popularity.
         device: of the tensors.
         return_window: seconds within which users come back; None = they do not.
         is_ensemble: whether several responders answer.
@@ -53,15 +53,15 @@ class RewardContext:
 
 
 def make_reward(choice: Choice, context: RewardContext) -> tuple[Reward, int | None]:
-    """Return a reward, and its number of objectives M (None where it is one number).
+    """Return a reward and its number of objectives M (None for a scalar reward).
 
     Args:
-        choice: a name of `REWARDS`; names with weights, for their weighted sum; several names, for
-            a vector; or a `Function` of your own.
+        choice: a name in `REWARDS`; names with weights, for their weighted sum; several names, for
+            a vector; or a `Function`.
         context: of the world.
 
     Raises:
-        InputError: an unknown name, or one that the catalogue or the world cannot provide.
+        InputError: an unknown name, or a reward that the catalogue or the world does not support.
     """
     if callable(choice):
         return FunctionReward(choice), None
@@ -69,11 +69,11 @@ def make_reward(choice: Choice, context: RewardContext) -> tuple[Reward, int | N
         return _by_name(choice, context), None
     if not isinstance(choice, (Sequence, Mapping)) or not choice:
         raise InputError(f"reward {choice!r} names nothing; {near_matches('', REWARDS)}")
-    several = VectorReward([_by_name(name, context) for name in choice])
+    vector = VectorReward([_by_name(name, context) for name in choice])
     if not isinstance(choice, Mapping):
-        return several, len(several.rewards)
+        return vector, len(vector.rewards)
     weights = np.array([check_finite(f"weight of {name}", w) for name, w in choice.items()])
-    return WeightedReward(several, context.tensor(weights)), None
+    return WeightedReward(vector, context.tensor(weights)), None
 
 
 def _by_name(name: str, context: RewardContext) -> Reward:
@@ -83,13 +83,12 @@ def _by_name(name: str, context: RewardContext) -> Reward:
 
 
 class FunctionReward:
-    """A reward function of the caller's."""
+    """A custom reward function."""
 
     def __init__(self, function: Function) -> None:
         self.function = function
 
     def __call__(self, answer: Answer) -> Tensor:
-        """Return the rewards [B]."""
         reward = self.function(answer.slate, answer.click, answer.probability)
         if not isinstance(reward, Tensor) or reward.shape != answer.slate.shape[:1]:
             got = tuple(reward.shape) if isinstance(reward, Tensor) else type(reward).__name__
@@ -107,7 +106,6 @@ class VectorReward:
         self.rewards = rewards
 
     def __call__(self, answer: Answer) -> Tensor:
-        """Return the rewards [B, M]."""
         return torch.stack([reward(answer) for reward in self.rewards], 1)
 
 
@@ -118,7 +116,6 @@ class WeightedReward:
         self.rewards, self.weights = rewards, weights
 
     def __call__(self, answer: Answer) -> Tensor:
-        """Return the rewards [B]."""
         return self.rewards(answer) @ self.weights
 
 
@@ -129,18 +126,16 @@ class Clicks:
         pass
 
     def __call__(self, answer: Answer) -> Tensor:
-        """Return the rewards [B]."""
         return answer.click.sum(1, dtype=torch.float32)
 
 
 class ExpectedClicks:
-    """Sum of the probabilities from which the clicks were drawn."""
+    """Sum of the click probabilities."""
 
     def __init__(self, context: RewardContext) -> None:
         pass
 
     def __call__(self, answer: Answer) -> Tensor:
-        """Return the rewards [B]."""
         return answer.probability.sum(1)
 
 
@@ -151,7 +146,6 @@ class Revenue:
         self.price = _prices(context)
 
     def __call__(self, answer: Answer) -> Tensor:
-        """Return the rewards [B]."""
         return (self.price[answer.slate.clamp(min=0)] * answer.click).sum(1)
 
 
@@ -162,7 +156,6 @@ class ExpectedRevenue:
         self.price = _prices(context)
 
     def __call__(self, answer: Answer) -> Tensor:
-        """Return the rewards [B]."""
         return (self.price[answer.slate.clamp(min=0)] * answer.probability).sum(1)
 
 
@@ -173,12 +166,11 @@ class Satisfaction:
         pass
 
     def __call__(self, answer: Answer) -> Tensor:
-        """Return the rewards [B]."""
         return 1 - answer.leave_chance
 
 
 class Retention:
-    """1 − gap / window where the user leaves and comes back, otherwise 0."""
+    """1 − gap / window if the user leaves and comes back, otherwise 0."""
 
     def __init__(self, context: RewardContext) -> None:
         if context.return_window is None:
@@ -186,7 +178,6 @@ class Retention:
         self.window = context.return_window
 
     def __call__(self, answer: Answer) -> Tensor:
-        """Return the rewards [B]."""
         return torch.where(answer.returned, 1 - answer.gap / self.window, 0.0)
 
 
@@ -198,7 +189,6 @@ class Disagreement:
             raise InputError("reward 'disagreement' needs an ensemble: give several responders")
 
     def __call__(self, answer: Answer) -> Tensor:
-        """Return the rewards [B]."""
         return answer.disagreement.sum(1)
 
 
@@ -212,10 +202,9 @@ class Novelty:
         self.bits = context.tensor(-np.log2((shown + 1.0) / (shown + 1.0).sum()))
 
     def __call__(self, answer: Answer) -> Tensor:
-        """Return the rewards [B]."""
-        filled = answer.slate >= 0
-        total = torch.where(filled, self.bits[answer.slate.clamp(min=0)], 0.0).sum(1)
-        return total / filled.sum(1).clamp(min=1)
+        shown = answer.slate >= 0
+        total = torch.where(shown, self.bits[answer.slate.clamp(min=0)], 0.0).sum(1)
+        return total / shown.sum(1).clamp(min=1)
 
 
 class Diversity:
@@ -230,12 +219,11 @@ class Diversity:
         self.direction = context.tensor(centred / length)
 
     def __call__(self, answer: Answer) -> Tensor:
-        """Return the rewards [B]."""
-        filled = answer.slate >= 0
-        vectors = self.direction[answer.slate.clamp(min=0)] * filled.unsqueeze(2)
+        shown = answer.slate >= 0
+        vectors = self.direction[answer.slate.clamp(min=0)] * shown.unsqueeze(2)
         # Σ of cosines over ordered pairs = |Σ v|² − Σ |v|²
         cosines = vectors.sum(1).square().sum(1) - vectors.square().sum((1, 2))
-        pairs = filled.sum(1) * (filled.sum(1) - 1)
+        pairs = shown.sum(1) * (shown.sum(1) - 1)
         return torch.where(pairs > 0, 1 - cosines / pairs.clamp(min=1), 0.0)
 
 

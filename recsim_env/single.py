@@ -1,4 +1,4 @@
-"""The Gymnasium environment of one simulated user: a vector environment with a batch of one."""
+"""The Gymnasium environment of one simulated user."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from responders import InputError
 
 
 class RecSimEnv(gymnasium.Env):
-    """One user of a vector environment; spaces, reward and infos are those of that class.
+    """A vector environment of one user as a `gymnasium.Env`; see its class for spaces and infos.
 
     Args:
         vector: of one user, with autoreset disabled.
@@ -39,17 +39,16 @@ class RecSimEnv(gymnasium.Env):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Start an episode with a new user; see `gymnasium.Env.reset`."""
         seed = None if seed is None else check_seed(seed)
         super().reset(seed=seed)
         observation, infos = self.vector.reset(seed=seed)
         return _first(observation), _first_info(infos)
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """Show the user a slate; see `gymnasium.Env.step`.
+        """Take an action for the user.
 
         Raises:
-            InputError: a bad action, or the episode has ended.
+            InputError: an invalid action, or the episode has ended.
         """
         observation, reward, terminated, truncated, infos = self.vector.step([action])
         return (
@@ -61,12 +60,12 @@ class RecSimEnv(gymnasium.Env):
         )
 
     def render(self) -> Any:
-        """Return the frame: text for "ansi", an array [height, width, 3] for "rgb_array"."""
+        """Return text for "ansi", an array [height, width, 3] for "rgb_array"."""
         frames = self.vector.render()
         return None if frames is None else frames[0]
 
     def action_masks(self) -> np.ndarray:
-        """Return the mask of valid actions, where the environment has one (MaskablePPO)."""
+        """Return the mask of valid actions, as for sb3-contrib's MaskablePPO."""
         return self.vector.action_masks()[0]  # type: ignore[attr-defined]
 
 

@@ -1,4 +1,4 @@
-"""Random numbers per user, so that results do not depend on how many users are simulated."""
+"""A random stream per user, so that results do not depend on the number of users simulated."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MIX = ((30, -4658895280553007687), (27, -7723592293110705685))
 _LAST_SHIFT = 31
 _UNIT = 2.0**-24
 Bits = TypeVar("Bits", Tensor, np.ndarray)
-"""64-bit integers of either library: both wrap on overflow and have the same operators."""
+"""64-bit integers, PyTorch or NumPy: both wrap on overflow and have the same operators."""
 
 
 def _unsigned_shift(x: Bits, bits: int) -> Bits:
@@ -26,7 +26,7 @@ def _unsigned_shift(x: Bits, bits: int) -> Bits:
 
 
 def _mix(x: Bits) -> Bits:
-    """Return the mixed bits without the last shift, which does not change the upper 31."""
+    """Return the mixed bits without the last shift, which does not change the upper 31 bits."""
     for bits, factor in _MIX:
         y = _unsigned_shift(x, bits)
         y ^= x
@@ -48,14 +48,13 @@ def check_seed(seed: object) -> int:
 class UserStreams:
     """One counter-based generator (SplitMix64) per user, all advanced at once.
 
-    User i of `first_user`, `first_user` + 1, … draws the same numbers for any number of users and
-    on any device.
+    User number i draws the same numbers for any number of users and on any device.
 
     Args:
         num_users: B.
         seed: of all streams, 0 or more.
         first_user: number of the first user.
-        device: where the numbers are made.
+        device: of the numbers.
     """
 
     def __init__(
@@ -65,14 +64,14 @@ class UserStreams:
         start = _mix_all(torch.tensor(check_seed(seed) % (1 << 62), device=device) + 1)
         self._position = _mix_all(start + (user + 1) * _GOLDEN)
         self._steps = torch.arange(1, 4097, device=device) * _GOLDEN
-        self._by_numpy = self._position.device.type == "cpu"  # same numbers in less time
+        self._by_numpy = self._position.device.type == "cpu"  # the same numbers, computed faster
 
     def uniform(self, n: int, mask: Tensor | None = None) -> Tensor:
         """Return float32 numbers [B, n] in [0, 1).
 
         Args:
             n: numbers per user, at most 4096.
-            mask: [B] bool; the streams of other users do not advance (their numbers mean nothing).
+            mask: [B] bool; the streams of other users do not advance (ignore their numbers).
         """
         position, steps = self._position.unsqueeze(1), self._steps[:n]
         advance = self._steps[n - 1]

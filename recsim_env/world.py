@@ -1,7 +1,7 @@
-"""World: simulated users answering slates, thousands at once.
+"""World: the batched core of every environment.
 
-The batched core of every environment: tensors in and out on one device, no Gymnasium, and no
-synchronisation with the device in a step.
+Tensors go in and out on one device, without Gymnasium, and a step does not synchronise with the
+device.
 """
 
 from __future__ import annotations
@@ -31,35 +31,34 @@ from responders.models.state import take_rows
 class World:
     """B simulated users of a trained responder.
 
-    Each user starts from the initial session of a logged user, answers slates by the responder and
-    leaves by the hazard. Slates are [B, S] int64 catalogue indices, -1 = empty. An item is shown
-    once: later copies in a slate are left empty. A slate that breaks a rule of the catalogue
-    (`SlateRules`; with layers, a duplicate does) earns 0.
+    Each user starts with the initial session of a logged user; the responder draws the clicks and
+    the hazard decides when users leave. Slates are [B, S] int64 catalogue indices, -1 = empty.
+    Repeated items in a slate are left empty. A slate that breaks a rule of the catalogue
+    (`SlateRules`; with layers, also one with repeated items) has reward 0.
 
     Args:
         responder: a trained responder.
-        initial_sessions: log of the users that may come: their features, and their first slates, of
-            which `warm_start` are seen before the episode starts.
+        initial_sessions: log of the users to simulate, with their features and first slates.
         hazard: when users leave; None = never.
         num_users: B.
         horizon: slates after which an episode is truncated.
-        history: slates that observations remember.
+        history: slates in observations.
         reward: see `recsim_env.rewards.make_reward`.
         warm_start: logged slates and clicks that each user has seen before the episode starts.
-        shift: which users come more often, see `recsim_env.population.shift_weights`.
-        returns: whether users who leave come back, as new visits of the same episode; the responder
-            then starts afresh, the history stays. None = they do not.
-        one_member: with an `Ensemble`, let one member, drawn for the episode, answer each user
-            instead of the mean of all.
+        shift: which users are drawn more often, see `recsim_env.population.shift_weights`.
+        returns: whether users who leave come back, as new visits in the same episode; the
+            responder's state is then reset, the history is not. None = they do not.
+        one_member: with an `Ensemble`, let a random member answer in each episode instead of the
+            mean of all.
         seed: of the users' random streams.
         first_user: number of the first stream; user i of a world is the same as the only user of a
-            world with first_user = i (up to the rounding of batched arithmetic).
-        device: where everything lies.
+            world with first_user = i (up to rounding).
+        device: of all tensors.
 
     Attributes:
         episodes: the state of all users, `Episodes`.
         n_members: members of an ensemble; 0 without one.
-        n_objectives: M, rewards of a step; None where it is one number.
+        n_objectives: M, rewards per step; None for a scalar reward.
 
     Raises:
         InputError: an argument is out of range or does not fit the responder.
@@ -125,7 +124,7 @@ class World:
 
         Args:
             mask: [B] bool, the users to reset; None = all.
-            seed: seed the streams first; goes with mask None.
+            seed: seed the streams first; requires mask None.
 
         Raises:
             InputError: a seed together with a mask, or an invalid seed.
@@ -139,10 +138,14 @@ class World:
         uniform = self.streams.uniform(2 if self._one_member else 1, mask)
         user = self.population.draw(uniform[:, 0])
         member = (uniform[:, 1] * self.n_members).long() if self._one_member else None
-        p = self.population
-        memory = take_rows(p.memory, user)
+        population = self.population
+        memory = take_rows(population.memory, user)
         new = Episodes.begin(
-            user, p.slates.index_select(0, user), p.clicks.index_select(0, user), memory, member
+            user,
+            population.slates.index_select(0, user),
+            population.clicks.index_select(0, user),
+            memory,
+            member,
         )
         self.episodes = new if mask is None else self.episodes.where(mask, new)
 
@@ -151,17 +154,17 @@ class World:
         """Show each user a slate.
 
         Args:
-            slate: [B, S] int64 on the world's device, indices in [-1, N). Not checked here; the
-                Gymnasium environments and `check` do.
-            mask: [B] bool, the users who are shown theirs; the others stay as they are and their
-                outcome is zero. None = all.
+            slate: [B, S] int64 on the world's device, indices in [-1, N). Not checked here,
+                to avoid synchronising; the Gymnasium environments and `check` do.
+            mask: [B] bool, the users who are shown a slate; the state of the others does not change
+                and their outcome is zero. None = all.
 
         Returns:
-            the outcome; users whose episode ended are not reset.
+            The outcome; users whose episode ended are not reset.
         """
         slate, duplicates = blank_duplicates(slate, self._above)
         s = self.n_positions
-        # S numbers for the clicks, one for leaving and, with returns, two for coming back.
+        # One draw per step: S numbers for clicks, one for leaving and, with returns, two more.
         uniform = self.streams.uniform(s + (1 if self._returns is None else 3), mask)
         response = self._respond(slate, uniform[:, :s])
         now = self.episodes.answered(slate, response.click, response.state)
@@ -234,9 +237,9 @@ class World:
 
 
 def _on_device(responder: Responder, device: torch.device) -> Responder:
-    """Return the responder on `device`, prepared for stepping; the caller's stays where it is."""
-    home = next(iter(responder.state_dict().values()), torch.empty(0)).device
-    if home.type != device.type:
+    """Return the responder on `device`, prepared for stepping; the caller's is not moved."""
+    current = next(iter(responder.state_dict().values()), torch.empty(0)).device
+    if current.type != device.type:
         responder = copy.deepcopy(responder).to(device)
     responder = responder.eval()
     responder.prepare()
@@ -244,15 +247,15 @@ def _on_device(responder: Responder, device: torch.device) -> Responder:
 
 
 def blank_duplicates(slate: Tensor, above: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Return slates [B, S] with later copies of an item set to -1, and the copies [B] int64.
+    """Return slates [B, S] with repeated items set to -1, and the number of them [B] int64.
 
     Args:
         slate: [B, S] int64.
-        above: `positions_above(S)` on its device, to save making it.
+        above: `positions_above(S)` on the same device, to save computing it.
     """
     if above is None:
         above = positions_above(slate.shape[1], slate.device)
-    # With the users in the last dimension the comparisons run over long contiguous rows.
+    # With users in the last dimension, the comparisons run over long contiguous rows.
     item = slate.t().to(torch.int32, memory_format=torch.contiguous_format)
     same = (item.unsqueeze(1) == item).view(torch.uint8).bitwise_and_(above)
     copies = (slate >= 0) & same.amax(0).view(torch.bool).t()

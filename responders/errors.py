@@ -1,4 +1,4 @@
-"""The one exception for bad input: it names what is wrong, where, and the mend."""
+"""The exception for bad input, and checks that raise it."""
 
 import difflib
 from collections.abc import Iterable
@@ -8,14 +8,14 @@ from typing import SupportsIndex
 
 
 class InputError(ValueError):
-    """Bad input: a file, field or value that cannot be used, and how to mend it.
+    """Bad input: the message says what is wrong and how to fix it.
 
     The command line prints its message as one line, ``error: …``, and exits with 1.
     """
 
 
 def near_matches(name: str, known: Iterable[str]) -> str:
-    """Return ``"; did you mean a, b?"`` for names close to `name`, or the whole list."""
+    """Return ``"did you mean a or b?"`` for names close to `name`, or the list of `known` names."""
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     return f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}"

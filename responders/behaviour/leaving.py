@@ -1,4 +1,4 @@
-"""When users leave: the hazard of ending the session, learned from a log or set by a rule."""
+"""The hazard: the chance that a user ends the session, learned from a log or given by a rule."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class Hazard:
     """The chance that a user leaves after a slate.
 
     Its log-odds are those of `by_streak` plus `weights` times the session so far: log(1 + slates),
-    clicks on the last slate, clicks per slate. A rule is a table of your own: Hazard((0, 0, 0, 1))
-    leaves after three slates in a row without a click.
+    clicks on the last slate, clicks per slate. A fixed rule is a table: with Hazard((0, 0, 0, 1)),
+    users leave after three slates in a row without a click.
 
     Args:
-        by_streak: [K] chance by the number of slates in a row without a click, the last value for
-            all longer rows.
-        min_slates: nobody leaves before so many slates.
-        weights: of the session so far; zeros where the streak tells it all.
+        by_streak: [K] chance by the number of slates in a row without a click; the last value also
+            holds for longer streaks.
+        min_slates: nobody leaves before this number of slates.
+        weights: of the session so far; zeros = only the streak matters.
 
     Raises:
         InputError: a chance is outside [0, 1], or weights are not three finite numbers.
@@ -50,7 +50,7 @@ class Hazard:
             check_finite("a weight of the hazard", weight)
 
     def tables(self, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor | None]:
-        """Return `by_streak` [K] and `weights` [3] (None where they are zero) as tensors."""
+        """Return `by_streak` [K] and `weights` [3] (None if all are zero) as tensors."""
         weights = None
         if any(self.weights):
             weights = torch.tensor(self.weights, dtype=torch.float32, device=device)
@@ -64,10 +64,10 @@ def leave_chance(
     last_clicks: Tensor,
     clicks: Tensor,
 ) -> Tensor:
-    """Return the chance [B] to leave after a slate, before `min_slates` is looked at.
+    """Return the chance [B] to leave after a slate, regardless of `min_slates`.
 
     Args:
-        tables: of `Hazard.tables`.
+        tables: from `Hazard.tables`.
         streak: [B] int64 slates in a row without a click.
         step: [B] int64 slates answered.
         last_clicks: [B] clicks on the last slate.
@@ -81,10 +81,10 @@ def leave_chance(
     return torch.sigmoid(torch.logit(chance, eps=1e-7) + session @ weights)
 
 
-def fruitless(log: SessionLog, sessions: np.ndarray) -> np.ndarray:
-    """Return the number of slates in a row without a click that end at each slate, int64.
+def streaks(log: SessionLog, sessions: np.ndarray) -> np.ndarray:
+    """Return the number of slates in a row without a click up to each slate, int64.
 
-    Slates are those of `sessions`, session by session; a session starts at 0.
+    The slates are those of `sessions`, session by session; each session starts at 0.
     """
     rows = log.rows(sessions)
     length = log.session_length[sessions]
@@ -98,36 +98,36 @@ def fruitless(log: SessionLog, sessions: np.ndarray) -> np.ndarray:
 def fit_hazard(log: SessionLog, sessions: np.ndarray) -> Hazard:
     """Estimate the hazard from the lengths of `sessions`.
 
-    The table by streak is counted (a discrete Kaplan-Meier) and its rare streaks shrunk towards
-    the overall rate. A logistic head on the session so far is kept where it explains the lengths
-    better than the table alone (likelihood ratio, p < 0.01). Sessions shorter than the shortest of
-    the log were filtered out, so nobody leaves before it; sessions of the greatest length may have
-    been cut there and are treated as censored when it is shared by several.
+    The table by streak is a discrete Kaplan-Meier estimate, with rare streaks shrunk towards the
+    overall rate. A logistic head on the session so far is kept if it fits the lengths better than
+    the table alone (likelihood ratio test, p < 0.01). Nobody leaves before the shortest length in
+    the log, because shorter sessions were filtered out. Sessions of the greatest length are
+    treated as censored if there are several: the log may have cut them there.
     """
     length = log.session_length[sessions]
     shortest, longest = int(length.min()), int(length.max())
     first = np.repeat(ragged.offsets(length)[:-1], length)
     step = 1 + ragged.place(length)
-    streak = np.minimum(fruitless(log, sessions), _STREAKS - 1)
+    streak = np.minimum(streaks(log, sessions), _STREAKS - 1)
     left = step == np.repeat(length, length)
     cut = (length == longest).sum() > 1 and longest > shortest
     at_risk = (step >= shortest) & ~((step == longest) & cut)
-    seen = np.bincount(streak[at_risk], minlength=_STREAKS)
-    ended = np.bincount(streak[at_risk & left], minlength=_STREAKS)
-    overall = ended.sum() / max(seen.sum(), 1)
-    rate = (ended + _PRIOR * overall) / (seen + _PRIOR)
+    n_at_risk = np.bincount(streak[at_risk], minlength=_STREAKS)
+    n_left = np.bincount(streak[at_risk & left], minlength=_STREAKS)
+    overall = n_left.sum() / max(n_at_risk.sum(), 1)
+    rate = (n_left + _PRIOR * overall) / (n_at_risk + _PRIOR)
     table = Hazard(tuple(float(r) for r in rate), shortest)
-    rows = np.flatnonzero(at_risk)
-    rows = rows[:: max(len(rows) // _SLATES, 1)]
+    sample = np.flatnonzero(at_risk)
+    sample = sample[:: max(len(sample) // _SLATES, 1)]
     clicks = np.concatenate([log.response[block].sum(1) for block in log.blocks(sessions)])
-    total = np.cumsum(clicks)
-    before = np.where(first > 0, total[np.maximum(first - 1, 0)], 0)
-    session = np.stack([np.log1p(step), clicks, (total - before) / step], 1)[rows]
-    return _with_head(table, streak[rows], session, left[rows])
+    clicks_so_far = np.cumsum(clicks)
+    clicks_before = np.where(first > 0, clicks_so_far[np.maximum(first - 1, 0)], 0)
+    features = np.stack([np.log1p(step), clicks, (clicks_so_far - clicks_before) / step], 1)[sample]
+    return _with_head(table, streak[sample], features, left[sample])
 
 
 def _with_head(table: Hazard, streak: np.ndarray, session: np.ndarray, left: np.ndarray) -> Hazard:
-    """Return the hazard with a logistic head on `session` [n, 3], or `table` if it tells as much.
+    """Return the hazard with a logistic head on `session` [n, 3], or `table` if that fits as well.
 
     Args:
         table: the counted hazard.
@@ -142,15 +142,16 @@ def _with_head(table: Hazard, streak: np.ndarray, session: np.ndarray, left: np.
     inputs = np.column_stack([odds[streak], session])
     model = LogisticRegression(C=np.inf, max_iter=1000).fit(inputs, left)
 
-    def fit_of(p: np.ndarray) -> float:
+    def log_likelihood(p: np.ndarray) -> float:
         return float(np.log(np.where(left, p, 1 - p).clip(1e-12)).sum())
 
     gain = 2 * (
-        fit_of(model.predict_proba(inputs)[:, 1]) - fit_of(np.array(table.by_streak)[streak])
+        log_likelihood(model.predict_proba(inputs)[:, 1])
+        - log_likelihood(np.array(table.by_streak)[streak])
     )
     if chi2.sf(gain, inputs.shape[1] + 1) > _SIGNIFICANT:
         return table
     slope, *weights = model.coef_[0]
     by_streak = 1 / (1 + np.exp(-(model.intercept_[0] + slope * odds)))
-    step, last, mean = (float(w) for w in weights)
-    return Hazard(tuple(float(p) for p in by_streak), table.min_slates, (step, last, mean))
+    step, last, rate = (float(w) for w in weights)
+    return Hazard(tuple(float(p) for p in by_streak), table.min_slates, (step, last, rate))

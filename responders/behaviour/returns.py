@@ -1,4 +1,4 @@
-"""Whether and when a user comes back after leaving, learned from a log or set by a rule."""
+"""Whether and when a user comes back after leaving, learned from a log or given by a rule."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from responders.errors import InputError, check_finite
 from responders.log.session_log import SessionLog
 
 _BINS = (0, 1, 2, 4, 8)
-"""Least clicks of a visit in each bin."""
+"""The smallest number of clicks of a visit in each bin."""
 
 _QUANTILES = 33
 _PRIOR, _FEW = 20.0, 20
@@ -22,11 +22,11 @@ _DAY = 86_400.0
 
 @dataclass(frozen=True)
 class Returns:
-    """The chance to come back within a window, and after how long, by the clicks of the visit.
+    """The chance that a user comes back, and the time until then, by the clicks of the visit.
 
     Args:
         window: seconds; a user who stays away longer counts as gone.
-        clicks: [K] least clicks of a visit in each bin, ascending from 0.
+        clicks: [K] smallest number of clicks of a visit in each bin, ascending from 0.
         chance: [K] to come back within the window.
         gap: [K][Q] quantiles of the seconds until then, evenly spaced from 0 to 1.
 
@@ -56,9 +56,9 @@ class Returns:
 
     @staticmethod
     def rule(chance: tuple[float, ...] = (0.3, 0.5, 0.65, 0.75, 0.8), days: float = 1.0) -> Returns:
-        """Return a rule where no log tells: chances by clicks (0, 1, 2+, 4+, 8+), gaps of `days`.
+        """Return a fixed rule: `chance` by clicks (0, 1, 2+, 4+, 8+), gaps of `days` on average.
 
-        Gaps are exponential with a mean of `days`, cut at a week.
+        Gaps follow an exponential distribution with mean `days`, truncated at a week.
         """
         if not check_finite("days", days) > 0:
             raise InputError(f"days must be more than 0, not {days}")
@@ -68,7 +68,7 @@ class Returns:
         return Returns(7 * _DAY, _BINS[: len(chance)], chance, (row,) * len(chance))
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `Returns(**…)` takes, of lists and numbers."""
+        """Return the fields as lists and numbers."""
         return {
             "window": self.window,
             "clicks": list(self.clicks),
@@ -98,27 +98,27 @@ class Returns:
 def draw_return(
     tables: tuple[Tensor, Tensor, Tensor], clicks: Tensor, uniform: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return who would come back [B] bool, and after how many seconds [B] float32.
+    """Return who comes back [B] bool, and after how many seconds [B] float32.
 
     Args:
-        tables: of `Returns.tables`.
+        tables: from `Returns.tables`.
         clicks: [B] int64 clicks of the visit.
         uniform: [B, 2] in [0, 1).
     """
-    least, chance, gap = tables
-    row = torch.searchsorted(least, clicks.contiguous(), right=True) - 1
-    place = uniform[:, 1] * (gap.shape[1] - 1)
-    low = place.long()
-    table = gap[row]
-    below, above = (table.gather(1, (low + i).unsqueeze(1)).squeeze(1) for i in (0, 1))
-    return uniform[:, 0] < chance[row], below + (above - below) * (place - low)
+    bin_start, chance, gap = tables
+    bin_ = torch.searchsorted(bin_start, clicks.contiguous(), right=True) - 1
+    quantile = uniform[:, 1] * (gap.shape[1] - 1)
+    lower = quantile.long()
+    quantiles = gap[bin_]
+    below, above = (quantiles.gather(1, (lower + i).unsqueeze(1)).squeeze(1) for i in (0, 1))
+    return uniform[:, 0] < chance[bin_], below + (above - below) * (quantile - lower)
 
 
 def fit_returns(log: SessionLog, sessions: np.ndarray) -> Returns | None:
-    """Estimate returns from the users with several of `sessions`; None where there are none.
+    """Estimate returns from users with more than one session; None if there are none.
 
-    The window is the time within which nine of ten returns happen, at most half the log's span. A
-    session counts where the log goes on for a window after it, so that a return could be seen.
+    90 % of the returns happen within the window, which is at most half the log's time span. A
+    session counts only if the log continues for a window after it, so that a return is observed.
     """
     starts = log.session_start[sessions]
     ends = log.session_start[sessions + 1] - 1
@@ -126,28 +126,30 @@ def fit_returns(log: SessionLog, sessions: np.ndarray) -> Returns | None:
     clicks = np.array([log.response[a : b + 1].sum() for a, b in zip(starts, ends, strict=True)])
     order = np.lexsort((begin, user))
     begin, end, user, clicks = begin[order], end[order], user[order], clicks[order]
-    same = np.r_[user[1:] == user[:-1], False]
-    gap = np.where(same, np.r_[begin[1:], 0] - end, np.inf)
-    gaps = gap[same & (gap > 0)]
-    if not len(gaps):
+    has_next = np.r_[user[1:] == user[:-1], False]
+    gap = np.where(has_next, np.r_[begin[1:], 0] - end, np.inf)
+    positive_gap = gap[has_next & (gap > 0)]
+    if not len(positive_gap):
         return None
-    window = float(min(np.quantile(gaps, 0.9), (end.max() - begin.min()) / 2))
-    seen = (end <= end.max() - window) & (gap > 0)
-    back = seen & (gap <= window)
-    if not back.any():
+    window = float(min(np.quantile(positive_gap, 0.9), (end.max() - begin.min()) / 2))
+    observed = (end <= end.max() - window) & (gap > 0)
+    returned = observed & (gap <= window)
+    if not returned.any():
         return None
-    row = np.searchsorted(_BINS, clicks, "right") - 1
-    at_risk, came = (np.bincount(row[mask], minlength=len(_BINS)) for mask in (seen, back))
-    overall = came.sum() / at_risk.sum()
-    chance = (came + _PRIOR * overall) / (at_risk + _PRIOR)
+    bin_ = np.searchsorted(_BINS, clicks, "right") - 1
+    n_observed, n_returned = (
+        np.bincount(bin_[mask], minlength=len(_BINS)) for mask in (observed, returned)
+    )
+    overall = n_returned.sum() / n_observed.sum()
+    chance = (n_returned + _PRIOR * overall) / (n_observed + _PRIOR)
     share = np.linspace(0, 1, _QUANTILES)
-    rows = []
+    gap_quantiles = []
     for k in range(len(_BINS)):
-        own = gap[back & (row == k)]
-        rows.append(np.quantile(own if len(own) >= _FEW else gap[back], share))
+        bin_gap = gap[returned & (bin_ == k)]
+        gap_quantiles.append(np.quantile(bin_gap if len(bin_gap) >= _FEW else gap[returned], share))
     return Returns(
         window,
         _BINS,
         tuple(float(p) for p in chance),
-        tuple(tuple(float(g) for g in quantiles) for quantiles in rows),
+        tuple(tuple(float(g) for g in quantiles) for quantiles in gap_quantiles),
     )

@@ -1,4 +1,4 @@
-"""Which item may stand at which position of a slate."""
+"""Rules for the items of a slate."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class SlateRules:
     Args:
         n_items: N.
         n_positions: S.
-        allowed: [S, N] bool, which item may stand at which position; None = any.
-        special: [N] bool, items of which at most one may be in a slate; None = no such rule.
+        allowed: [S, N] bool, the items allowed at each position; None = all.
+        special: [N] bool, items of which a slate may hold at most one; None = no such rule.
     """
 
     n_items: int
@@ -29,20 +29,20 @@ class SlateRules:
 
     @staticmethod
     def of(catalogue: Catalogue, n_positions: int) -> SlateRules:
-        """Return the rules that the catalogue's attributes state.
+        """Return the rules given by the catalogue's attributes.
 
         `layer` (1, 2, …): the S positions are split evenly among the layers, top to bottom, as in
-        RL4RS; an item of layer 0 (unknown, a new one) may stand nowhere. `special`: at most one in
+        RL4RS; items of layer 0 (unknown or new) are not allowed at all. `special`: at most one in
         a slate.
         """
         layer, special = catalogue.attributes.get("layer"), catalogue.attributes.get("special")
         allowed = None
         if layer is not None:
             layers = np.unique(layer[layer > 0])
-            of_position = layers[np.arange(n_positions) * len(layers) // n_positions]
-            allowed = torch.from_numpy(of_position[:, None] == layer[None])
-        flags = None if special is None else torch.from_numpy(np.array(special, dtype=bool))
-        return SlateRules(len(catalogue), n_positions, allowed, flags)
+            position_layer = layers[np.arange(n_positions) * len(layers) // n_positions]
+            allowed = torch.from_numpy(position_layer[:, None] == layer[None])
+        special_items = None if special is None else torch.from_numpy(np.array(special, dtype=bool))
+        return SlateRules(len(catalogue), n_positions, allowed, special_items)
 
     def to(self, device: torch.device | str) -> SlateRules:
         """Return the rules on `device`."""
@@ -52,22 +52,22 @@ class SlateRules:
         return SlateRules(self.n_items, self.n_positions, allowed, special)
 
     def mask(self, slate: Tensor, position: int) -> Tensor:
-        """Return [B, N] bool: the items that may stand at `position` after those above it.
+        """Return [B, N] bool: the items allowed at `position`, given those above it.
 
         Args:
-            slate: [B, S] int64 of which the first `position` columns are chosen.
+            slate: [B, S] int64; the first `position` columns are filled.
             position: from 0 to S - 1.
         """
         above = slate[:, :position]
-        free = torch.ones(len(slate), self.n_items + 1, dtype=torch.bool, device=slate.device)
-        free.scatter_(1, torch.where(above >= 0, above, self.n_items), False)
-        free = free[:, :-1]
+        valid = torch.ones(len(slate), self.n_items + 1, dtype=torch.bool, device=slate.device)
+        valid.scatter_(1, torch.where(above >= 0, above, self.n_items), False)
+        valid = valid[:, :-1]
         if self.allowed is not None:
-            free &= self.allowed[position]
+            valid &= self.allowed[position]
         if self.special is not None and position:
             used = (self.special[above.clamp(min=0)] & (above >= 0)).any(1, keepdim=True)
-            free &= ~(used & self.special)
-        return free
+            valid &= ~(used & self.special)
+        return valid
 
     def choose(self, score: Tensor) -> Tensor:
         """Return the valid slate [B, S] of the best items by `score` [N] or [B, N], best first.
@@ -77,22 +77,22 @@ class SlateRules:
         score = score.expand(1, -1) if score.ndim == 1 else score
         if self.allowed is None and self.special is None:
             slate = score.topk(min(self.n_positions, self.n_items), dim=1).indices
-            short = self.n_positions - slate.shape[1]
-            return torch.nn.functional.pad(slate, (0, short), value=-1)
+            missing = self.n_positions - slate.shape[1]
+            return torch.nn.functional.pad(slate, (0, missing), value=-1)
         slate = torch.full((len(score), self.n_positions), -1, device=score.device)
         for position in range(self.n_positions):
-            free = self.mask(slate, position)
-            best = score.masked_fill(~free, -torch.inf).argmax(1)
-            slate[:, position] = torch.where(free.any(1), best, -1)
+            valid = self.mask(slate, position)
+            best = score.masked_fill(~valid, -torch.inf).argmax(1)
+            slate[:, position] = torch.where(valid.any(1), best, -1)
         return slate
 
     def broken(self, slate: Tensor) -> Tensor:
-        """Return [B] bool: slates that break a rule (an item at a wrong position, two specials)."""
+        """Return [B] bool: slates with an item at a wrong position or with two special items."""
         filled, item = slate >= 0, slate.clamp(min=0)
         bad = torch.zeros(len(slate), dtype=torch.bool, device=slate.device)
         if self.allowed is not None:
-            place = torch.arange(slate.shape[1], device=slate.device)
-            bad |= (filled & ~self.allowed[place, item]).any(1)
+            position = torch.arange(slate.shape[1], device=slate.device)
+            bad |= (filled & ~self.allowed[position, item]).any(1)
         if self.special is not None:
             bad |= (filled & self.special[item]).sum(1) > 1
         return bad

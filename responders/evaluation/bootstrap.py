@@ -1,4 +1,4 @@
-"""Bootstrap over users: every user is drawn with replacement, and all their positions go along."""
+"""Bootstrap over users: each user is drawn with replacement, together with all their positions."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def percentile_intervals(samples: Sequence[dict[str, float]]) -> dict[str, float
         samples: the metrics of each resample; NaN where a metric is undefined.
 
     Returns:
-        `<metric>_low` and `<metric>_high` of every metric, None where it is undefined in all
+        `<metric>_low` and `<metric>_high` of every metric, None if it is undefined in all
         resamples.
     """
-    found: dict[str, float | None] = {}
+    intervals: dict[str, float | None] = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a metric undefined in every resample
         for name in samples[0]:
-            low, high = np.nanpercentile([row[name] for row in samples], [2.5, 97.5])
-            found[f"{name}_low"] = None if np.isnan(low) else float(low)
-            found[f"{name}_high"] = None if np.isnan(high) else float(high)
-    return found
+            low, high = np.nanpercentile([sample[name] for sample in samples], [2.5, 97.5])
+            intervals[f"{name}_low"] = None if np.isnan(low) else float(low)
+            intervals[f"{name}_high"] = None if np.isnan(high) else float(high)
+    return intervals

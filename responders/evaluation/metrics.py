@@ -1,4 +1,4 @@
-"""How well a responder's probabilities fit logged clicks, overall and by position."""
+"""Metrics of predicted click probabilities on logged clicks, overall and by position."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from responders.evaluation.bootstrap import percentile_intervals, user_weights
 from responders.evaluation.predict import Predictions
 
 METRICS = ("auc", "f1", "accuracy", "log_loss", "perplexity", "ece")
-"""What `evaluate` measures with intervals."""
+"""The metrics for which `evaluate` returns intervals."""
 
 _BINS = 15
 _TINY = 1e-12
@@ -41,12 +41,12 @@ def best_threshold(predictions: Predictions) -> float:
 
 
 def sparse_auc(predictions: Predictions, shown: np.ndarray, fewer: int = 20) -> float | None:
-    """Return the AUC over positions with items shown `fewer` times in training; None if undefined.
+    """Return the AUC over positions with rarely shown items; None if undefined.
 
     Args:
         predictions: P positions.
         shown: [N] impressions of each item in training.
-        fewer: items shown less often are sparse.
+        fewer: only items shown less often than this count.
     """
     sparse = shown[predictions.item] < fewer
     click = predictions.click[sparse]
@@ -56,7 +56,7 @@ def sparse_auc(predictions: Predictions, shown: np.ndarray, fewer: int = 20) -> 
 
 
 def calibration(predictions: Predictions, bins: int = _BINS) -> tuple[np.ndarray, ...]:
-    """Return mean probability, click rate and count [bins] of bins of equal count."""
+    """Return the mean probability, click rate and size [bins] of bins of equal size."""
     p = predictions.probability
     bin_ = _equal_bins(p, bins)
     count = np.bincount(bin_, minlength=bins)
@@ -66,7 +66,7 @@ def calibration(predictions: Predictions, bins: int = _BINS) -> tuple[np.ndarray
 
 
 def _equal_bins(p: np.ndarray, bins: int) -> np.ndarray:
-    """Return the bin [P] int64 of each value, bins of equal count in order of `p`."""
+    """Return the bin [P] int64 of each value, bins of equal size in order of `p`."""
     bin_ = np.empty(len(p), dtype=np.int64)
     bin_[np.argsort(p, kind="stable")] = np.arange(len(p)) * bins // len(p)
     return bin_
@@ -77,12 +77,12 @@ def _point(predictions: Predictions, threshold: float) -> dict[str, float | None
     click, p = predictions.click, predictions.probability
     mean, rate, count = calibration(predictions)
     loss = log_loss(predictions.logit, click)
-    called = p >= threshold
-    both = 0 < click.sum() < len(click)
+    predicted = p >= threshold
+    has_both = 0 < click.sum() < len(click)
     return {
-        "auc": float(roc_auc_score(click, predictions.logit)) if both else None,
-        "f1": float(f1_score(click, called, zero_division=0)),
-        "accuracy": float((called == click).mean()),
+        "auc": float(roc_auc_score(click, predictions.logit)) if has_both else None,
+        "f1": float(f1_score(click, predicted, zero_division=0)),
+        "accuracy": float((predicted == click).mean()),
         "log_loss": loss,
         "perplexity": float(np.exp(loss)),
         "ece": float((count * np.abs(mean - rate)).sum() / count.sum()),
@@ -96,8 +96,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Return all metrics, their 95 % bootstrap intervals over users, and those by position.
 
-    `perplexity` is the click-model one, the mean over positions of exp(log-loss at the position);
-    `ece` uses 15 bins of equal count; `f1` and `accuracy` call a click at `threshold`.
+    `perplexity` is that of click models: the mean over positions of exp(log-loss at the position).
+    `ece` uses 15 bins of equal size; `f1` and `accuracy` predict a click from `threshold` on.
 
     Returns:
         Flat keys `auc f1 accuracy log_loss perplexity ece click_rate predicted_rate threshold
@@ -106,23 +106,25 @@ def evaluate(
         of positions without a click) is None.
 
     Raises:
-        InputError: there is no position to count.
+        InputError: there are no positions.
     """
     if not len(predictions.click):
         raise InputError("no position is left to evaluate: the sessions hold no shown item")
     positions = np.unique(predictions.position)
     by_position = []
     for s in positions:
-        here = predictions.position == s
-        part = Predictions(*(v[here] for v in vars(predictions).values()))
-        by_position.append({"position": int(s), "n": int(here.sum()), **_point(part, threshold)})
+        at_position = predictions.position == s
+        part = Predictions(*(v[at_position] for v in vars(predictions).values()))
+        by_position.append(
+            {"position": int(s), "n": int(at_position.sum()), **_point(part, threshold)}
+        )
     result: dict[str, Any] = dict(_point(predictions, threshold))
     result["perplexity"] = float(np.mean([row["perplexity"] for row in by_position]))
     _, user = np.unique(predictions.user, return_inverse=True)
     if user.max() > 0 and resamples > 1:
-        weigh = weighted_metrics(predictions, threshold)
+        weighted = weighted_metrics(predictions, threshold)
         draws = user_weights(user.max() + 1, resamples, seed)
-        result |= percentile_intervals([weigh(weight[user].astype(float)) for weight in draws])
+        result |= percentile_intervals([weighted(weight[user].astype(float)) for weight in draws])
     result |= {
         "threshold": threshold,
         "n_positions": len(predictions.click),
@@ -135,7 +137,7 @@ def evaluate(
 def weighted_metrics(
     predictions: Predictions, threshold: float
 ) -> Callable[[np.ndarray], dict[str, float]]:
-    """Return a function from weights [P] to metrics; what does not depend on weights is done once.
+    """Return a function from weights [P] to metrics, which computes only what weights change.
 
     The AUC is computed from clicks and non-clicks accumulated over the distinct scores, ties
     counting half.
@@ -145,24 +147,24 @@ def weighted_metrics(
     n_scores, n_positions = score.max() + 1, position.max() + 1
     loss = losses(predictions.logit, click)
     p = predictions.probability
-    called = p >= threshold
+    predicted = p >= threshold
     bin_ = _equal_bins(p, _BINS)
 
     def metrics(weight: np.ndarray) -> dict[str, float]:
-        ones = np.bincount(score, weight * click, n_scores)
-        zeros = np.bincount(score, weight * ~click, n_scores)
-        below = np.cumsum(zeros) - zeros / 2
-        pairs = ones.sum() * zeros.sum()
-        hits = (weight * (called & click)).sum()
-        seen = np.bincount(position, weight, n_positions)
-        at = np.bincount(position, weight * loss, n_positions)[seen > 0] / seen[seen > 0]
+        clicks_by_score = np.bincount(score, weight * click, n_scores)
+        others_by_score = np.bincount(score, weight * ~click, n_scores)
+        others_below = np.cumsum(others_by_score) - others_by_score / 2
+        pairs = clicks_by_score.sum() * others_by_score.sum()
+        hits = (weight * (predicted & click)).sum()
+        n_at = np.bincount(position, weight, n_positions)
+        loss_at = np.bincount(position, weight * loss, n_positions)[n_at > 0] / n_at[n_at > 0]
         gap = np.bincount(bin_, weight * (p - click), _BINS)
         return {
-            "auc": float((ones * below).sum() / pairs) if pairs else np.nan,
-            "f1": 2 * hits / max((weight * called).sum() + (weight * click).sum(), _TINY),
-            "accuracy": float((weight * (called == click)).sum() / weight.sum()),
+            "auc": float((clicks_by_score * others_below).sum() / pairs) if pairs else np.nan,
+            "f1": 2 * hits / max((weight * predicted).sum() + (weight * click).sum(), _TINY),
+            "accuracy": float((weight * (predicted == click)).sum() / weight.sum()),
             "log_loss": float((weight * loss).sum() / weight.sum()),
-            "perplexity": float(np.exp(at).mean()),
+            "perplexity": float(np.exp(loss_at).mean()),
             "ece": float(np.abs(gap).sum() / weight.sum()),
         }
 

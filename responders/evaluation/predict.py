@@ -1,4 +1,4 @@
-"""The probabilities that a responder gives to the clicks of a log."""
+"""Predicted click probabilities of a responder on a log."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from responders.models.base import Responder
 from responders.models.state import take_rows
 from responders.progress import progress_bar
 
-_ANSWERS = 1024  # drawn at a time: their states, copied for every draw, must fit in memory
+_ANSWERS = 1024  # drawn at a time, to bound memory: states are copied for every draw
 
 
 @dataclass(frozen=True)
@@ -53,18 +53,18 @@ def predict(
     progress: bool = False,
     draws: int = 0,
 ) -> Predictions:
-    """Predict the clicks at the counted positions of `part`, given all that came before each.
+    """Predict the clicks at the counted positions of `part`, given everything before each position.
 
     These predictions are *conditional* on the clicks above in the same slate. With `draws` they
     are *unconditional*: the mean probability over that number of answers drawn by the responder.
-    For a responder that does not read clicks above, the two are the same.
+    The two are the same for a responder that does not read the clicks above.
 
     Args:
         responder: evaluated in eval mode; its mode is restored.
         log: the log.
         part: the sessions, and which of their slates count.
         batch_size: sessions at a time.
-        device: where the responder lies.
+        device: of the responder.
         progress: show a progress bar.
         draws: answers per slate for unconditional predictions; 0 = conditional predictions.
     """
@@ -73,10 +73,10 @@ def predict(
     if draws:
         responder.prepare()
     logits, clicks, positions, sessions, items = [], [], [], [], []
-    groups = plan_batches(part, batch_size)
+    batches = plan_batches(part, batch_size)
     silent = not progress
     generator = torch.Generator(device).manual_seed(0)
-    for group in progress_bar(groups, desc="evaluate", unit="batch", disable=silent, leave=False):
+    for group in progress_bar(batches, desc="evaluate", unit="batch", disable=silent, leave=False):
         batch = make_batch(log, group)
         step = torch.arange(batch.slate.shape[1])
         counted = (step >= torch.from_numpy(group.first)[:, None]) & (step < batch.length[:, None])
@@ -111,16 +111,16 @@ def _unconditional(
     draws: int,
     generator: torch.Generator,
 ) -> torch.Tensor:
-    """Return log-odds [B, R, S] of the counted [B, R] slates, clicks in the slate averaged out."""
+    """Return log-odds [B, R, S] of the counted [B, R] slates, averaged over clicks in the slate."""
     state = responder.start(batch.user)
     logits = torch.zeros(batch.slate.shape, device=batch.slate.device)
     for r in range(batch.slate.shape[1]):
         slate, users = batch.slate[:, r], counted[:, r].nonzero().squeeze(1).to(logits.device)
-        for some in users.split(max(_ANSWERS // draws, 1)) if len(users) else ():
-            many = some.repeat_interleave(draws)
-            uniform = torch.rand(slate[many].shape, generator=generator, device=slate.device)
-            answer = responder.respond(take_rows(state, many), slate[many], uniform)
-            mean = answer.probability.view(len(some), draws, -1).double().mean(1)
-            logits[some, r] = torch.logit(mean, eps=1e-7).float()
+        for chunk in users.split(max(_ANSWERS // draws, 1)) if len(users) else ():
+            repeated = chunk.repeat_interleave(draws)
+            uniform = torch.rand(slate[repeated].shape, generator=generator, device=slate.device)
+            answer = responder.respond(take_rows(state, repeated), slate[repeated], uniform)
+            mean = answer.probability.view(len(chunk), draws, -1).double().mean(1)
+            logits[chunk, r] = torch.logit(mean, eps=1e-7).float()
         state = responder.observe(state, slate, batch.click[:, r])
     return logits

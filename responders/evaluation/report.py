@@ -1,4 +1,4 @@
-"""What a trained responder is worth on a log: the report of `recsim evaluate` and `compare`."""
+"""The report of a responder on a log, as in `recsim evaluate` and `recsim compare`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from responders.log.session_log import SessionLog
 from responders.models.base import Responder
 
 DRAWS = 32
-"""Answers drawn per slate by default for unconditional metrics."""
+"""Default number of answers drawn per slate for unconditional metrics."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class Report:
             in the same slate; `unconditional_<metric>` if unconditional predictions were made;
             `bayes_log_loss`, `bayes_auc` and `bayes_estimated` (bool) for a synthetic log.
         conditional: predictions given the clicks above in the same slate.
-        unconditional: predictions with those clicks averaged out, of the same positions; None if
-            they were not made or would be the same.
+        unconditional: predictions for the same positions, averaged over those clicks; None if they
+            were not made or would be the same.
     """
 
     metrics: dict[str, Any]
@@ -66,26 +66,26 @@ def make_report(
         responder: on `device`.
         log: the log.
         part: the sessions, and which of their slates count.
-        threshold: probability from which on F1 and accuracy call a position clicked.
+        threshold: probability from which F1 and accuracy predict a click.
         draws: answers per slate for unconditional metrics, which are only computed for a responder
-            that reads the clicks above; 0 = leave them out.
-        device: where the responder is.
+            that reads the clicks above; 0 = none.
+        device: of the responder.
         resamples: bootstrap resamples of users for 95 % intervals; 0 = no intervals.
-        bayes: for a synthetic log, add the Bayes optimum of the same positions.
+        bayes: for a synthetic log, add the Bayes optimum on the same positions.
         progress: show progress bars.
 
     Raises:
-        InputError: `part` has no position to count.
+        InputError: `part` has no counted positions.
     """
-    answer = partial(predict, log=log, part=part, progress=progress)
-    conditional = answer(responder, device=device)
+    predict_part = partial(predict, log=log, part=part, progress=progress)
+    conditional = predict_part(responder, device=device)
     unconditional = None
     if draws and responder.reads_clicks_above:
-        unconditional = answer(responder, device=device, draws=draws)
+        unconditional = predict_part(responder, device=device, draws=draws)
     report = report_of(conditional, unconditional, threshold, resamples=resamples)
     truth = truth_of(log) if bayes else None
     if truth is not None:
-        best = evaluate(answer(truth), threshold, resamples=0)
+        best = evaluate(predict_part(truth), threshold, resamples=0)
         report.metrics.update({f"bayes_{name}": best[name] for name in ("log_loss", "auc")})
         report.metrics["bayes_estimated"] = truth.config.hidden > 0
     return report
@@ -98,7 +98,7 @@ def report_of(
     *,
     resamples: int = 200,
 ) -> Report:
-    """Return the report of predictions that are already made; arguments as in `make_report`."""
+    """Return the report of existing predictions; arguments as in `make_report`."""
     metrics = evaluate(conditional, threshold, resamples=resamples)
     if unconditional is not None:
         averaged = evaluate(unconditional, threshold, resamples=0)

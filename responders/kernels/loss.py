@@ -14,29 +14,29 @@ from responders.kernels.chunked import ChunkedCrossEntropy
 from responders.kernels.negatives import Proposal, Sampling
 
 Share = Literal["row", "block", "batch"]
-"""Which positions share their negatives: none, each block of 64, or all."""
+"""Which positions share their negatives: none, those of each block of 64, or all."""
 
 Correction = Literal["logq", "none"]
 """`logq` subtracts log(K · q(n)) from a negative's logit, so that the loss tends to the full one;
-`none` leaves it."""
+`none` does not."""
 
 BLOCK = 64
 
 AUTOMATIC_NEGATIVES = 1024
-"""K of negatives="auto" where it samples."""
+"""K of negatives="auto" if it samples."""
 
 _COST = {"row": 90, "block": 2, "batch": 2}
-"""What a sampled negative costs in items of the full loss: by row the gather and the addition of
-its vector, where vectors are shared the drawing alone. See docs/kernels.md."""
+"""Cost of a sampled negative, relative to an item of the full loss: with `row`, its vector is
+gathered and its gradient scattered; shared negatives are only drawn. See docs/kernels.md."""
 
 Implementation = Literal["auto", "triton", "chunked"]
-"""`auto` takes Triton on a CUDA device; PyTorch in chunks elsewhere, for float64, for vectors too
-wide for the GPU's chip (on an A100 over 512 numbers in half precision), and for the full catalogue
-in float32 unless `torch.set_float32_matmul_precision("high")` allows TF32: without tensor cores
-cuBLAS multiplies faster than Triton."""
+"""`auto` runs Triton on a CUDA device. It runs PyTorch in chunks elsewhere, for float64, vectors
+too wide for the GPU's shared memory (on an A100, over 512 numbers in half precision), and for the
+full catalogue in float32 unless `torch.set_float32_matmul_precision("high")` allows TF32: without
+tensor cores, cuBLAS is faster than Triton."""
 
 
-@torch.compiler.disable  # it picks tiles by size; what stands around it can be compiled
+@torch.compiler.disable  # tile sizes depend on the shapes; the code around the call can be compiled
 def linear_cross_entropy(
     hidden: Tensor,
     items: Tensor,
@@ -56,9 +56,9 @@ def linear_cross_entropy(
 ) -> Tensor:
     """Return the cross-entropy of softmax(hidden · itemsᵀ + bias) at the targets.
 
-    The logits of all positions are never there at once, nor are the vectors of all negatives:
-    memory is that of the inputs, the gradients and a tile. Sums are kept in float32 for half
-    precision.
+    Neither the logits of all positions nor the vectors of all negatives exist at once: memory is
+    that of the inputs, the gradients and a tile. For half precision, sums are accumulated in
+    float32.
 
     Args:
         hidden: [N, d] float32, float64, bfloat16 or float16.
@@ -66,23 +66,23 @@ def linear_cross_entropy(
         target: [N] int64 in [0, V), or `ignore_index`.
         negatives: K, negatives drawn per position; None = the whole catalogue; "auto" = the cheaper
             one by `choose_negatives`, which logs its choice (INFO, responders.kernels.loss). A
-            negative that is its position's target counts for nothing.
+            negative that equals its position's target is ignored.
         share: see `Share`.
-        proposal: uniform; or weights [V] such as counts, drawn in proportion; or a `Proposal`,
-            which saves making the tables again.
+        proposal: uniform; weights [V], such as counts, to draw in proportion to; or a `Proposal`,
+            which saves building its tables at each call.
         correction: see `Correction`.
         bias: [V].
         softcap: c; logits become c · tanh(logit / c).
-        ignore_index: targets that count for nothing.
-        reduction: mean (over targets that count; 0 if none does), sum or none ([N], 0 where
-            ignored).
-        deterministic: the same bits in every run. Only the items' gradient over negatives on a GPU
-            needs it, where additions come in any order; sorted, they take longer.
+        ignore_index: targets to ignore.
+        reduction: mean (over targets that are not ignored; 0 if there are none), sum or none ([N],
+            0 where ignored).
+        deterministic: return the same bits in every run. It only matters for the items' gradient
+            over negatives on a GPU, where it sorts the additions, which is slower.
         seed: of the negatives; None takes one from PyTorch's generator.
         implementation: see `Implementation` and `implementation_for`.
 
     Raises:
-        InputError: shapes, dtypes or names that do not fit, or a target outside the catalogue.
+        InputError: a wrong shape, dtype or name, or a target outside the catalogue.
     """
     _check(hidden, items, target, bias, softcap, ignore_index)
     for name, value, known in (
@@ -101,7 +101,7 @@ def linear_cross_entropy(
         dtype = torch.get_autocast_dtype(hidden.device.type)
         hidden, items = hidden.to(dtype), items.to(dtype)
     bias = None if bias is None else bias.contiguous()
-    by = (
+    chosen = (
         implementation_for(hidden, negatives is None)
         if implementation == "auto"
         else implementation
@@ -109,40 +109,40 @@ def linear_cross_entropy(
     sampling = None
     if negatives is not None:
         rows = {"row": 1, "block": BLOCK, "batch": 0}[share]
-        made = _proposal(proposal, items)
-        drawn = int(torch.randint(1 << 62, ())) if seed is None else seed
-        sampling = Sampling(negatives, rows, made, drawn, correction == "logq")
-    counts = target != ignore_index
-    whole = bool(counts.all())
-    if not whole and sampling is None:  # sampled ones keep their place: it decides what is drawn
-        hidden, kept = hidden[counts], target[counts]
+        built = _proposal(proposal, items)
+        drawn_seed = int(torch.randint(1 << 62, ())) if seed is None else seed
+        sampling = Sampling(negatives, rows, built, drawn_seed, correction == "logq")
+    counted = target != ignore_index
+    all_counted = bool(counted.all())
+    if not all_counted and sampling is None:  # negatives depend on the position's index
+        hidden, targets = hidden[counted], target[counted]
     else:
-        kept = torch.where(counts, target, 0)
-    if by == "triton":
-        each = _triton(hidden, items, bias, kept, softcap, sampling, deterministic)
-        return _reduced(each, counts, reduction, sampling is None)
+        targets = torch.where(counted, target, 0)
+    if chosen == "triton":
+        losses = _triton(hidden, items, bias, targets, softcap, sampling, deterministic)
+        return _reduced(losses, counted, reduction, sampling is None)
     if deterministic and sampling is not None and hidden.is_cuda:
         raise InputError(
-            "in plain PyTorch on a GPU, additions over negatives come in any order: deterministic "
+            "in plain PyTorch on a GPU, additions over negatives are not ordered: deterministic "
             "needs Triton (float32 or half precision), the full catalogue, or the CPU"
         )
-    n = max(int(counts.sum()), 1)
-    scale = 1 / n if reduction == "mean" else 1.0
-    summed = reduction != "none" and (whole or sampling is None)
+    n_counted = max(int(counted.sum()), 1)
+    scale = 1 / n_counted if reduction == "mean" else 1.0
+    summed = reduction != "none" and (all_counted or sampling is None)
     with torch.autocast(hidden.device.type, enabled=False):
-        each = ChunkedCrossEntropy.apply(
-            hidden, items, bias, kept, softcap, sampling, scale if summed else None
+        losses = ChunkedCrossEntropy.apply(
+            hidden, items, bias, targets, softcap, sampling, scale if summed else None
         )
     if summed:
-        return each
-    return _reduced(each, counts, reduction, sampling is None)
+        return losses
+    return _reduced(losses, counted, reduction, sampling is None)
 
 
 @lru_cache(maxsize=64)
 def choose_negatives(n_items: int, share: str = "row") -> tuple[int | None, str]:
     """Return the K that negatives="auto" takes (None = the full catalogue), and why.
 
-    Full, the loss costs V products a position; sampled it costs K times what one negative does.
+    The full loss costs V products per position; the sampled loss K times the cost of a negative.
 
     Args:
         n_items: V.
@@ -163,17 +163,17 @@ def choose_negatives(n_items: int, share: str = "row") -> tuple[int | None, str]
 
 
 def implementation_for(hidden: Tensor, full: bool = True) -> str:
-    """Return what `auto` runs for tensors like `hidden`: triton or chunked.
+    """Return the implementation that `auto` runs for tensors like `hidden`: triton or chunked.
 
     Args:
         hidden: [N, d].
-        full: whether the whole catalogue is summed.
+        full: whether the loss is over the full catalogue.
     """
     if not hidden.is_cuda or hidden.dtype == torch.float64:
         return "chunked"
     try:
         from responders.kernels.triton_loss import Tiles, product_of
-    except ImportError:  # Triton is for Linux
+    except ImportError:  # Triton only supports Linux
         return "chunked"
     slow = full and product_of(hidden) == "ieee"
     return "chunked" if slow or Tiles.of(hidden) is None else "triton"
@@ -198,23 +198,23 @@ def _triton(
         )
     if hidden.dtype == torch.float64:
         raise InputError("implementation='triton' does not compute in float64: use 'chunked'")
-    free = None if bias is None else bias.detach()
+    detached_bias = None if bias is None else bias.detach()
     problem = Problem(
-        hidden.detach(), items.detach(), free, target, softcap, sampling, deterministic
+        hidden.detach(), items.detach(), detached_bias, target, softcap, sampling, deterministic
     )
     with torch.autocast(hidden.device.type, enabled=False):
         return TritonCrossEntropy.apply(hidden, items, bias, problem)
 
 
-def _reduced(each: Tensor, counts: Tensor, reduction: str, dropped: bool) -> Tensor:
-    """Reduce losses: of all positions, or (`dropped`) of those that count alone."""
+def _reduced(losses: Tensor, counted: Tensor, reduction: str, dropped: bool) -> Tensor:
+    """Reduce the losses of all positions or, if `dropped`, only of the `counted` ones."""
     if dropped and reduction == "none":
-        return each.new_zeros(len(counts)).masked_scatter(counts, each)
+        return losses.new_zeros(len(counted)).masked_scatter(counted, losses)
     if not dropped:
-        each = torch.where(counts, each, 0.0)
+        losses = torch.where(counted, losses, 0.0)
     if reduction == "none":
-        return each
-    return each.sum() / (counts.sum().clamp(min=1) if reduction == "mean" else 1)
+        return losses
+    return losses.sum() / (counted.sum().clamp(min=1) if reduction == "mean" else 1)
 
 
 def _proposal(proposal: str | Proposal | Tensor, items: Tensor) -> Proposal:
@@ -224,10 +224,12 @@ def _proposal(proposal: str | Proposal | Tensor, items: Tensor) -> Proposal:
                 f"proposal {proposal!r} is unknown: uniform, or give weights [V] such as counts"
             )
         return Proposal(len(items))
-    made = proposal if isinstance(proposal, Proposal) else Proposal.by_weight(proposal)
-    if made.n_items != len(items):
-        raise InputError(f"the proposal is of {made.n_items} items, the catalogue has {len(items)}")
-    return made.to(items.device)
+    built = proposal if isinstance(proposal, Proposal) else Proposal.by_weight(proposal)
+    if built.n_items != len(items):
+        raise InputError(
+            f"the proposal is of {built.n_items} items, the catalogue has {len(items)}"
+        )
+    return built.to(items.device)
 
 
 def _check(
@@ -275,5 +277,4 @@ class LinearCrossEntropy(nn.Module):
         self.options = options
 
     def forward(self, hidden: Tensor, items: Tensor, target: Tensor) -> Tensor:
-        """Return the loss; see `linear_cross_entropy`."""
         return linear_cross_entropy(hidden, items, target, **self.options)

@@ -1,7 +1,7 @@
-"""Negatives from a counter: the same items for the same seed, wherever they are drawn.
+"""Counter-based sampling of negatives: the same seed gives the same items on every device.
 
-Philox 4x32-10 (Salmon et al., SC 2011) turns (seed, group, k) into four random words, so that no
-index tensor is stored: whoever needs negative k of a group of positions draws it again.
+Philox 4x32-10 (Salmon et al., SC 2011) turns (seed, group, k) into four random words. Indices are
+never stored: negative k of a group of positions is drawn again whenever it is needed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def philox(seed: int, c0: Tensor, c1: Tensor) -> tuple[Tensor, Tensor, Tensor, T
     Args:
         seed: 64 bits.
         c0: int64 in [0, 2^32).
-        c1: int64 in [0, 2^32), of a shape that broadcasts with c0.
+        c1: int64 in [0, 2^32), broadcastable with c0.
     """
     c0, c1 = torch.broadcast_tensors(c0, c1)
     c2, c3 = torch.zeros_like(c0), torch.zeros_like(c0)
@@ -52,13 +52,13 @@ def _scale(word: Tensor, n: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Proposal:
-    """Where negatives come from.
+    """The distribution q that negatives are drawn from.
 
     Args:
         n_items: V.
         log_q: [V] float64, the log-probability of each item; None = uniform.
-        accept: [V] float32 and
-        alias: [V] int64, Walker's alias table of q.
+        accept: [V] float32, acceptance probabilities of Walker's alias table of q.
+        alias: [V] int64, its aliases.
     """
 
     n_items: int
@@ -81,10 +81,10 @@ class Proposal:
         scaled = q * len(q)
         small, large = list(np.flatnonzero(scaled < 1)), list(np.flatnonzero(scaled >= 1))
         while small and large:
-            less, more = small.pop(), large[-1]
-            accept[less], alias[less] = scaled[less], more
-            scaled[more] -= 1 - scaled[less]
-            if scaled[more] < 1:
+            under, over = small.pop(), large[-1]
+            accept[under], alias[under] = scaled[under], over
+            scaled[over] -= 1 - scaled[under]
+            if scaled[over] < 1:
                 small.append(large.pop())
         with np.errstate(divide="ignore"):
             log_q = np.log(q)
@@ -114,11 +114,11 @@ class Proposal:
         item = _scale(first, self.n_items)
         if self.accept is None or self.alias is None:
             return item
-        stays = second.to(torch.float32) * 2.0**-32 < self.accept[item]
-        return torch.where(stays, item, self.alias[item])
+        accepted = second.to(torch.float32) * 2.0**-32 < self.accept[item]
+        return torch.where(accepted, item, self.alias[item])
 
     def log_probability(self, item: Tensor) -> Tensor:
-        """Return log q of items, float64 of their shape."""
+        """Return log q of items, float64 of the same shape."""
         if self.log_q is None:
             value = -float(np.log(self.n_items))
             return torch.full(item.shape, value, dtype=torch.float64, device=item.device)
@@ -131,8 +131,8 @@ class Sampling:
 
     Args:
         n_negatives: K.
-        rows: positions that share a group's negatives; 0 = all of them.
-        proposal: where they come from.
+        rows: positions in a group, which share negatives; 0 = all of them.
+        proposal: the distribution they are drawn from.
         seed: fixes them.
         correct: subtract log(K · q) from their logits.
     """

@@ -1,4 +1,4 @@
-"""The loss in float64, written as it is defined: what the other implementations are tested on."""
+"""The loss in float64 as defined; the other implementations are tested against it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def reference(
         bias: [V].
         softcap: c of c · tanh(logit / c).
         negatives: [N, K] int64; None = the full catalogue.
-        shift: [N, K] what is subtracted from the negatives' logits (the logQ correction).
+        shift: [N, K] subtracted from the negatives' logits (the logQ correction).
     """
     hidden, items = hidden.double(), items.double()
     logits = hidden @ items.t()
@@ -32,11 +32,13 @@ def reference(
         logits = logits + bias.double()
     if softcap is not None:
         logits = softcap * torch.tanh(logits / softcap)
-    own = logits.gather(1, target.unsqueeze(1))
+    target_logit = logits.gather(1, target.unsqueeze(1))
     if negatives is None:
-        return torch.logsumexp(logits, 1) - own.squeeze(1)
-    drawn = logits.gather(1, negatives)
+        return torch.logsumexp(logits, 1) - target_logit.squeeze(1)
+    negative_logit = logits.gather(1, negatives)
     if shift is not None:
-        drawn = drawn - shift.double()
-    drawn = drawn.masked_fill(negatives == target.unsqueeze(1), -torch.inf)
-    return torch.logsumexp(torch.cat([own, drawn], 1), 1) - own.squeeze(1)
+        negative_logit = negative_logit - shift.double()
+    negative_logit = negative_logit.masked_fill(negatives == target.unsqueeze(1), -torch.inf)
+    return torch.logsumexp(torch.cat([target_logit, negative_logit], 1), 1) - target_logit.squeeze(
+        1
+    )

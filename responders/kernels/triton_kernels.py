@@ -1,14 +1,16 @@
-"""The loss in Triton: tiles of logits in registers, negatives drawn inside the kernel.
+"""The loss in Triton: tiles of logits stay in registers, negatives are drawn inside the kernel.
 
-Forward: one program per block of positions walks the catalogue (or the negatives of its group),
-keeps the running maximum and sum of the softmax and, where the gradient of the hidden states will
-be needed, Σ p · C beside them (as flash attention does with values), so that this gradient is ready
-when the forward pass ends. Backward: full catalogue, one program per tile of items walks the
-positions again: no atomics, the same bits every time. Sampled: the programs of the forward pass
-draw their negatives again and add to the items' gradient atomically, in float32, or, where equal
-bits are asked for (SLOTS), write each product to a place of its own, to be summed in order.
+Forward: one program per block of positions loops over the catalogue (or the negatives of its
+group). It keeps the running maximum and sum of the softmax and, if the gradient of the hidden
+states is needed, Σ p · C, as flash attention does with values; so that gradient is complete at the
+end of the forward pass.
 
-Everything is accumulated in float32. TRITON_INTERPRET=1 runs it on the CPU, slowly, for tests.
+Backward, full catalogue: one program per tile of items loops over the positions, without atomics,
+so the result is deterministic. Backward, sampled: the programs of the forward pass draw their
+negatives again and add to the items' gradient atomically; with SLOTS (deterministic), they write
+each product to a separate slot, and the slots are then summed in a fixed order.
+
+Everything is accumulated in float32. TRITON_INTERPRET=1 runs the kernels on the CPU, for tests.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ INTERPRETED = bool(triton.knobs.runtime.interpret)
 """Whether the kernels run in Triton's interpreter, on the CPU."""
 
 
-# Values, not shapes of the code: a size of 1 must not be compiled in.
+# These vary between calls: specialising on values such as 1 would compile the kernels again.
 _NUMBERS = (
     "n_rows", "n_items", "n_negatives", "group_rows", "seed_low", "seed_high", "first_program",
 )  # fmt: skip
@@ -28,7 +30,7 @@ _NUMBERS = (
 
 @triton.jit
 def _cap(logits, softcap: tl.constexpr):
-    """Return c · tanh(x / c) and its slope, by exponentials that cannot overflow."""
+    """Return c · tanh(x / c) and its slope, from exponentials that cannot overflow."""
     x = 2.0 * tl.abs(logits) / softcap
     e = tl.exp(-x)
     t = (1.0 - e) / (1.0 + e)
@@ -51,17 +53,17 @@ def _draw(seed_low, seed_high, group, k, n_items, accept, alias, WEIGHTED: tl.co
     item = ((first.to(tl.uint64) * n_items.to(tl.uint64)) >> 32).to(tl.int64)
     if WEIGHTED:
         u = second.to(tl.int64).to(tl.float32) * 2.3283064365386963e-10
-        stays = u < tl.load(accept + item)
-        item = tl.where(stays, item, tl.load(alias + item))
+        accepted = u < tl.load(accept + item)
+        item = tl.where(accepted, item, tl.load(alias + item))
     return item
 
 
 @triton.jit
-def _vectors(table, place, row_stride, col_stride, d, there, wide, UPCAST: tl.constexpr):
-    """Return the vectors at `place` [n] of `table`, zeros outside `there` [n] and `wide` [SIZE]."""
+def _vectors(table, index, row_stride, col_stride, d, valid, wide, UPCAST: tl.constexpr):
+    """Return the vectors at `index` [n] of `table`, zeros outside `valid` [n] and `wide` [SIZE]."""
     vectors = tl.load(
-        table + place[:, None] * row_stride + d[None, :] * col_stride,
-        mask=there[:, None] & wide[None, :],
+        table + index[:, None] * row_stride + d[None, :] * col_stride,
+        mask=valid[:, None] & wide[None, :],
         other=0.0,
     )
     if UPCAST:
@@ -71,7 +73,7 @@ def _vectors(table, place, row_stride, col_stride, d, there, wide, UPCAST: tl.co
 
 @triton.jit
 def _log_kq(log_q, item, drawn, log_k, uniform_log_q, WEIGHTED: tl.constexpr):
-    """Return log(K · q) of items [n], what the logQ correction subtracts."""
+    """Return log(K · q) of items [n], which the logQ correction subtracts."""
     value = tl.zeros(item.shape, tl.float32) + uniform_log_q
     if WEIGHTED:
         value = tl.load(log_q + item, mask=drawn, other=0.0)
@@ -79,21 +81,21 @@ def _log_kq(log_q, item, drawn, log_k, uniform_log_q, WEIGHTED: tl.constexpr):
 
 
 @triton.jit
-def _add(table, place, slot, size, d, value, mask, SLOTS: tl.constexpr):
-    """Add rows `value` at `place` of `table`, or store them at their own `slot`."""
+def _add(table, index, slot, size, d, value, mask, SLOTS: tl.constexpr):
+    """Add rows `value` at `index` of `table`, or store them at `slot`."""
     if SLOTS:
         tl.store(table + slot[:, None] * size + d[None, :], value, mask=mask)
     else:
-        tl.atomic_add(table + place[:, None] * size + d[None, :], value, mask=mask)
+        tl.atomic_add(table + index[:, None] * size + d[None, :], value, mask=mask)
 
 
 @triton.jit
-def _add_numbers(table, place, slot, value, mask, SLOTS: tl.constexpr):
-    """Add numbers `value` at `place` of `table`, or store them at their own `slot`."""
+def _add_numbers(table, index, slot, value, mask, SLOTS: tl.constexpr):
+    """Add numbers `value` at `index` of `table`, or store them at `slot`."""
     if SLOTS:
         tl.store(table + slot, value, mask=mask)
     else:
-        tl.atomic_add(table + place, value, mask=mask)
+        tl.atomic_add(table + index, value, mask=mask)
 
 
 @triton.jit(do_not_specialize=_NUMBERS)
@@ -106,47 +108,49 @@ def full_forward(
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     d = tl.arange(0, SIZE)
-    here = row < n_rows
+    row_valid = row < n_rows
     wide = d < size
-    h = _vectors(hidden, row, h_row, h_col, d, here, wide, UPCAST)
-    y = tl.load(target + row, mask=here, other=-1)
-    top = tl.full([ROWS], float("-inf"), tl.float32)
+    h = _vectors(hidden, row, h_row, h_col, d, row_valid, wide, UPCAST)
+    y = tl.load(target + row, mask=row_valid, other=-1)
+    running_max = tl.full([ROWS], float("-inf"), tl.float32)
     total = tl.zeros([ROWS], tl.float32)
-    mine = tl.zeros([ROWS], tl.float32)
-    found = tl.zeros([ROWS, SIZE], tl.float32)
+    target_logit = tl.zeros([ROWS], tl.float32)
+    weighted_items = tl.zeros([ROWS, SIZE], tl.float32)
     for first in range(0, n_items, ITEMS):
         item = first + tl.arange(0, ITEMS).to(tl.int64)
-        inside = item < n_items
-        c = _vectors(items, item, c_row, c_col, d, inside, wide, UPCAST)
+        item_valid = item < n_items
+        c = _vectors(items, item, c_row, c_col, d, item_valid, wide, UPCAST)
         logits = tl.dot(h, tl.trans(c), input_precision=PRECISION)
         if HAS_BIAS:
-            logits += tl.load(bias + item, mask=inside, other=0.0).to(tl.float32)[None, :]
+            logits += tl.load(bias + item, mask=item_valid, other=0.0).to(tl.float32)[None, :]
         slope = logits
         if SOFTCAP > 0:
             logits, slope = _cap(logits, SOFTCAP)
-        is_own = item[None, :] == y[:, None]
-        mine += tl.sum(tl.where(is_own, logits, 0.0), 1)
-        logits = tl.where(inside[None, :], logits, float("-inf"))
-        higher = tl.maximum(top, tl.max(logits, 1))
-        scale = tl.exp(top - higher)
-        p = tl.exp(logits - higher[:, None])
+        is_target = item[None, :] == y[:, None]
+        target_logit += tl.sum(tl.where(is_target, logits, 0.0), 1)
+        logits = tl.where(item_valid[None, :], logits, float("-inf"))
+        new_max = tl.maximum(running_max, tl.max(logits, 1))
+        scale = tl.exp(running_max - new_max)
+        p = tl.exp(logits - new_max[:, None])
         total = total * scale + tl.sum(p, 1)
         if GRADIENT:
             if SOFTCAP > 0:
                 p = p * slope
-            found = found * scale[:, None] + tl.dot(p.to(c.dtype), c, input_precision=PRECISION)
-        top = higher
-    tl.store(lse + row, top + tl.log(total), mask=here)
-    tl.store(own + row, mine, mask=here)
+            weighted_items = weighted_items * scale[:, None] + tl.dot(
+                p.to(c.dtype), c, input_precision=PRECISION
+            )
+        running_max = new_max
+    tl.store(lse + row, running_max + tl.log(total), mask=row_valid)
+    tl.store(own + row, target_logit, mask=row_valid)
     if GRADIENT:
-        own_c = _vectors(items, y, c_row, c_col, d, here & (y >= 0), wide, True)
+        target_items = _vectors(items, y, c_row, c_col, d, row_valid & (y >= 0), wide, True)
         if SOFTCAP > 0:
-            share = mine / SOFTCAP
-            own_c = own_c * (1.0 - share * share)[:, None]
+            tanh = target_logit / SOFTCAP
+            target_items = target_items * (1.0 - tanh * tanh)[:, None]
         tl.store(
             grad_hidden + row[:, None] * size + d[None, :],
-            found / total[:, None] - own_c,
-            mask=here[:, None] & wide[None, :],
+            weighted_items / total[:, None] - target_items,
+            mask=row_valid[:, None] & wide[None, :],
         )
 
 
@@ -159,37 +163,39 @@ def full_backward(
 ):  # fmt: skip
     item = tl.program_id(0).to(tl.int64) * ITEMS + tl.arange(0, ITEMS)
     d = tl.arange(0, SIZE)
-    inside = item < n_items
+    item_valid = item < n_items
     wide = d < size
-    c = _vectors(items, item, c_row, c_col, d, inside, wide, UPCAST)
+    c = _vectors(items, item, c_row, c_col, d, item_valid, wide, UPCAST)
     b = tl.zeros([ITEMS], tl.float32)
     if HAS_BIAS:
-        b = tl.load(bias + item, mask=inside, other=0.0).to(tl.float32)
-    found = tl.zeros([ITEMS, SIZE], tl.float32)
-    of_bias = tl.zeros([ITEMS], tl.float32)
+        b = tl.load(bias + item, mask=item_valid, other=0.0).to(tl.float32)
+    item_gradient = tl.zeros([ITEMS, SIZE], tl.float32)
+    bias_gradient = tl.zeros([ITEMS], tl.float32)
     for first in range(0, n_rows, ROWS):
         row = first + tl.arange(0, ROWS).to(tl.int64)
-        here = row < n_rows
-        h = _vectors(hidden, row, h_row, h_col, d, here, wide, UPCAST)
-        y = tl.load(target + row, mask=here, other=-1)
-        up = tl.load(upstream + row, mask=here, other=0.0)
-        normal = tl.load(lse + row, mask=here, other=0.0)
+        row_valid = row < n_rows
+        h = _vectors(hidden, row, h_row, h_col, d, row_valid, wide, UPCAST)
+        y = tl.load(target + row, mask=row_valid, other=-1)
+        up = tl.load(upstream + row, mask=row_valid, other=0.0)
+        row_lse = tl.load(lse + row, mask=row_valid, other=0.0)
         logits = tl.dot(c, tl.trans(h), input_precision=PRECISION) + b[:, None]
         slope = logits
         if SOFTCAP > 0:
             logits, slope = _cap(logits, SOFTCAP)
-        p = tl.exp(logits - normal[None, :])
+        p = tl.exp(logits - row_lse[None, :])
         g = tl.where(item[:, None] == y[None, :], p - 1.0, p)
         if SOFTCAP > 0:
             g = g * slope
-        g = tl.where(here[None, :], g * up[None, :], 0.0)
-        found += tl.dot(g.to(h.dtype), h, input_precision=PRECISION)
-        of_bias += tl.sum(g, 1)
+        g = tl.where(row_valid[None, :], g * up[None, :], 0.0)
+        item_gradient += tl.dot(g.to(h.dtype), h, input_precision=PRECISION)
+        bias_gradient += tl.sum(g, 1)
     tl.store(
-        grad_items + item[:, None] * size + d[None, :], found, mask=inside[:, None] & wide[None, :]
+        grad_items + item[:, None] * size + d[None, :],
+        item_gradient,
+        mask=item_valid[:, None] & wide[None, :],
     )
     if HAS_BIAS:
-        tl.store(grad_bias + item, of_bias, mask=inside)
+        tl.store(grad_bias + item, bias_gradient, mask=item_valid)
 
 
 @triton.jit(do_not_specialize=_NUMBERS)
@@ -202,37 +208,39 @@ def shared(
     BACKWARD: tl.constexpr, SLOTS: tl.constexpr, GRADIENT: tl.constexpr, PRECISION: tl.constexpr,
     UPCAST: tl.constexpr, ROWS: tl.constexpr, DRAWN: tl.constexpr, SIZE: tl.constexpr,
 ):  # fmt: skip
-    """A block of positions of one group and its negatives, forward or backward."""
+    """Forward or backward pass of a block of positions of one group and its negatives."""
     program = tl.program_id(0).to(tl.int64)
     first_row = (first_program + program) * ROWS
-    own_slot = tl.num_programs(0).to(tl.int64) * n_negatives + program * ROWS + tl.arange(0, ROWS)
+    target_slot = (
+        tl.num_programs(0).to(tl.int64) * n_negatives + program * ROWS + tl.arange(0, ROWS)
+    )
     row = first_row + tl.arange(0, ROWS)
     group = first_row // group_rows
     d = tl.arange(0, SIZE)
-    here = row < n_rows
+    row_valid = row < n_rows
     wide = d < size
-    h = _vectors(hidden, row, h_row, h_col, d, here, wide, UPCAST)
-    y = tl.load(target + row, mask=here, other=0)
-    own_c = _vectors(items, y, c_row, c_col, d, here, wide, True)
-    mine = tl.sum(h.to(tl.float32) * own_c, 1)
+    h = _vectors(hidden, row, h_row, h_col, d, row_valid, wide, UPCAST)
+    y = tl.load(target + row, mask=row_valid, other=0)
+    target_items = _vectors(items, y, c_row, c_col, d, row_valid, wide, True)
+    target_logit = tl.sum(h.to(tl.float32) * target_items, 1)
     if HAS_BIAS:
-        mine += tl.load(bias + y, mask=here, other=0.0).to(tl.float32)
-    own_slope = mine * 0 + 1.0
+        target_logit += tl.load(bias + y, mask=row_valid, other=0.0).to(tl.float32)
+    target_slope = target_logit * 0 + 1.0
     if SOFTCAP > 0:
-        mine, own_slope = _cap(mine, SOFTCAP)
-    top = mine
+        target_logit, target_slope = _cap(target_logit, SOFTCAP)
+    running_max = target_logit
     total = tl.full([ROWS], 1.0, tl.float32)
-    found = own_c * own_slope[:, None]
+    weighted_items = target_items * target_slope[:, None]
     if BACKWARD:
-        top = tl.load(lse + row, mask=here, other=0.0)
-        up = tl.load(upstream + row, mask=here, other=0.0)
-        g_own = (tl.exp(mine - top) - 1.0) * own_slope * up
+        running_max = tl.load(lse + row, mask=row_valid, other=0.0)
+        up = tl.load(upstream + row, mask=row_valid, other=0.0)
+        target_gradient = (tl.exp(target_logit - running_max) - 1.0) * target_slope * up
         _add(
-            grad_items, y, own_slot, size, d, g_own[:, None] * h,
-            here[:, None] & wide[None, :], SLOTS,
+            grad_items, y, target_slot, size, d, target_gradient[:, None] * h,
+            row_valid[:, None] & wide[None, :], SLOTS,
         )  # fmt: skip
         if HAS_BIAS:
-            _add_numbers(grad_bias, y, own_slot, g_own, here, SLOTS)
+            _add_numbers(grad_bias, y, target_slot, target_gradient, row_valid, SLOTS)
     for first in range(0, n_negatives, DRAWN):
         k = first + tl.arange(0, DRAWN)
         drawn = k < n_negatives
@@ -249,7 +257,9 @@ def shared(
         counts = drawn[None, :] & (item[None, :] != y[:, None])
         logits = tl.where(counts, logits, float("-inf"))
         if BACKWARD:
-            g = tl.where(here[:, None], tl.exp(logits - top[:, None]) * up[:, None], 0.0)
+            g = tl.where(
+                row_valid[:, None], tl.exp(logits - running_max[:, None]) * up[:, None], 0.0
+            )
             if SOFTCAP > 0:
                 g = g * slope
             slot = program * n_negatives + k
@@ -261,24 +271,26 @@ def shared(
             if HAS_BIAS:
                 _add_numbers(grad_bias, item, slot, tl.sum(g, 0), drawn, SLOTS)
         else:
-            higher = tl.maximum(top, tl.max(logits, 1))
-            scale = tl.exp(top - higher)
-            p = tl.exp(logits - higher[:, None])
+            new_max = tl.maximum(running_max, tl.max(logits, 1))
+            scale = tl.exp(running_max - new_max)
+            p = tl.exp(logits - new_max[:, None])
             total = total * scale + tl.sum(p, 1)
             if GRADIENT:
                 if SOFTCAP > 0:
                     p = p * slope
-                found = found * scale[:, None] + tl.dot(p.to(c.dtype), c, input_precision=PRECISION)
-            top = higher
+                weighted_items = weighted_items * scale[:, None] + tl.dot(
+                    p.to(c.dtype), c, input_precision=PRECISION
+                )
+            running_max = new_max
     if not BACKWARD:
-        tl.store(lse + row, top + tl.log(total), mask=here)
-        tl.store(own + row, mine, mask=here)
+        tl.store(lse + row, running_max + tl.log(total), mask=row_valid)
+        tl.store(own + row, target_logit, mask=row_valid)
         if GRADIENT:
-            gradient = found / total[:, None] - own_c * own_slope[:, None]
+            gradient = weighted_items / total[:, None] - target_items * target_slope[:, None]
             tl.store(
                 grad_hidden + row[:, None] * size + d[None, :],
                 gradient,
-                mask=here[:, None] & wide[None, :],
+                mask=row_valid[:, None] & wide[None, :],
             )
 
 
@@ -292,33 +304,49 @@ def by_row(
     BACKWARD: tl.constexpr, SLOTS: tl.constexpr, GRADIENT: tl.constexpr,
     DRAWN: tl.constexpr, SIZE: tl.constexpr,
 ):  # fmt: skip
-    """One position and its own negatives, several at a time, forward or backward."""
+    """Forward or backward pass of one position and its own negatives."""
     program = tl.program_id(0).to(tl.int64)
     row = first_program + program
-    own_slot = tl.num_programs(0).to(tl.int64) * n_negatives + program + tl.arange(0, 1)
+    target_slot = tl.num_programs(0).to(tl.int64) * n_negatives + program + tl.arange(0, 1)
     d = tl.arange(0, SIZE)
     wide = d < size
     h = tl.load(hidden + row * h_row + d * h_col, mask=wide, other=0.0).to(tl.float32)
     y = tl.load(target + row)
-    own_c = tl.load(items + y * c_row + d * c_col, mask=wide, other=0.0).to(tl.float32)
-    mine = tl.sum(h * own_c, 0)
+    target_items = tl.load(items + y * c_row + d * c_col, mask=wide, other=0.0).to(tl.float32)
+    target_logit = tl.sum(h * target_items, 0)
     if HAS_BIAS:
-        mine += tl.load(bias + y).to(tl.float32)
-    own_slope = mine * 0 + 1.0
+        target_logit += tl.load(bias + y).to(tl.float32)
+    target_slope = target_logit * 0 + 1.0
     if SOFTCAP > 0:
-        mine, own_slope = _cap(mine, SOFTCAP)
-    top = mine
-    total = mine * 0 + 1.0
-    found = own_c * own_slope
+        target_logit, target_slope = _cap(target_logit, SOFTCAP)
+    running_max = target_logit
+    total = target_logit * 0 + 1.0
+    weighted_items = target_items * target_slope
     if BACKWARD:
-        top = tl.load(lse + row)
+        running_max = tl.load(lse + row)
         up = tl.load(upstream + row)
-        g_own = (tl.exp(mine - top) - 1.0) * own_slope * up
-        own_place = own_slot * 0 + y
-        _add(grad_items, own_place, own_slot, size, d, (g_own * h)[None, :], wide[None, :], SLOTS)
+        target_gradient = (tl.exp(target_logit - running_max) - 1.0) * target_slope * up
+        target_index = target_slot * 0 + y
+        _add(
+            grad_items,
+            target_index,
+            target_slot,
+            size,
+            d,
+            (target_gradient * h)[None, :],
+            wide[None, :],
+            SLOTS,
+        )
         if HAS_BIAS:
-            one = own_slot >= 0
-            _add_numbers(grad_bias, own_place, own_slot, g_own + own_slot * 0.0, one, SLOTS)
+            always = target_slot >= 0
+            _add_numbers(
+                grad_bias,
+                target_index,
+                target_slot,
+                target_gradient + target_slot * 0.0,
+                always,
+                SLOTS,
+            )
     for first in range(0, n_negatives, DRAWN):
         k = first + tl.arange(0, DRAWN)
         drawn = k < n_negatives
@@ -334,7 +362,7 @@ def by_row(
             logits -= _log_kq(log_q, item, drawn, log_k, uniform_log_q, WEIGHTED)
         logits = tl.where(drawn & (item != y), logits, float("-inf"))
         if BACKWARD:
-            g = tl.exp(logits - top) * up
+            g = tl.exp(logits - running_max) * up
             if SOFTCAP > 0:
                 g = g * slope
             slot = program * n_negatives + k
@@ -345,17 +373,21 @@ def by_row(
             if HAS_BIAS:
                 _add_numbers(grad_bias, item, slot, g, drawn, SLOTS)
         else:
-            higher = tl.maximum(top, tl.max(logits, 0))
-            scale = tl.exp(top - higher)
-            p = tl.exp(logits - higher)
+            new_max = tl.maximum(running_max, tl.max(logits, 0))
+            scale = tl.exp(running_max - new_max)
+            p = tl.exp(logits - new_max)
             total = total * scale + tl.sum(p, 0)
             if GRADIENT:
                 if SOFTCAP > 0:
                     p = p * slope
-                found = found * scale + tl.sum(p[:, None] * c, 0)
-            top = higher
+                weighted_items = weighted_items * scale + tl.sum(p[:, None] * c, 0)
+            running_max = new_max
     if not BACKWARD:
-        tl.store(lse + row, top + tl.log(total))
-        tl.store(own + row, mine)
+        tl.store(lse + row, running_max + tl.log(total))
+        tl.store(own + row, target_logit)
         if GRADIENT:
-            tl.store(grad_hidden + row * size + d, found / total - own_c * own_slope, mask=wide)
+            tl.store(
+                grad_hidden + row * size + d,
+                weighted_items / total - target_items * target_slope,
+                mask=wide,
+            )

@@ -1,4 +1,4 @@
-"""The Triton kernels launched: one loss as a differentiable function."""
+"""Launches the Triton kernels: the loss as a differentiable function."""
 
 from __future__ import annotations
 
@@ -22,22 +22,21 @@ from responders.kernels.triton_kernels import (
 )
 
 _SLOT_NUMBERS = 1 << 24
-"""Numbers that the ordered sums of `deterministic` may keep at a time: 64 MB."""
-
+"""Numbers in the slots of `deterministic` at a time: 64 MB."""
 
 _HELD = {"half": 16_384, "tf32": 8_192, "ieee": 2_048}
-"""Numbers of a tile that a program sums in registers, by how products are made: with more, the
-compiler spills them to memory."""
+"""Numbers of a tile that a program accumulates in registers, by the precision of products; with
+more, the compiler spills them to memory."""
 
 
 @dataclass(frozen=True)
 class Tiles:
-    """Sizes of the tiles, powers of two, rows and items at least 16; and warps of a program.
+    """Sizes of the tiles, powers of two, at least 16 rows and items; and the warps of a program.
 
     Args:
-        rows: positions (in the backward pass of the full catalogue: items), which are held.
-        items: items (there: positions) that pass by at a time.
-        drawn: negatives that a single position draws at a time.
+        rows: positions held in registers (items, in the backward pass of the full catalogue).
+        items: items streamed at a time (there: positions).
+        drawn: negatives drawn at a time by `by_row`.
         warps: of 32 threads each.
     """
 
@@ -48,16 +47,16 @@ class Tiles:
 
     @staticmethod
     def fitting(wide: int, itemsize: int, product: str, on_chip: int) -> Tiles | None:
-        """Return the largest tiles that stay in registers and shared memory, None if none do.
+        """Return the largest tiles that fit into registers and shared memory, None if none do.
 
         Compiled for compute capability 8.0, 8.9 and 9.0 (`python -m
         benchmarks.speed.kernel_resources`), no kernel takes more shared memory than two tiles of
-        what it holds, four of what it streams (the next loads are in flight), and 4 KB.
+        what it holds, four of what it streams (loads are prefetched), and 4 KB.
 
         Args:
             wide: numbers in a vector, a power of two.
-            itemsize: bytes of a number as it is multiplied.
-            product: half, tf32 or ieee.
+            itemsize: bytes of a number in products.
+            product: precision of products: half, tf32 or ieee.
             on_chip: bytes of shared memory that a program may use.
         """
         rows = min(64, max(16, _HELD[product] // wide))
@@ -85,9 +84,9 @@ def _shared_memory(device: int) -> int:
 
 
 def product_of(hidden: Tensor) -> str:
-    """Return how products of tensors like `hidden` are made: half, tf32 or ieee.
+    """Return the precision of products of tensors like `hidden`: half, tf32 or ieee.
 
-    TF32 only where PyTorch was told to: `torch.set_float32_matmul_precision("high")`.
+    TF32 only if `torch.set_float32_matmul_precision("high")` was set.
     """
     if hidden.dtype in (torch.float16, torch.bfloat16):
         return "half"
@@ -100,7 +99,7 @@ def _wide(size: int) -> int:
 
 @dataclass
 class Problem:
-    """One loss: inputs and options, and the kernels run on them.
+    """The inputs and options of one loss, and the kernel launches for it.
 
     Args:
         hidden: [N, d].
@@ -110,7 +109,7 @@ class Problem:
         softcap: c or None.
         sampling: how negatives are drawn; None = the full catalogue.
         deterministic: sum the items' gradient in a fixed order.
-        tiles: sizes; None = by the size of the vectors.
+        tiles: None = chosen by the size of the vectors.
     """
 
     hidden: Tensor
@@ -127,19 +126,19 @@ class Problem:
         self.wide = _wide(self.size)
         product = product_of(self.hidden)
         self.precision = "ieee" if product == "ieee" else "tf32"
-        # Half-precision operands go to the tensor cores as they are; the interpreter multiplies
-        # bfloat16 wrongly, so there everything is float32.
+        # Tensor cores take half-precision operands directly. The interpreter does not multiply
+        # bfloat16 correctly, so there everything is converted to float32.
         self.upcast = product != "half" or INTERPRETED
         tile = self.tiles or Tiles.of(self.hidden)
         if tile is None:
             raise InputError(
-                f"vectors of {self.size} numbers ({self.hidden.dtype}) do not fit on this GPU's "
-                "chip: use implementation='chunked'"
+                f"vectors of {self.size} numbers ({self.hidden.dtype}) do not fit into this "
+                "GPU's shared memory: use implementation='chunked'"
             )
         self.tile = tile
 
     def forward(self, gradient: bool) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Return loss [N], log-sum-exp [N] and, if asked, the loss's gradient by hidden [N, d]."""
+        """Return loss [N], log-sum-exp [N] and, if `gradient`, the gradient of hidden [N, d]."""
         n, device = len(self.hidden), self.hidden.device
         lse, own = torch.empty((2, n), device=device)
         grad = torch.empty((n, self.size), device=device) if gradient else None
@@ -190,7 +189,7 @@ class Problem:
 
     @property
     def _rows(self) -> int:
-        """Positions of a program of the sampled kernels."""
+        """Positions per program of the sampled kernels."""
         return 1 if self._drawn.rows == 1 else self.tile.rows
 
     @property
@@ -204,31 +203,31 @@ class Problem:
     def _sampled_in_order(
         self, lse: Tensor, upstream: Tensor, grad_items: Tensor, grad_bias: Tensor | None
     ) -> None:
-        """Add the gradients of items and bias by sorting: equal bits in every run.
+        """Add the gradients of items and bias in a fixed order, for the same bits in every run.
 
-        Some programs at a time write the product of each of their negatives and targets to a slot
-        of its own; the slots of an item are summed in the order of the slots.
+        A range of programs at a time writes the product of each negative and target to a separate
+        slot; then the slots of each item are summed in order.
         """
         k, rows, device = self._drawn.n_negatives, self._rows, self.hidden.device
-        at_once = max(1, _SLOT_NUMBERS // ((k + rows) * self.size))
-        for first in range(0, self._programs, at_once):
-            programs = range(first, min(first + at_once, self._programs))
+        n_programs = max(1, _SLOT_NUMBERS // ((k + rows) * self.size))
+        for first in range(0, self._programs, n_programs):
+            programs = range(first, min(first + n_programs, self._programs))
             n_slots = len(programs) * (k + rows)
             slots = torch.zeros((n_slots, self.size), device=device)
             bias_slots = None if grad_bias is None else torch.zeros((n_slots, 1), device=device)
             self._sampled(lse, None, upstream, None, slots, bias_slots, programs)
             group = torch.arange(programs.start, programs.stop, device=device)
             group = group * rows // self._group_rows
-            drawn = self._drawn.proposal.draw(self._drawn.seed, group, k)
-            own = self.target[programs.start * rows : programs.stop * rows]
-            missing = len(programs) * rows - len(own)  # slots of the last program, all zero
-            item = torch.cat([drawn.flatten(), own, own[:1].expand(missing)])
+            negatives = self._drawn.proposal.draw(self._drawn.seed, group, k)
+            targets = self.target[programs.start * rows : programs.stop * rows]
+            missing = len(programs) * rows - len(targets)  # zero slots of the last program
+            item = torch.cat([negatives.flatten(), targets, targets[:1].expand(missing)])
             order = torch.sort(item, stable=True).indices
-            found, counts = torch.unique_consecutive(item[order], return_counts=True)
-            for table, part in ((grad_items, slots), (grad_bias, bias_slots)):
-                if table is not None and part is not None:
-                    sums = torch.segment_reduce(part[order], "sum", lengths=counts, axis=0)
-                    table[found] += sums.view(-1, *table.shape[1:])
+            unique_item, counts = torch.unique_consecutive(item[order], return_counts=True)
+            for table, table_slots in ((grad_items, slots), (grad_bias, bias_slots)):
+                if table is not None and table_slots is not None:
+                    sums = torch.segment_reduce(table_slots[order], "sum", lengths=counts, axis=0)
+                    table[unique_item] += sums.view(-1, *table.shape[1:])
 
     def _sampled(
         self,
@@ -240,34 +239,34 @@ class Problem:
         grad_bias: Tensor | None,
         programs: range | None = None,
     ) -> None:
-        """Run all programs, or some of them, whose gradients then go to a slot each."""
-        n, how, proposal = len(self.hidden), self._drawn, self._drawn.proposal
+        """Run all programs, or only `programs`, which then write their gradients to slots."""
+        n, sampling, proposal = len(self.hidden), self._drawn, self._drawn.proposal
         log_q = None if proposal.log_q is None else proposal.log_q.float()
-        log_k = float(torch.log(torch.tensor(float(how.n_negatives), dtype=torch.float64)))
-        uniform = -float(torch.log(torch.tensor(float(len(self.items)), dtype=torch.float64)))
+        log_k = float(torch.log(torch.tensor(float(sampling.n_negatives), dtype=torch.float64)))
+        uniform_log_q = -float(torch.log(torch.tensor(float(len(self.items)), dtype=torch.float64)))
         tensors = (
             self.hidden, self.items, self.bias, self.target, lse, own, upstream, grad, grad_items,
             grad_bias, log_q, proposal.accept, proposal.alias,
         )  # fmt: skip
-        numbers = (n, len(self.items), self.size, how.n_negatives)
-        seed = (how.seed & 0xFFFFFFFF, (how.seed >> 32) & 0xFFFFFFFF)
-        run = range(self._programs) if programs is None else programs
-        rest = (log_k, uniform, *seed, run.start)
+        numbers = (n, len(self.items), self.size, sampling.n_negatives)
+        seed = (sampling.seed & 0xFFFFFFFF, (sampling.seed >> 32) & 0xFFFFFFFF)
+        launched = range(self._programs) if programs is None else programs
+        scalars = (log_k, uniform_log_q, *seed, launched.start)
         options = {
             "SOFTCAP": self.softcap or 0.0,
             "HAS_BIAS": self.bias is not None,
             "WEIGHTED": proposal.accept is not None,
-            "CORRECT": how.correct,
+            "CORRECT": sampling.correct,
             "BACKWARD": upstream is not None,
             "SLOTS": programs is not None,
             "GRADIENT": grad is not None,
             "SIZE": self.wide,
         }
-        if how.rows == 1:
-            by_row[(len(run),)](
+        if sampling.rows == 1:
+            by_row[(len(launched),)](
                 *tensors,
                 *numbers,
-                *rest,
+                *scalars,
                 *self._strides,
                 DRAWN=self.tile.drawn,
                 **options,
@@ -276,15 +275,15 @@ class Problem:
         rows, group_rows = self.tile.rows, self._group_rows
         if group_rows % rows:
             raise InputError(f"groups of {group_rows} positions are not whole tiles of {rows}")
-        shared[(len(run),)](
-            *tensors, *numbers, group_rows, *rest, *self._strides,
+        shared[(len(launched),)](
+            *tensors, *numbers, group_rows, *scalars, *self._strides,
             PRECISION=self.precision, UPCAST=self.upcast,
             ROWS=rows, DRAWN=self.tile.items, num_warps=self.tile.warps, **options,
         )  # fmt: skip
 
 
 class TritonCrossEntropy(torch.autograd.Function):
-    """The kernels as one differentiable function of hidden, items and bias: the loss [N]."""
+    """The loss [N] as a differentiable function of hidden, items and bias."""
 
     @staticmethod
     def forward(
@@ -299,14 +298,14 @@ class TritonCrossEntropy(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        """Return the gradients; that of hidden was made in the forward pass."""
+        """Return the gradients; that of hidden was computed in the forward pass."""
         (up,) = upstream
         hidden, items, bias, lse, grad = ctx.saved_tensors
-        of_hidden = of_items = of_bias = None
+        hidden_gradient = items_gradient = bias_gradient = None
         if grad is not None:
-            of_hidden = (grad * up.unsqueeze(1)).to(hidden.dtype)
+            hidden_gradient = (grad * up.unsqueeze(1)).to(hidden.dtype)
         if any(ctx.needs_input_grad[1:3]):
-            of_items, of_bias = ctx.problem.backward(lse, up)
-            of_items = of_items.to(items.dtype)
-            of_bias = None if of_bias is None else of_bias.to(bias.dtype)
-        return of_hidden, of_items, of_bias, None
+            items_gradient, bias_gradient = ctx.problem.backward(lse, up)
+            items_gradient = items_gradient.to(items.dtype)
+            bias_gradient = None if bias_gradient is None else bias_gradient.to(bias.dtype)
+        return hidden_gradient, items_gradient, bias_gradient, None

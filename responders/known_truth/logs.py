@@ -1,4 +1,4 @@
-"""Logs of the known-truth world: its users answer slates of a logging policy. All synthetic."""
+"""Synthetic logs: the users of a known-truth world answer the slates of a logging policy."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from responders.log.storage import LogWriter
 from responders.models.state import State, take_rows
 from responders.progress import progress_bar
 
-_DAYS = 30  # over which sessions begin
+_DAYS = 30  # within which sessions start
 
 POLICIES = ("mixed", "popular", "uniform", "personal")
-"""Logging policies: by noisy popularity, noisy true taste, their mixture, or at random."""
+"""Logging policies: by popularity and true taste (mixed), popularity, at random, by true taste."""
 
 
 class LoggingPolicy:
-    """Chooses the slates of a synthetic log: scores with Gumbel noise, best first, rules kept."""
+    """Chooses the slates of a synthetic log: valid items with the best scores plus Gumbel noise."""
 
     def __init__(self, truth: KnownTruth, name: str) -> None:
         if name not in POLICIES:
@@ -72,7 +72,7 @@ def synthesize(
     Args:
         out: the folder; it appears when complete.
         settings: the world; `settings.seed` fixes its items.
-        sessions: E; each is a user of its own.
+        sessions: E; each has its own user.
         seed: fixes the users, slates and clicks.
         policy: the logging policy, one of `POLICIES`.
         name: of the log, for its card.
@@ -85,14 +85,14 @@ def synthesize(
     if sessions < 1:
         raise InputError(f"sessions must be at least 1, not {sessions}")
     truth = make_truth(settings)
-    logging = LoggingPolicy(truth, policy)
+    logging_policy = LoggingPolicy(truth, policy)
     generator = torch.Generator().manual_seed(seed)
     visible = torch.randn(sessions, settings.dimensions, generator=generator)
     visible *= np.sqrt((1 - settings.hidden) / settings.dimensions)
     hidden = torch.randn(sessions, settings.dimensions, generator=generator)
     hidden *= np.sqrt(settings.hidden / settings.dimensions)
     length = np.zeros(sessions, np.int64)
-    begins = np.random.default_rng([seed, 3]).integers(0, _DAYS * 86_400, sessions)
+    start_time = np.random.default_rng([seed, 3]).integers(0, _DAYS * 86_400, sessions)
     with (
         LogWriter(out, overwrite) as writer,
         progress_bar(
@@ -102,9 +102,9 @@ def synthesize(
         for first in range(0, sessions, 2048):
             part = slice(first, first + 2048)
             state = truth.start_at((visible[part] + hidden[part])[:, None])
-            slates = _play(truth, logging, state, generator)
+            slates = _play(truth, logging_policy, state, generator)
             length[part] = slates["length"]
-            time = slates["time"] + np.repeat(begins[part], slates["length"])
+            time = slates["time"] + np.repeat(start_time[part], slates["length"])
             writer.append(slates["slate"], slates["click"], time)
             bar.update(len(slates["length"]))
         card = {
@@ -124,30 +124,30 @@ def synthesize(
 def _play(
     truth: KnownTruth, logging: LoggingPolicy, state: State, generator: torch.Generator
 ) -> dict[str, np.ndarray]:
-    """Play users in `state` until all have left; return their slates session by session."""
+    """Simulate users in `state` until all have left; return their slates session by session."""
     s = truth.config
     hazard = torch.tensor(truth.hazard, dtype=torch.float32)
     b = len(state["fatigue"])
     active, streak, time = torch.arange(b), torch.zeros(b, dtype=torch.int64), torch.zeros(b)
-    parts = []
+    steps = []
     for step in range(1, s.max_slates + 1):
         slate = logging(state, generator)
         uniform = torch.rand(slate.shape, generator=generator)
         answer = truth.respond(state, slate, uniform)
         time = time + 30 + torch.randint(0, 300, (len(active),), generator=generator)
-        parts.append((active, slate, answer.click, time))
+        steps.append((active, slate, answer.click, time))
         streak = torch.where(answer.click.any(1), 0, streak + 1)
-        leave = torch.rand(len(active), generator=generator)
-        stay = leave >= hazard[streak.clamp(max=len(hazard) - 1)] * (step >= s.min_slates)
+        uniform_leave = torch.rand(len(active), generator=generator)
+        stay = uniform_leave >= hazard[streak.clamp(max=len(hazard) - 1)] * (step >= s.min_slates)
         state = take_rows(answer.state, stay)
         active, streak, time = active[stay], streak[stay], time[stay]
         if not len(active):
             break
-    owner, slate, click, time = (torch.cat(column) for column in zip(*parts, strict=True))
-    order = torch.argsort(owner, stable=True)
+    user, slate, click, time = (torch.cat(column) for column in zip(*steps, strict=True))
+    order = torch.argsort(user, stable=True)
     return {
         "slate": slate[order].numpy(),
         "click": click[order].numpy(),
         "time": time[order].numpy(),
-        "length": torch.bincount(owner, minlength=b).numpy(),
+        "length": torch.bincount(user, minlength=b).numpy(),
     }

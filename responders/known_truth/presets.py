@@ -34,7 +34,7 @@ class TruthConfig(Config):
     position_bias: float = setting(
         0.35, "Examination of position s (from 1) is s to the power of minus this."
     )
-    competition: float = setting(1.0, "Loss of log-odds when all items above are alike.")
+    competition: float = setting(1.0, "Loss of log-odds when all items above are identical.")
     click_effect: float = setting(-0.3, "Change of log-odds for each click above in the slate.")
     fatigue: float = setting(1.5, "Loss of log-odds for a cluster that filled the recent slates.")
     price_effect: float = setting(0.0, "Loss of log-odds per deviation of price.")
@@ -42,7 +42,7 @@ class TruthConfig(Config):
         0, "Layers; each opens when all items above it are clicked (RL4RS). 0 = none.", ge=0
     )
     hidden: float = setting(
-        0.0, "Share of the initial taste's variance that no feature shows.", ge=0, lt=1
+        0.0, "Share of the initial taste's variance that is not in the features.", ge=0, lt=1
     )
     leaving: float = setting(
         0.07, "Chance to leave after a slate with a click; 0 with impatience 0 = never.", ge=0, lt=1
@@ -56,7 +56,7 @@ class TruthConfig(Config):
     dimensions: int = setting(8, "d of taste.", ge=1)
     zipf: float = setting(1.0, "Exponent of the clusters' popularity.")
     item_features: int = setting(
-        16, "F, features that show where an item lies in taste space; 0 = none.", ge=0
+        16, "F, features of an item's location in taste space; 0 = none.", ge=0
     )
     feature_noise: float = setting(0.3, "Deviation of the noise on them.", ge=0)
     seed: int = setting(0, "Fixes the items.", ge=0)

@@ -1,8 +1,8 @@
-"""A world whose truth is known: simulated users with every probability stated.
+"""Known-truth worlds: simulated users whose click probabilities are known exactly.
 
-The truth is itself a responder, `KnownTruth`: its state is a function of what a model of the log
-can see (user features, slates, clicks), so its probabilities are the Bayes optimum for that log.
-Each effect has one parameter that turns it off. Everything made here is synthetic and says so.
+The truth is a responder, `KnownTruth`: its state is a function of what a model of the log can see
+(user features, slates, clicks), so its probabilities are the Bayes optimum for that log. Each
+effect has one parameter that turns it off. Everything generated here is marked as synthetic.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from responders.models.base import LogShape, Responder, Response
 from responders.models.state import State
 
 PARTICLES = 64
-"""Draws of the hidden taste by which the ceiling of a world with `hidden` > 0 is estimated."""
+"""Draws of the hidden taste, from which the Bayes optimum is estimated if `hidden` > 0."""
 
 
 def make_catalogue(config: TruthConfig) -> tuple[Catalogue, dict[str, np.ndarray]]:
@@ -42,7 +42,7 @@ def make_catalogue(config: TruthConfig) -> tuple[Catalogue, dict[str, np.ndarray
     attributes: dict[str, np.ndarray] = {}
     ids = np.arange(n)
     if config.layers:
-        ids = ids + 1  # RL4RS counts from 1
+        ids = ids + 1  # as in RL4RS
         bounds = np.array([39, 147]) * n // 283
         attributes["layer"] = (1 + np.searchsorted(bounds, ids, side="left")).astype(np.int8)
         attributes["special"] = (attributes["layer"] > 1) & (rng.random(n) < 0.45)
@@ -52,11 +52,11 @@ def make_catalogue(config: TruthConfig) -> tuple[Catalogue, dict[str, np.ndarray
 
 
 class KnownTruth(Responder):
-    """The users of a known-truth world, with P draws of the part of taste that no feature shows.
+    """The users of a known-truth world, with P draws of the part of taste not in their features.
 
     The state holds taste [B, P, d], the taste it returns to (home), the fatigue with each cluster
     [B, K] and the log-weight [B, P] of each draw given the clicks so far. P is 1 unless `hidden` >
-    0; then the answers are estimates by importance-weighted draws.
+    0; then responses are estimated with importance-weighted draws.
 
     Args:
         shape: sizes of the log.
@@ -113,7 +113,7 @@ class KnownTruth(Responder):
         return 1 - (1 - s.leaving) * np.exp(-s.impatience * np.arange(21))
 
     def start(self, user: Tensor) -> State:
-        """Return the state of new users; their features [B, d] are what is visible of taste."""
+        """Return the state of new users; their features [B, d] are the visible part of taste."""
         return self.start_at(user[:, None] + self.draws)
 
     def start_at(self, taste: Tensor) -> State:
@@ -127,50 +127,50 @@ class KnownTruth(Responder):
         }
 
     def attraction(self, state: State) -> Tensor:
-        """Return the log-odds [B, N] of attraction of every item, alone in a slate (mean draw)."""
+        """Return log-odds [B, N] of attraction of each item alone in a slate (mean over draws)."""
         weight = state["log_weight"].softmax(1)
         taste = torch.einsum("bp,bpd->bd", weight, state["taste"])
         score = self.config.taste * taste @ self.location[:-1].t() + self.item_log_odds[:-1]
         return score - self.config.fatigue * state["fatigue"][:, self.cluster[:-1]]
 
     def _before_clicks(self, state: State, slate: Tensor) -> Tensor:
-        """Return log-odds of attraction [B, P, S], clicks in the slate not yet counted."""
+        """Return log-odds of attraction [B, P, S], without the effect of clicks in the slate."""
         s = self.config
-        rows = torch.where(slate >= 0, slate, self.item_log_odds.shape[0] - 1)
-        location = self.location[rows]
+        item = torch.where(slate >= 0, slate, self.item_log_odds.shape[0] - 1)
+        location = self.location[item]
         score = s.taste * torch.einsum("bpd,bsd->bps", state["taste"], location)
-        score = score + self.item_log_odds[rows][:, None]
+        score = score + self.item_log_odds[item][:, None]
         shown = (slate >= 0).to(location.dtype)
         above = location.cumsum(1) - location
-        number = (shown.cumsum(1) - shown).clamp(min=1)
-        alike = torch.einsum("bsd,bsd->bs", above, location) / number
-        tired = state["fatigue"].gather(1, self.cluster[rows])
-        return score - (s.competition * alike.clamp(min=0) + s.fatigue * tired)[:, None]
+        n_above = (shown.cumsum(1) - shown).clamp(min=1)
+        similarity = torch.einsum("bsd,bsd->bs", above, location) / n_above
+        fatigue = state["fatigue"].gather(1, self.cluster[item])
+        return score - (s.competition * similarity.clamp(min=0) + s.fatigue * fatigue)[:, None]
 
     def _read(
         self, state: State, slate: Tensor, click: Tensor | None, uniform: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Read from the top; return log-odds [B, S], clicks [B, S] and log-weights [B, P]."""
         score = self._before_clicks(state, slate)
-        log_weight, above = state["log_weight"], slate.new_zeros(len(slate)).float()
-        open_, missed = torch.ones_like(above), torch.zeros_like(above)
+        log_weight, clicks_above = state["log_weight"], slate.new_zeros(len(slate)).float()
+        is_open, missed = torch.ones_like(clicks_above), torch.zeros_like(clicks_above)
         logits, clicks = [], []
         for s in range(slate.shape[1]):
             shown = slate[:, s] >= 0
             if s and self.config.layers and self.layer[s] != self.layer[s - 1]:
-                open_, missed = open_ * (1 - missed), torch.zeros_like(missed)
-            odds = score[:, :, s] + (self.config.click_effect * above)[:, None]
-            p = self.examination[s] * odds.sigmoid() * open_[:, None]
-            mixed = (log_weight.softmax(1) * p).sum(1)
-            logits.append(torch.logit(mixed, eps=1e-7))
+                is_open, missed = is_open * (1 - missed), torch.zeros_like(missed)
+            attraction = score[:, :, s] + (self.config.click_effect * clicks_above)[:, None]
+            p = self.examination[s] * attraction.sigmoid() * is_open[:, None]
+            probability = (log_weight.softmax(1) * p).sum(1)
+            logits.append(torch.logit(probability, eps=1e-7))
             if click is not None:
                 clicked = click[:, s].float()
             elif uniform is not None:
-                clicked = (uniform[:, s] < mixed).float()
+                clicked = (uniform[:, s] < probability).float()
             else:
-                clicked = mixed  # soft: the clicks above are their own probabilities
+                clicked = probability  # probabilities take the place of the clicks above
             clicked = clicked * shown
-            above = above + clicked
+            clicks_above = clicks_above + clicked
             missed = torch.maximum(missed, (1 - clicked) * shown)
             if p.shape[1] > 1:
                 likelihood = clicked[:, None] * p + (1 - clicked)[:, None] * (1 - p)
@@ -179,11 +179,9 @@ class KnownTruth(Responder):
         return torch.stack(logits, 1), torch.stack(clicks, 1), log_weight
 
     def logits(self, state: State, slate: Tensor, click: Tensor | None = None) -> Tensor:
-        """Return true log-odds [B, S]; see `Responder.logits`."""
         return self._read(state, slate, click, None)[0]
 
     def observe(self, state: State, slate: Tensor, click: Tensor) -> State:
-        """Return the state after the slate; see `Responder.observe`."""
         log_weight = state["log_weight"]
         if log_weight.shape[1] > 1:
             log_weight = self._read(state, slate, click, None)[2]
@@ -191,27 +189,26 @@ class KnownTruth(Responder):
 
     def _moved(self, state: State, slate: Tensor, click: Tensor, log_weight: Tensor) -> State:
         s = self.config
-        seen = (slate >= 0).any(1).view(-1, 1, 1)
-        rows = torch.where(slate >= 0, slate, self.item_log_odds.shape[0] - 1)
+        has_items = (slate >= 0).any(1).view(-1, 1, 1)
+        item = torch.where(slate >= 0, slate, self.item_log_odds.shape[0] - 1)
         click = click.to(self.location.dtype)
         clicks = click.sum(1)
-        liked = torch.einsum("bs,bsd->bd", click, self.location[rows])
+        liked = torch.einsum("bs,bsd->bd", click, self.location[item])
         liked = liked / clicks.clamp(min=1)[:, None]
         taste = state["taste"]
         moved = taste + (s.drift * (clicks > 0))[:, None, None] * (liked[:, None] - taste)
         moved = moved + s.fade * (state["home"] - moved)
         share = (slate >= 0).to(taste.dtype) / max(slate.shape[1], 1)
-        filled = torch.zeros_like(state["fatigue"]).scatter_add(1, self.cluster[rows], share)
-        tired = 0.8 * state["fatigue"] + filled
+        shown_share = torch.zeros_like(state["fatigue"]).scatter_add(1, self.cluster[item], share)
+        fatigue = 0.8 * state["fatigue"] + shown_share
         return {
-            "taste": torch.where(seen, moved, taste),
+            "taste": torch.where(has_items, moved, taste),
             "home": state["home"],
-            "fatigue": torch.where(seen[:, 0], tired, state["fatigue"]),
+            "fatigue": torch.where(has_items[:, 0], fatigue, state["fatigue"]),
             "log_weight": log_weight,
         }
 
     def respond(self, state: State, slate: Tensor, uniform: Tensor) -> Response:
-        """Draw clicks position by position, each given those above; see `Responder.respond`."""
         logits, click, log_weight = self._read(state, slate, None, uniform)
         probability = torch.where(slate >= 0, logits.sigmoid(), 0.0)
         clicked = click > 0
@@ -225,11 +222,11 @@ def make_truth(config: TruthConfig) -> KnownTruth:
 
 
 def truth_of(log: SessionLog) -> KnownTruth | None:
-    """Return the users that answered a synthetic log, None for a log of real users."""
+    """Return the users of a synthetic log, None for a log of real users."""
     settings = log.card.get("truth")
     if settings is None:
         return None
     truth = make_truth(TruthConfig().changed(**settings))
     if truth.catalogue.fingerprint() != log.catalogue.fingerprint(len(truth.catalogue)):
-        raise InputError("the log's card states a known-truth world of another catalogue")
+        raise InputError("the log's card describes a known-truth world with another catalogue")
     return truth

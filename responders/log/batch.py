@@ -14,12 +14,12 @@ from responders.log.session_log import SessionLog
 
 @dataclass(frozen=True)
 class Part:
-    """K sessions of a log: which of their slates may be seen and which are counted.
+    """K sessions of a log, and which of their slates are history and which are counted.
 
     Args:
         sessions: [K] int64 session indices.
-        first: [K] int64, the slates before it are history and not counted.
-        end: [K] int64, the slates from it on do not exist for whoever reads this part.
+        first: [K] int64, the first counted slate; those before it are only history.
+        end: [K] int64, the end of the counted slates; later ones are not read.
     """
 
     sessions: np.ndarray
@@ -71,10 +71,10 @@ def make_batch(log: SessionLog, part: Part) -> SessionBatch:
     """Return the sessions of `part` as one padded batch."""
     start, length = log.session_start[part.sessions], part.end
     step = np.arange(length.max())
-    inside = step < length[:, None]
-    rows = np.where(inside, start[:, None] + step, start[:, None])
-    slate = np.where(inside[..., None], log.slate[rows], EMPTY)
-    click = np.where(inside[..., None], log.response[rows], 0)
+    exists = step < length[:, None]
+    slate_row = np.where(exists, start[:, None] + step, start[:, None])
+    slate = np.where(exists[..., None], log.slate[slate_row], EMPTY)
+    click = np.where(exists[..., None], log.response[slate_row], 0)
     return SessionBatch(
         slate=torch.from_numpy(slate.astype(np.int64)),
         click=torch.from_numpy(click.astype(np.float32)),
@@ -84,14 +84,14 @@ def make_batch(log: SessionLog, part: Part) -> SessionBatch:
 
 
 def plan_batches(part: Part, size: int, rng: np.random.Generator | None = None) -> list[Part]:
-    """Group the sessions of `part` into batches of `size` of like length, to pad little.
+    """Group the sessions of `part` into batches of similar length, to reduce padding.
 
-    With `rng` both the ties of length and the order of the batches are shuffled.
+    With `rng`, sessions are shuffled among similar lengths, and so is the order of the batches.
     """
     noise = np.zeros(len(part))
     if rng is not None:
         part = part.take(rng.permutation(len(part)))
-        noise = rng.uniform(-0.1, 0.1, len(part))  # not always the same neighbours
+        noise = rng.uniform(-0.1, 0.1, len(part))  # so that batches differ between epochs
     order = np.argsort(part.end * (1 + noise), kind="stable")
     groups = [part.take(order[i : i + size]) for i in range(0, len(order), size)]
     if rng is not None:

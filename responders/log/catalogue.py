@@ -1,4 +1,4 @@
-"""Catalogue and Users: what can be shown, and to whom."""
+"""The items and users of a log."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ EMPTY = -1
 
 
 def frozen(array: Any, dtype: Any) -> np.ndarray:
-    """Return `array` as a read-only array of `dtype`, not copied where it fits."""
+    """Return `array` as a read-only array of `dtype`, copied only if necessary."""
     array = np.asarray(array, dtype=dtype)
     if array.flags.writeable:
         array = array.view()
@@ -24,7 +24,7 @@ def frozen(array: Any, dtype: Any) -> np.ndarray:
 
 
 def raw_ids(ids: Any) -> np.ndarray:
-    """Return raw ids as an int64 array, or as an array of str where they are not integers."""
+    """Return raw ids as an int64 array, or as an array of str if they are not integers."""
     ids = np.asarray(ids)
     if ids.dtype.kind in "iu":
         return ids.astype(np.int64)
@@ -38,7 +38,7 @@ class Catalogue:
     Args:
         ids: [N] raw item ids, int64 or str, unique.
         features: [N, F] float32 content features; F may be 0.
-        price: [N] float32, or None where items have no price.
+        price: [N] float32, or None if items have no price.
         attributes: further named columns [N], such as the layer of an item in RL4RS.
     """
 
@@ -58,16 +58,16 @@ class Catalogue:
         return len(self.ids)
 
     def index(self, ids: Any) -> np.ndarray:
-        """Return the int64 index of each raw id, -1 where the catalogue lacks it."""
+        """Return the int64 index of each raw id, -1 if it is not in the catalogue."""
         wanted = np.asarray(ids)
         if wanted.size == 0:
             return np.zeros(wanted.shape, dtype=np.int64)
         if (wanted.dtype.kind in "iu") != (self.ids.dtype.kind in "iu"):
             return np.full(wanted.shape, EMPTY, dtype=np.int64)
         order = np.argsort(self.ids, kind="stable")
-        ranked = self.ids[order]
-        place = np.minimum(np.searchsorted(ranked, wanted), len(ranked) - 1)
-        return np.where(ranked[place] == wanted, order[place], EMPTY)
+        sorted_ids = self.ids[order]
+        rank = np.minimum(np.searchsorted(sorted_ids, wanted), len(sorted_ids) - 1)
+        return np.where(sorted_ids[rank] == wanted, order[rank], EMPTY)
 
     def fingerprint(self, first: int | None = None) -> str:
         """Return a hash of ids, features and prices of the `first` items (all when None)."""
@@ -78,43 +78,43 @@ class Catalogue:
         return digest.hexdigest()[:16]
 
     def extended(self, ids: Any, features: Any = None, price: Any = None) -> Catalogue:
-        """Return this catalogue with the raw `ids` it lacks appended (cold items).
+        """Return this catalogue with new (cold) items appended.
 
         Args:
-            ids: [M] raw ids; those that the catalogue has already change nothing.
-            features: [M, F] of `ids`; None = unknown, the mean of the items that have them.
-            price: [M] of `ids`; None = unknown, the mean likewise.
+            ids: [M] raw ids; those already in the catalogue are ignored.
+            features: [M, F] of `ids`; None = the mean features of the catalogue.
+            price: [M] of `ids`; None = the mean price of the catalogue.
 
         Raises:
-            InputError: ids of another kind, or columns that do not fit.
+            InputError: the ids have another type, or a column has the wrong shape.
         """
         ids = raw_ids(ids)
-        place = np.flatnonzero(self.index(ids) == EMPTY) if len(ids) else np.zeros(0, int)
-        place = place[np.sort(np.unique(ids[place], return_index=True)[1])]
-        new = ids[place]
-        if not len(new):
+        added = np.flatnonzero(self.index(ids) == EMPTY) if len(ids) else np.zeros(0, int)
+        added = added[np.sort(np.unique(ids[added], return_index=True)[1])]
+        new_ids = ids[added]
+        if not len(new_ids):
             return self
-        if new.dtype != self.ids.dtype:
+        if new_ids.dtype != self.ids.dtype:
             raise InputError(
-                f"a new item id is {new.tolist()[0]!r} where the catalogue has ids such as "
+                f"a new item id is {new_ids.tolist()[0]!r} where the catalogue has ids such as "
                 f"{self.ids.tolist()[0]!r}: give ids of one kind"
             )
 
         def grow(name: str, column: np.ndarray, fill: Any, given: Any = None) -> np.ndarray:
             if given is None:
-                more = np.repeat(np.asarray([fill], column.dtype), len(new), 0)
+                values = np.repeat(np.asarray([fill], column.dtype), len(new_ids), 0)
             else:
-                more = np.asarray(given, column.dtype)
-                if more.shape != (len(ids), *column.shape[1:]):
+                values = np.asarray(given, column.dtype)
+                if values.shape != (len(ids), *column.shape[1:]):
                     raise InputError(
-                        f"{name} of new items has shape {more.shape}, not "
+                        f"{name} of new items has shape {values.shape}, not "
                         f"{(len(ids), *column.shape[1:])}"
                     )
-                more = more[place]
-            return np.concatenate([column, more])
+                values = values[added]
+            return np.concatenate([column, values])
 
         return Catalogue(
-            ids=np.concatenate([self.ids, new]),
+            ids=np.concatenate([self.ids, new_ids]),
             features=grow("features", self.features, self.features.mean(0), features),
             price=None
             if self.price is None
@@ -123,7 +123,7 @@ class Catalogue:
         )
 
     def validate(self) -> None:
-        """Raise `InputError` for an empty catalogue, repeated ids or columns that do not fit."""
+        """Raise `InputError` for an empty catalogue, repeated ids or malformed columns."""
         if not len(self):
             raise InputError("the catalogue is empty: a log needs at least one item")
         values, counts = np.unique(self.ids, return_counts=True)

@@ -1,4 +1,4 @@
-"""What counting says of a log: clicks by item and by position, as rates and log-odds."""
+"""Impressions and clicks of a log, counted by item and position, and log-odds of clicks."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from responders.log.session_log import SessionLog
 def count(log: SessionLog, sessions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return how often each item was shown and clicked at each position: two arrays [N, S]."""
     n, s = len(log.catalogue), log.n_positions
-    seen, clicked = np.zeros((2, n * s), np.int64)
-    for rows in log.blocks(sessions):
-        slate = log.slate[rows]
+    shown, clicked = np.zeros((2, n * s), np.int64)
+    for block in log.blocks(sessions):
+        slate = log.slate[block]
         cell = slate.astype(np.int64) * s + np.arange(s)
-        shown = slate != EMPTY
-        seen += np.bincount(cell[shown], minlength=n * s)
-        clicked += np.bincount(cell[shown & (log.response[rows] > 0)], minlength=n * s)
-    return seen.reshape(n, s), clicked.reshape(n, s)
+        filled = slate != EMPTY
+        shown += np.bincount(cell[filled], minlength=n * s)
+        clicked += np.bincount(cell[filled & (log.response[block] > 0)], minlength=n * s)
+    return shown.reshape(n, s), clicked.reshape(n, s)
 
 
 def logit(p: float | np.ndarray | Tensor) -> Tensor:
-    """Return the log-odds of probabilities, kept off 0 and 1, float32."""
+    """Return the log-odds of probabilities, clamped away from 0 and 1, float32."""
     return torch.logit(torch.as_tensor(p, dtype=torch.float32), eps=1e-6)
 
 
 def position_log_odds(log: SessionLog, sessions: np.ndarray) -> Tensor:
-    """Return the log-odds [S] of a click at each position, shrunk a little to the overall rate."""
-    seen, clicked = (table.sum(0) for table in count(log, sessions))
-    overall = clicked.sum() / seen.sum()
-    return logit((clicked + overall) / (seen + 1))
+    """Return the log-odds [S] of a click by position, shrunk slightly towards the overall rate."""
+    shown, clicked = (table.sum(0) for table in count(log, sessions))
+    overall = clicked.sum() / shown.sum()
+    return logit((clicked + overall) / (shown + 1))

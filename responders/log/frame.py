@@ -1,4 +1,4 @@
-"""Reading a pandas frame in long format, one row per shown item."""
+"""Conversion of pandas frames in long format: one row per shown item."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def columns_of(frame: pd.DataFrame, catalogue: Catalogue | None = None) -> dict[
         raise InputError(f"item {frame['item'][row]!r}{_at(frame, row)} is not in the catalogue")
 
     slate_id = frame.groupby(["session", "step"], sort=False).ngroup().to_numpy()
-    first = np.flatnonzero(np.r_[True, np.diff(slate_id) > 0])
+    slate_first = np.flatnonzero(np.r_[True, np.diff(slate_id) > 0])
     position = frame["position"].to_numpy(np.int64)
-    shape = (len(first), int(position.max()) + 1)
+    shape = (len(slate_first), int(position.max()) + 1)
     slate, response = np.full(shape, EMPTY, np.int32), np.zeros(shape, np.uint8)
     slate[slate_id, position] = item
     response[slate_id, position] = frame["click"]
@@ -37,17 +37,17 @@ def columns_of(frame: pd.DataFrame, catalogue: Catalogue | None = None) -> dict[
         propensity = np.zeros(shape, np.float32)
         propensity[slate_id, position] = frame["propensity"]
 
-    heads = frame.iloc[first]
-    session = heads["session"].to_numpy()
+    slates = frame.iloc[slate_first]
+    session = slates["session"].to_numpy()
     session_first = np.flatnonzero(np.r_[True, session[1:] != session[:-1]])
-    owner = heads["user"] if "user" in frame else heads["session"]
-    ids, user = np.unique(_ids(owner.iloc[session_first]), return_inverse=True)
+    slate_user = slates["user"] if "user" in frame else slates["session"]
+    ids, user = np.unique(_ids(slate_user.iloc[session_first]), return_inverse=True)
     return {
         "slate": slate,
         "response": response,
-        "session_start": np.r_[session_first, len(first)],
+        "session_start": np.r_[session_first, len(slate_first)],
         "user": user,
-        "time": heads["time"].to_numpy(np.int64),
+        "time": slates["time"].to_numpy(np.int64),
         "propensity": propensity,
         "catalogue": catalogue,
         "users": Users(ids),
@@ -91,8 +91,8 @@ def _check_rows(frame: pd.DataFrame) -> None:
     fail(~frame["click"].isin([0, 1]), "click", "is neither 0 nor 1")
     for name in ("step", "position", "time"):
         if frame[name].dtype.kind not in "iu":
-            whole = pd.to_numeric(frame[name], errors="coerce")
-            fail(~(whole == np.floor(whole)), name, "is not a whole number")
+            number = pd.to_numeric(frame[name], errors="coerce")
+            fail(~(number == np.floor(number)), name, "is not a whole number")
     fail(frame["position"] < 0, "position", "is negative; positions count from 0")
     fail(frame["position"] > 9_999, "position", "is beyond 9,999: is this column an item id?")
     fail(
@@ -101,5 +101,5 @@ def _check_rows(frame: pd.DataFrame) -> None:
         "holds two items; give each item of a slate a position of its own",
     )
     fail(frame["time"] < 0, "time", "is negative; give seconds since an origin")
-    of_slate = frame.groupby(["session", "step"])["time"].transform("first")
-    fail(frame["time"] != of_slate, "time", "differs within a slate; one slate has one time")
+    slate_time = frame.groupby(["session", "step"])["time"].transform("first")
+    fail(frame["time"] != slate_time, "time", "differs within a slate; one slate has one time")

@@ -1,9 +1,7 @@
 """SessionLog: slates shown to users in sessions and what they clicked.
 
-The one data type of the project: readers of raw logs make it, responders learn from it, and a
-policy run in a simulated world writes it again. Arrays are immutable; a log loaded from disk is
-memory-mapped. Storage is in `responders.storage`, conversion from and to pandas in
-`responders.frame`.
+Readers of raw logs return it, responders are trained on it, and running a policy in a simulated
+world returns it as well. Arrays are immutable; a large log loaded from disk is memory-mapped.
 """
 
 from __future__ import annotations
@@ -23,7 +21,7 @@ from responders.log.catalogue import EMPTY, Catalogue, Users, frozen
 from responders.log.frame import columns_of
 from responders.log.storage import LogWriter, read_columns
 
-_CHUNK = 1 << 17  # slates read at a time: bounds the memory of what passes over a whole log
+_CHUNK = 1 << 17  # slates processed at a time, to bound memory
 
 
 @dataclass(frozen=True)
@@ -33,9 +31,9 @@ class SessionLog:
     Args:
         slate: [T, S] int32, catalogue indices, -1 = empty position.
         response: [T, S] uint8, 1 where the item was clicked.
-        session_start: [E + 1] int64; session e is the rows session_start[e]:session_start[e + 1],
+        session_start: [E + 1] int64; session e is slates session_start[e]:session_start[e + 1],
             in time order.
-        user: [E] int32, row of the session's user in `users`.
+        user: [E] int32, index of the session's user in `users`.
         time: [T] int64, seconds; not negative, strictly increasing within a session.
         catalogue: the items.
         users: the users.
@@ -101,16 +99,16 @@ class SessionLog:
         """Check every invariant of the log and return it.
 
         Raises:
-            InputError: one clear message for the first fault found.
+            InputError: an invariant is violated; the message describes the first violation.
         """
         self._validate_shape()
         self.catalogue.validate()
         for first in range(0, self.n_slates, _CHUNK):
             self._validate_rows(slice(first, min(first + _CHUNK, self.n_slates)))
-        later = np.diff(self.time) <= 0
-        later[self.session_start[1:-1] - 1] = False  # the step into the next session
-        if later.any():
-            row = int(np.argmax(later))
+        not_later = np.diff(self.time) <= 0
+        not_later[self.session_start[1:-1] - 1] = False  # times may decrease between sessions
+        if not_later.any():
+            row = int(np.argmax(not_later))
             raise InputError(
                 f"time does not increase in session {self.session_of(row)}: slate {row} is at "
                 f"{self.time[row]} s and slate {row + 1} at {self.time[row + 1]} s (duplicate or "
@@ -148,11 +146,11 @@ class SessionLog:
 
         def fail(bad: np.ndarray, values: np.ndarray, what: str) -> None:
             if bad.any():
-                place = np.argwhere(bad)[0]
-                at = f"slate {rows.start + int(place[0])} of session "
-                at += str(self.session_of(rows.start + int(place[0])))
-                at += f", position {int(place[1])}" if len(place) > 1 else ""
-                raise InputError(f"{at}: {what.format(values[tuple(place)])}")
+                index = np.argwhere(bad)[0]
+                at = f"slate {rows.start + int(index[0])} of session "
+                at += str(self.session_of(rows.start + int(index[0])))
+                at += f", position {int(index[1])}" if len(index) > 1 else ""
+                raise InputError(f"{at}: {what.format(values[tuple(index)])}")
 
         n = len(self.catalogue)
         outside = (slate < EMPTY) | (slate >= n)
@@ -166,17 +164,17 @@ class SessionLog:
             fail(~((p > 0) & (p <= 1)) & (slate != EMPTY), p, "propensity {} is not in (0, 1]")
 
     def session_of(self, row: int) -> int:
-        """Return the session that slate `row` belongs to."""
+        """Return the session of slate `row`."""
         return int(np.searchsorted(self.session_start, row, side="right")) - 1
 
     def rows(self, sessions: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Return the int64 rows of all slates of `sessions`, session by session."""
+        """Return the indices of all slates of `sessions`, session by session, int64."""
         sessions = np.asarray(sessions, dtype=np.int64)
         length = self.session_length[sessions]
         return np.repeat(self.session_start[sessions], length) + ragged.place(length)
 
     def blocks(self, sessions: Sequence[int] | np.ndarray) -> Iterator[np.ndarray]:
-        """Yield the rows of `rows(sessions)` in blocks: what reads them needs a block's memory."""
+        """Yield `rows(sessions)` in blocks, so that reading them takes bounded memory."""
         rows = self.rows(sessions)
         for first in range(0, len(rows), _CHUNK):
             yield rows[first : first + _CHUNK]
@@ -184,11 +182,11 @@ class SessionLog:
     def select(
         self, sessions: Sequence[int] | np.ndarray, first_slates: int | np.ndarray | None = None
     ) -> SessionLog:
-        """Return a log of `sessions` alone (indices or a mask), in that order, same catalogue.
+        """Return a log of only `sessions`, in that order, with the same catalogue.
 
         Args:
             sessions: [K] session indices, or an [E] boolean mask.
-            first_slates: keep at most so many slates at the start of each session; a number, or
+            first_slates: keep at most this many slates at the start of each session; a number, or
                 one for each of the K sessions.
         """
         sessions = np.asarray(sessions)
@@ -199,7 +197,7 @@ class SessionLog:
         if first_slates is not None:
             kept = np.minimum(length, first_slates)
             rows, length = rows[ragged.place(length) < np.repeat(kept, length)], kept
-        users, user = np.unique(self.user[sessions], return_inverse=True)
+        user_index, user = np.unique(self.user[sessions], return_inverse=True)
         return SessionLog(
             slate=self.slate[rows],
             response=self.response[rows],
@@ -208,7 +206,7 @@ class SessionLog:
             time=self.time[rows],
             propensity=None if self.propensity is None else self.propensity[rows],
             catalogue=self.catalogue,
-            users=Users(self.users.ids[users], self.users.features[users]),
+            users=Users(self.users.ids[user_index], self.users.features[user_index]),
             card=self.card,
         )
 
@@ -216,7 +214,7 @@ class SessionLog:
     def concat(logs: Sequence[SessionLog]) -> SessionLog:
         """Return one log of all sessions of `logs`, which must share one catalogue.
 
-        Users are told apart by their raw ids: the same id in two logs is the same user. Shorter
+        Users are identified by their raw ids: the same id in two logs is the same user. Shorter
         slates are padded with empty positions; propensities are kept if every log has them.
         """
         if not logs:
@@ -227,7 +225,7 @@ class SessionLog:
                 raise InputError(f"log {i} has another catalogue than log 0: convert both with one")
         width = max(log.n_positions for log in logs)
 
-        def wide(arrays: list[np.ndarray], fill: float) -> np.ndarray:
+        def padded(arrays: list[np.ndarray], fill: float) -> np.ndarray:
             pads = [((0, 0), (0, width - a.shape[1])) for a in arrays]
             return np.concatenate(
                 [np.pad(a, p, constant_values=fill) for a, p in zip(arrays, pads, strict=True)]
@@ -235,44 +233,45 @@ class SessionLog:
 
         ids = np.concatenate([log.users.ids for log in logs])
         _, keep, renumber = np.unique(ids, return_index=True, return_inverse=True)
-        offset = np.cumsum([0] + [len(log.users) for log in logs])
-        row = np.cumsum([0] + [log.n_slates for log in logs])
+        first_user = np.cumsum([0] + [len(log.users) for log in logs])
+        first_slate = np.cumsum([0] + [log.n_slates for log in logs])
         propensity = [log.propensity for log in logs if log.propensity is not None]
         return SessionLog(
-            slate=wide([log.slate for log in logs], EMPTY),
-            response=wide([log.response for log in logs], 0),
+            slate=padded([log.slate for log in logs], EMPTY),
+            response=padded([log.response for log in logs], 0),
             session_start=np.concatenate(
-                [log.session_start[:-1] + r for log, r in zip(logs, row, strict=False)] + [row[-1:]]
+                [log.session_start[:-1] + r for log, r in zip(logs, first_slate, strict=False)]
+                + [first_slate[-1:]]
             ),
             user=np.concatenate(
-                [renumber[log.user + o] for log, o in zip(logs, offset, strict=False)]
+                [renumber[log.user + o] for log, o in zip(logs, first_user, strict=False)]
             ),
             time=np.concatenate([log.time for log in logs]),
-            propensity=wide(propensity, 0) if len(propensity) == len(logs) else None,
+            propensity=padded(propensity, 0) if len(propensity) == len(logs) else None,
             catalogue=first.catalogue,
             users=Users(ids[keep], np.concatenate([log.users.features for log in logs])[keep]),
             card=first.card | {"name": " + ".join(str(log.card.get("name")) for log in logs)},
         )
 
     def summary(self) -> dict[str, Any]:
-        """Return counts, click rates overall, by position and by step, users, and time span."""
+        """Return counts, click rates (overall, by position and by step) and the time span."""
         length = self.session_length
-        steps = 10  # the last stands for all later slates
-        shown_at, clicks_at = np.zeros((2, self.n_positions), np.int64)
-        shown_in, clicks_in = np.zeros((2, steps), np.int64)
+        n_steps = 10  # the last one includes all later slates
+        shown_by_position, clicks_by_position = np.zeros((2, self.n_positions), np.int64)
+        shown_by_step, clicks_by_step = np.zeros((2, n_steps), np.int64)
         items = np.zeros(len(self.catalogue), bool)
-        without = 0
-        for rows in self.blocks(np.arange(self.n_sessions)):
-            slate, click = self.slate[rows], self.response[rows].astype(bool)
+        without_click = 0
+        for block in self.blocks(np.arange(self.n_sessions)):
+            slate, click = self.slate[block], self.response[block].astype(bool)
             shown = slate != EMPTY
-            first = self.session_start[np.searchsorted(self.session_start, rows, "right") - 1]
-            step = np.minimum(rows - first, steps - 1)
-            shown_at += shown.sum(0)
-            clicks_at += click.sum(0)
-            shown_in += np.bincount(step, shown.sum(1), steps).astype(np.int64)
-            clicks_in += np.bincount(step, click.sum(1), steps).astype(np.int64)
+            first = self.session_start[np.searchsorted(self.session_start, block, "right") - 1]
+            step = np.minimum(block - first, n_steps - 1)
+            shown_by_position += shown.sum(0)
+            clicks_by_position += click.sum(0)
+            shown_by_step += np.bincount(step, shown.sum(1), n_steps).astype(np.int64)
+            clicks_by_step += np.bincount(step, click.sum(1), n_steps).astype(np.int64)
             items[slate[shown]] = True
-            without += int((~click.any(1)).sum())
+            without_click += int((~click.any(1)).sum())
 
         def rate(clicked: np.ndarray, seen: np.ndarray) -> list[float]:
             return (clicked / np.maximum(seen, 1)).round(5).tolist()
@@ -280,10 +279,10 @@ class SessionLog:
         return {
             "sessions": self.n_sessions,
             "slates": self.n_slates,
-            "impressions": int(shown_at.sum()),
-            "clicks": int(clicks_at.sum()),
-            "click_rate": float(clicks_at.sum() / shown_at.sum()),
-            "slates_without_click": without / self.n_slates,
+            "impressions": int(shown_by_position.sum()),
+            "clicks": int(clicks_by_position.sum()),
+            "click_rate": float(clicks_by_position.sum() / shown_by_position.sum()),
+            "slates_without_click": without_click / self.n_slates,
             "users": len(self.users),
             "items": len(self.catalogue),
             "items_shown": int(items.sum()),
@@ -297,12 +296,12 @@ class SessionLog:
             },
             "first_time": int(self.time.min()),
             "last_time": int(self.time.max()),
-            "click_rate_by_position": rate(clicks_at, shown_at),
-            "click_rate_by_step": rate(clicks_in, shown_in)[: int(length.max())],
+            "click_rate_by_position": rate(clicks_by_position, shown_by_position),
+            "click_rate_by_step": rate(clicks_by_step, shown_by_step)[: int(length.max())],
         }
 
     def save(self, path: str | Path, overwrite: bool = False) -> Path:
-        """Validate the log and write it to the folder `path`, which appears when complete.
+        """Validate the log and write it to the folder `path`, which appears once it is complete.
 
         Raises:
             InputError: the log is not valid, or `path` exists and `overwrite` is False.
@@ -318,7 +317,7 @@ class SessionLog:
 
     @classmethod
     def load(cls, path: str | Path) -> SessionLog:
-        """Load the log in folder `path`; its slates are memory-mapped and read as they are used.
+        """Load the log in folder `path`; the slates of a large log are memory-mapped.
 
         Raises:
             InputError: the folder is missing, is not a log, or a file of it is damaged.
@@ -353,11 +352,11 @@ class SessionLog:
 
         Args:
             frame: columns session, step, position, item, click, time; optionally user (otherwise
-                each session is a user of its own) and propensity.
+                each session has its own user) and propensity.
             catalogue: the items; by default the items of the frame in sorted order.
 
         Raises:
-            InputError: a column is missing or has a missing value; a click is not 0 or 1; a
+            InputError: a column or a value is missing; a click is not 0 or 1; a
                 position is filled twice; an item is not in `catalogue`; the rows of a slate differ
                 in time; time is negative or does not increase with step.
         """

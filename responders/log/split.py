@@ -1,4 +1,4 @@
-"""Which slates train, validate and test a responder: by user, or by time."""
+"""Splits of a log into training, validation and test parts, by user or by time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def split_users(
     """Split the sessions by user into train, validation and test (arXiv 2409.20055, 80/10/10).
 
     Users are ranked by a hash of raw id and seed, so that the split does not depend on the order
-    of the log, and no user is in two parts. Of a test session the first 80 % of the slates are
+    of the log, and no user is in two parts. The first 80 % of the slates of a test session are
     history.
 
     Raises:
@@ -40,7 +40,7 @@ def split_users(
     for name, sessions in split.items():
         if not len(sessions):
             raise InputError(
-                f"the log has {len(log.users)} users, too few to hold out 10 % of them: its "
+                f"the log has {len(log.users)} users, too few to hold out 10 % of them: the "
                 f"{name} part is empty; convert a longer log"
             )
     return split
@@ -49,14 +49,14 @@ def split_users(
 def split_time(
     log: SessionLog, fractions: tuple[float, float, float] = FRACTIONS
 ) -> dict[str, Part]:
-    """Split the slates by two moments: who trains or validates sees nothing of a later time.
+    """Split the slates at two points in time, so that no part sees later slates.
 
-    80 % of all slates lie before the first moment and train, the next 10 % validate, the rest
-    test. A session that goes on beyond a moment is cut there for the earlier part, and its earlier
-    slates are history for the later one.
+    The first 80 % of all slates train, the next 10 % validate, the rest test. A session that
+    crosses a split point is cut there for the earlier part, and its earlier slates are history for
+    the later one.
 
     Raises:
-        InputError: a part would be empty, since too many slates share one time.
+        InputError: a part would be empty, because too many slates share one time.
     """
     moments = np.quantile(log.time, np.cumsum(fractions)[:-1], method="higher")
     length = log.session_length
@@ -76,7 +76,7 @@ def split_time(
 
 
 def _before(log: SessionLog, moment: float) -> np.ndarray:
-    """Return how many slates of each session came before `moment`, [E] int64."""
+    """Return the number of slates of each session before `moment`, [E] int64."""
     earlier = np.append(0, np.cumsum(log.time < moment))
     return np.diff(earlier[log.session_start])
 
@@ -92,7 +92,7 @@ def make_split(log: SessionLog, by: str, seed: int) -> dict[str, Part]:
 
 
 def visible_log(log: SessionLog, part: Part) -> tuple[SessionLog, np.ndarray]:
-    """Return a log of what `part` may see, and its sessions in it; `log` itself if possible."""
+    """Return a log of what `part` may see (`log` itself if possible) and its sessions there."""
     if (part.end == log.session_length[part.sessions]).all():
         return log, part.sessions
     return log.select(part.sessions, first_slates=part.end), np.arange(len(part))

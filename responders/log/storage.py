@@ -4,11 +4,10 @@
     LOG/sessions.parquet   n_slates, user: a row per session
     LOG/catalogue.parquet  id[, features, price, attributes]: a row per item
     LOG/users.parquet      id[, features]: a row per user
-    LOG/card.json          name, source, licence, synthetic or not, how made
-    LOG/.cache/            the slates decoded into .npy files, made when a large log is first
-                           loaded, and mapped
+    LOG/card.json          name, source, licence, whether it is synthetic, how it was made
+    LOG/.cache/            slates as memory-mapped .npy files, made when a large log is first loaded
 
-A folder appears under its name only when it is complete.
+A folder appears under its name only once it is complete.
 """
 
 from __future__ import annotations
@@ -32,15 +31,15 @@ from responders.log import ragged
 from responders.log.catalogue import Catalogue, Users
 
 FORMAT = 1
-_ROWS = 1 << 15  # rows of a Parquet row group: what is in memory at a time
-_SMALL = 1 << 22  # bytes of Parquet below which slates are read instead of mapped
+_ROWS = 1 << 15  # rows of a Parquet row group, and so in memory at a time
+_SMALL = 1 << 22  # bytes of Parquet below which slates are read into memory
 _COLUMNS = {"slate": np.int32, "response": np.uint8, "propensity": np.float32, "time": np.int64}
 
 
 class LogWriter:
-    """Write a log slate chunk by slate chunk; the folder appears when `finish` has been called.
+    """Writes a log in chunks of slates; the folder appears once `finish` has been called.
 
-    Use as a context manager; on an exception nothing stays behind.
+    Use it as a context manager; nothing is left behind after an exception.
     """
 
     def __init__(self, path: Path, overwrite: bool = False) -> None:
@@ -61,9 +60,9 @@ class LogWriter:
         if self._writer is not None:
             self._writer.close()
         if error is None and not self._finished:
-            forgotten = RuntimeError("LogWriter.finish was not called: the log is incomplete")
-            self._pending.__exit__(RuntimeError, forgotten, None)
-            raise forgotten
+            incomplete = RuntimeError("LogWriter.finish was not called: the log is incomplete")
+            self._pending.__exit__(RuntimeError, incomplete, None)
+            raise incomplete
         self._pending.__exit__(kind, error, trace)
 
     def append(
@@ -90,21 +89,21 @@ class LogWriter:
         users: Users,
         card: dict[str, Any],
     ) -> None:
-        """Write everything but the slates."""
+        """Write everything except the slates."""
         folder = self.folder
         sessions = {"n_slates": np.asarray(session_length, np.int64), "user": np.asarray(user)}
         pq.write_table(pa.table(sessions), folder / "sessions.parquet")
-        items: dict[str, Any] = {"id": catalogue.ids}
+        item_columns: dict[str, Any] = {"id": catalogue.ids}
         if catalogue.features.shape[1]:
-            items["features"] = _to_arrow(catalogue.features, np.float32)
+            item_columns["features"] = _to_arrow(catalogue.features, np.float32)
         if catalogue.price is not None:
-            items["price"] = catalogue.price
-        items |= {f"attribute:{k}": v for k, v in catalogue.attributes.items()}
-        pq.write_table(pa.table(items), folder / "catalogue.parquet")
-        people: dict[str, Any] = {"id": users.ids}
+            item_columns["price"] = catalogue.price
+        item_columns |= {f"attribute:{k}": v for k, v in catalogue.attributes.items()}
+        pq.write_table(pa.table(item_columns), folder / "catalogue.parquet")
+        user_columns: dict[str, Any] = {"id": users.ids}
         if users.features.shape[1]:
-            people["features"] = _to_arrow(users.features, np.float32)
-        pq.write_table(pa.table(people), folder / "users.parquet", row_group_size=_ROWS)
+            user_columns["features"] = _to_arrow(users.features, np.float32)
+        pq.write_table(pa.table(user_columns), folder / "users.parquet", row_group_size=_ROWS)
         write_json(folder / "card.json", {"format": FORMAT, "kind": "session log", **card})
         self._finished = True
 
@@ -113,14 +112,14 @@ def read_columns(path: Path) -> dict[str, Any]:
     """Return the fields of the `SessionLog` in folder `path`; large slates are memory-mapped.
 
     Raises:
-        InputError: the folder is missing, is not a log, or a file of it is damaged.
+        InputError: the folder is missing, is not a log, or is damaged.
     """
     if not path.exists():
         raise InputError(f"there is no log at {path}: make one with `recsim data convert`")
     card = read_json(path / "card.json", "session log")
     if card.pop("kind", None) != "session log" or card.pop("format", None) != FORMAT:
-        raise InputError(f"{path} is not a session log of format {FORMAT}: convert it anew")
-    sessions, items, people = (
+        raise InputError(f"{path} is not a session log of format {FORMAT}: convert it again")
+    sessions, items, users = (
         _read(path / f"{name}.parquet") for name in ("sessions", "catalogue", "users")
     )
     try:
@@ -139,17 +138,17 @@ def read_columns(path: Path) -> dict[str, Any]:
             session_start=ragged.offsets(sessions["n_slates"]),
             user=sessions["user"],
             catalogue=catalogue,
-            users=Users(people["id"], people.get("features", np.zeros((len(people["id"]), 0)))),
+            users=Users(users["id"], users.get("features", np.zeros((len(users["id"]), 0)))),
             card=card,
         )
     except (KeyError, TypeError) as error:
-        raise InputError(f"{path} lacks {error}: the log is damaged, convert it anew") from error
+        raise InputError(f"{path} lacks {error}: the log is damaged, convert it again") from error
 
 
 def _map_slates(source: Path) -> dict[str, np.ndarray]:
-    """Return the columns of slates.parquet, mapped from the cache, which is made if absent.
+    """Return the columns of slates.parquet, mapped from the cache, which is made if missing.
 
-    A small file is simply read, so that nothing is written beside it.
+    A small file is read into memory instead, so that no cache is written.
     """
     if not source.exists():
         raise _damaged(source, FileNotFoundError("it is missing"))
@@ -231,4 +230,4 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 
 def _damaged(path: Path, error: Exception) -> InputError:
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return InputError(f"{path} cannot be read ({reason}): the log is damaged, convert it anew")
+    return InputError(f"{path} cannot be read ({reason}): the log is damaged, convert it again")

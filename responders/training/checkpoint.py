@@ -1,9 +1,9 @@
 """Trained responders on disk: safetensors and JSON, nothing pickled.
 
 DIR/responder.safetensors   the weights
-DIR/card.json               what it is, its data, metrics, seed, versions and command
-DIR/initial_sessions/       a small session log: the catalogue and the first slates of held-out
-                            users, with whom a simulation starts
+DIR/card.json               description, data, metrics, seed, versions and command
+DIR/initial_sessions/       a small session log: the catalogue, and the first slates of the held-out
+                            users with which a simulation starts
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ WEIGHTS, CARD, INITIAL = "responder.safetensors", "card.json", "initial_sessions
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A trained responder and what else a simulation needs.
+    """A trained responder and everything else that a simulation needs.
 
     Args:
         responder: in eval mode, on the CPU.
@@ -40,7 +40,7 @@ class Checkpoint:
         initial_sessions: a log with the responder's catalogue and the first slates of held-out
             users. The catalogue's attributes `shown` and `clicked` count the training log.
         hazard: when users leave.
-        returns: whether they come back; None where the log does not tell.
+        returns: whether they come back; None if the log has no returning users.
     """
 
     responder: Responder
@@ -63,12 +63,12 @@ def save_checkpoint(
     hazard: Hazard,
     returns: Returns | None = None,
 ) -> None:
-    """Write a checkpoint into the folder `path`; its card is written last and marks it complete.
+    """Write a checkpoint to the folder `path`; the card is written last and marks it complete.
 
     Args:
-        path: the folder, made where it is missing.
+        path: the folder, created if missing.
         responder: on any device.
-        card: must hold `responder`, the description from `build_responder`, and `synthetic`.
+        card: must have `responder`, the description from `build_responder`, and `synthetic`.
         initial_sessions: see `Checkpoint`.
         hazard: see `Checkpoint`.
         returns: see `Checkpoint`.
@@ -100,11 +100,11 @@ def load_responder(path: Path, catalogue: Catalogue | None = None) -> Checkpoint
 
     Args:
         path: a folder written by `recsim train`.
-        catalogue: the catalogue to answer, by default the responder's own. It may extend that by
-            cold items, which are treated as the unknown item or by their features.
+        catalogue: the catalogue to use, by default the responder's own. It may append cold items,
+            which are represented by their features or as the unknown item.
 
     Raises:
-        InputError: the folder is missing, unfinished or damaged, or the catalogue is another.
+        InputError: the folder is missing, unfinished or damaged, or the catalogue is another one.
     """
     path = Path(path)
     if not path.exists():
@@ -115,9 +115,7 @@ def load_responder(path: Path, catalogue: Catalogue | None = None) -> Checkpoint
         )
     card = read_json(path / CARD, "responder")
     if card.get("kind") != "responder" or card.get("format") != FORMAT:
-        raise InputError(
-            f"{path} is not a responder of format {FORMAT}: its card is of another kind"
-        )
+        raise InputError(f"{path} is not a responder of format {FORMAT}: train it again")
     name = card["responder"]["name"]
     if name not in RESPONDERS:
         raise InputError(
@@ -148,11 +146,11 @@ def load_responder(path: Path, catalogue: Catalogue | None = None) -> Checkpoint
 
 
 def check_catalogue(card: dict[str, Any], catalogue: Catalogue, who: str) -> None:
-    """Raise `InputError` unless `catalogue` is the card's own or extends it at the end."""
-    own = card["catalogue"]
-    if catalogue.fingerprint(own["items"]) != own["fingerprint"] or len(catalogue) < own["items"]:
+    """Raise `InputError` unless `catalogue` is the card's own, possibly with items appended."""
+    old = card["catalogue"]
+    if catalogue.fingerprint(old["items"]) != old["fingerprint"] or len(catalogue) < old["items"]:
         raise InputError(
-            f"{who} was trained on another catalogue ({own['items']} items, this one has "
+            f"{who} was trained on another catalogue ({old['items']} items, this one has "
             f"{len(catalogue)}): convert the log with `--catalogue TRAINING_LOG`, which keeps the "
             "item index and appends new items"
         )

@@ -1,4 +1,4 @@
-"""How a responder is trained."""
+"""Settings of training."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from responders.config import Config, setting
 
 @dataclass(frozen=True)
 class TrainConfig(Config):
-    """Settings of the training of any responder."""
+    """Settings for training any responder."""
 
     epochs: int = setting(50, "At most this many.", ge=1)
     batch_size: int = setting(

@@ -1,4 +1,4 @@
-"""From a log to a trained responder on disk: split, build, train, evaluate, save."""
+"""Training of a responder on a log: split, build, train, evaluate, save."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from responders.training.initial_sessions import make_initial_sessions
 from responders.training.trainer import STATE, Trainer
 
 RUN = "run.json"
-"""The file of a training folder that says what is being trained."""
+"""The file in a training folder that describes the training."""
 
 
 def configure(name: str, settings: Mapping[str, Any]) -> tuple[Config, TrainConfig]:
@@ -38,22 +38,22 @@ def configure(name: str, settings: Mapping[str, Any]) -> tuple[Config, TrainConf
 
     Args:
         name: a key of `responders.RESPONDERS`.
-        settings: fields of both, as text or already of the right type.
+        settings: fields of both, as text or with the right type.
 
     Raises:
-        InputError: an unknown name, or a value that its field does not take.
+        InputError: an unknown name, or a value that is invalid for its field.
     """
     kind = responder_class(name)
-    own, training = ([f.name for f in fields(c)] for c in (kind.config_class, TrainConfig))
+    own, shared = ([f.name for f in fields(c)] for c in (kind.config_class, TrainConfig))
     for key in settings:
-        if key not in (*own, *training):
-            near = near_matches(key, [*own, *training])
+        if key not in (*own, *shared):
+            near = near_matches(key, [*own, *shared])
             raise InputError(f"setting {key!r} is unknown to {name}; {near}")
     chosen = {k: v for k, v in settings.items() if k in own}
-    rest = {"learning_rate": kind.learning_rate, **settings}
+    given = {"learning_rate": kind.learning_rate, **settings}
     return (
         make_config(kind.config_class, chosen, name),
-        make_config(TrainConfig, {k: v for k, v in rest.items() if k in training}, "training"),
+        make_config(TrainConfig, {k: v for k, v in given.items() if k in shared}, "training"),
     )
 
 
@@ -71,8 +71,6 @@ def fit(
     command: str = "",
 ) -> Checkpoint:
     """Train the responder `name` on `log`, evaluate it on held-out users and save it in `out`.
-
-    `recsim train` calls it.
 
     Args:
         log: the log.
@@ -104,8 +102,8 @@ def fit(
     if _already_finished(out, run, resume):
         return load_responder(out, log.catalogue)
     parts = make_split(log, split, seed)
-    past, sessions = visible_log(log, parts["train"])
-    responder, description = build_responder(name, past, sessions, config, seed)
+    training_log, sessions = visible_log(log, parts["train"])
+    responder, description = build_responder(name, training_log, sessions, config, seed)
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / RUN, run)
     facts: dict[str, Any] = {"by": "counting"}
@@ -137,9 +135,9 @@ def fit(
         out,
         responder,
         card,
-        make_initial_sessions(log, held_out, (past, sessions)),
-        fit_hazard(past, sessions),
-        fit_returns(past, sessions),
+        make_initial_sessions(log, held_out, (training_log, sessions)),
+        fit_hazard(training_log, sessions),
+        fit_returns(training_log, sessions),
     )
     (out / STATE).unlink(missing_ok=True)
     return load_responder(out, log.catalogue)
@@ -164,18 +162,18 @@ def _measure(
 
 
 def _already_finished(out: Path, run: dict[str, Any], resume: bool) -> bool:
-    """Return whether `out` holds this very training, finished; raise if it holds another."""
+    """Return whether `out` holds this training, finished; raise if it holds another one."""
     if not out.exists() or not any(out.iterdir()):
         return False
     if not resume:
         raise InputError(f"{out} is not empty: use --resume to continue, or choose another --out")
     if not (out / RUN).exists():
         raise InputError(f"there is no training to resume in {out}: it has no {RUN}")
-    before = read_json(out / RUN, "training")
+    previous = read_json(out / RUN, "training")
     for key, value in run.items():
-        if before.get(key) != value:
+        if previous.get(key) != value:
             raise InputError(
-                f"{out} holds a training with {key} = {before.get(key)!r}, not {value!r}: resume "
+                f"{out} holds a training with {key} = {previous.get(key)!r}, not {value!r}: resume "
                 "with the same log and settings, or choose another --out"
             )
     return (out / CARD).exists()
@@ -188,11 +186,11 @@ def _counts(log: SessionLog) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that made a result."""
-    found = {"python": platform.python_version()}
+    """Return the versions of Python and of the packages that a result depends on."""
+    installed = {"python": platform.python_version()}
     for package in ("recsim-env", "torch", "numpy", "gymnasium"):
         try:
-            found[package] = version(package)
+            installed[package] = version(package)
         except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+            installed[package] = "not installed"
+    return installed

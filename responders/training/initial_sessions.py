@@ -1,4 +1,4 @@
-"""The users with whom a simulation starts."""
+"""The logged users and slates with which a simulation starts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SESSIONS, _SLATES = 1000, 3
 
 
 def select_initial(log: SessionLog, sessions: np.ndarray) -> SessionLog:
-    """Return the first 3 slates of up to 1,000 of `sessions` [K], spread evenly."""
+    """Return the first 3 slates of up to 1,000 of `sessions` [K], evenly spaced."""
     step = max(len(sessions) // _SESSIONS, 1)
     chosen = log.select(sessions[::step][:_SESSIONS], first_slates=_SLATES)
     return replace(chosen, propensity=None)

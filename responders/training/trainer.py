@@ -1,7 +1,7 @@
 """Maximum-likelihood training of a responder on a log: one loop, stoppable and resumable.
 
-Everything random is seeded by (seed, epoch, batch), so a run that was stopped anywhere continues to
-the same weights, bit for bit on the CPU.
+Everything random depends only on the seed, the epoch and the step, so that a resumed run gives the
+same weights as an uninterrupted one, bit for bit on the CPU.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from responders.progress import progress_bar
 from responders.training.config import TrainConfig
 
 STATE = "resume.safetensors"
-"""The file of a training folder that holds everything needed to resume."""
+"""The file in a training folder from which training resumes."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -45,7 +45,7 @@ class Interrupted(KeyboardInterrupt):
 
 @dataclass
 class _Progress:
-    """Where training stands; part of the resumable state."""
+    """Progress of training; part of the resumable state."""
 
     epoch: int = 0
     batch: int = 0
@@ -65,10 +65,10 @@ class Trainer:
     Args:
         responder: built and initialised.
         log: the log.
-        split: the part `train` trains, the part `validation` decides when to stop.
-        config: how.
+        split: the part `train` is trained on, the part `validation` decides when to stop.
+        config: settings.
         out: folder of the resumable state and the TensorBoard run.
-        seed: fixes everything.
+        seed: fixes everything random.
         device: where to train.
         progress: show progress bars.
     """
@@ -102,10 +102,10 @@ class Trainer:
         self._saved_at = time.monotonic()
 
     def run(self) -> Responder:
-        """Train until validation log-loss stops improving; return the responder at its best.
+        """Train until validation log-loss stops improving; return the best responder.
 
         Raises:
-            Interrupted: SIGINT or SIGTERM came; the state is saved and `resume` continues from it.
+            Interrupted: by SIGINT or SIGTERM; the state is saved and `resume` continues from it.
             InputError: the loss became NaN or infinite.
         """
         self.out.mkdir(parents=True, exist_ok=True)
@@ -122,14 +122,14 @@ class Trainer:
 
     @property
     def finished(self) -> bool:
-        """Whether the last epoch is reached or patience is spent."""
+        """Whether the last epoch is done or patience has run out."""
         waited = self.state.epoch - 1 - self.state.best_epoch
         return self.state.epoch >= self.config.epochs or (
             self.state.best_epoch >= 0 and waited >= self.patience
         )
 
     def facts(self) -> dict[str, Any]:
-        """Return how the training went, for the card."""
+        """Return the settings and history of training, for the card."""
         return {
             **asdict(self.config),
             "epochs_run": self.state.epoch,
@@ -140,7 +140,7 @@ class Trainer:
 
     def _epoch(self, board: SummaryWriter) -> None:
         state, began = self.state, time.monotonic()
-        spent = state.seconds
+        seconds_before = state.seconds
         rng = np.random.default_rng([self.seed, state.epoch])
         plan = plan_batches(self.split["train"], self.batch_size, rng)
         self.responder.train()
@@ -148,21 +148,22 @@ class Trainer:
             group["lr"] = state.learning_rate
         with self._bar(len(plan)) as bar:
             bar.update(state.batch)
-            for part in plan[state.batch :]:
+            for part in plan[state.batch :]:  # a resumed epoch skips the batches already done
                 self._step(make_batch(self.log, part))
                 bar.update()
                 bar.set_postfix(loss=f"{state.loss_sum / state.positions:.4f}", refresh=False)
-                state.seconds = spent + time.monotonic() - began
+                state.seconds = seconds_before + time.monotonic() - began
                 if self._stop:
                     self.save()
                     raise Interrupted
                 if time.monotonic() - self._saved_at > 60 * self.config.save_minutes:
                     self.save()
         self._validate(board)
-        state.seconds = spent + time.monotonic() - began
+        state.seconds = seconds_before + time.monotonic() - began
 
     def _step(self, batch: SessionBatch) -> None:
         state = self.state
+        # Seeding each step makes dropout and sampled negatives the same in a resumed run.
         torch.manual_seed((self.seed * 1_000_003 + state.step) % (1 << 63))
         batch = batch.to(self.device)
         amp = (
@@ -178,7 +179,7 @@ class Trainer:
                 f"learning_rate (now {state.learning_rate:g}) with --set learning_rate=…"
             )
         self.optimiser.zero_grad(set_to_none=True)
-        (loss / positions).backward()
+        (loss / positions).backward()  # the loss is a sum over positions
         torch.nn.utils.clip_grad_norm_(self.responder.parameters(), self.config.clip)
         self.optimiser.step()
         self.averaged.update_parameters(self.responder)
@@ -222,7 +223,7 @@ class Trainer:
     def _average(
         self, averaged: Sequence[Tensor], current: Sequence[Tensor], steps: Tensor | int
     ) -> None:
-        """Move `averaged` towards `current`, faster in the first steps, so that the start fades."""
+        """Move `averaged` towards `current`, faster in the first steps, to forget the start."""
         keep = min(self.config.average, (1 + float(steps)) / (10 + float(steps)))
         with torch.no_grad():
             torch._foreach_lerp_(
@@ -231,24 +232,24 @@ class Trainer:
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
-        """Turn the first SIGINT or SIGTERM into a stop after the running batch."""
+        """Let the first SIGINT or SIGTERM stop training after the current batch."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
 
         def stop(number: int, frame: FrameType | None) -> None:
             self._stop = True
-            signal.signal(number, before[number])
+            signal.signal(number, previous[number])  # a second signal interrupts at once
 
-        before = {int(n): signal.signal(n, stop) for n in (signal.SIGINT, signal.SIGTERM)}
+        previous = {int(n): signal.signal(n, stop) for n in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
         finally:
-            for number, handler in before.items():
+            for number, handler in previous.items():
                 signal.signal(number, handler)
 
     def save(self) -> None:
-        """Write the resumable state to one file, by a temporary name."""
+        """Write the resumable state to one file, replaced atomically."""
         tensors = {f"model.{k}": v for k, v in _weights(self.responder).items()}
         tensors |= {f"averaged.{k}": v for k, v in _weights(self.averaged).items()}
         tensors |= {f"best.{k}": v for k, v in self.best.items()}
@@ -265,7 +266,7 @@ class Trainer:
         """Restore the saved state.
 
         Raises:
-            InputError: there is none, or the file is damaged.
+            InputError: it is missing or damaged.
         """
         path = self.out / STATE
         if not path.exists():

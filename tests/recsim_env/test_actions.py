@@ -248,7 +248,7 @@ BAD = [
     ({"one_member": True}, "one_member needs an ensemble"),
     ({"device": "gpu"}, "device 'gpu' is unknown: auto, cpu or cuda"),
     ({"device": None}, "device None is unknown"),
-    ({"seed": 3}, r"a seed goes to reset\(seed=…\)"),
+    ({"seed": 3}, r"pass the seed to reset\(seed=…\)"),
     ({"autoreset_mode": "same"}, "autoreset_mode 'same' is unknown; did you mean SameStep"),
     ({"warm_start": 1.0}, "warm_start is 1.0"),
     ({"retrieval": 5}, "retrieval 5 is unknown"),

@@ -236,7 +236,7 @@ def test_populations(trained: Path, small_log: SessionLog, small_log_path: Path)
     given = make_world("any", responder=trained, num_users=50, population=small_log_path)
     assert given.initial_sessions.n_sessions == small_log.n_sessions
     assert "clicked" in given.catalogue.attributes
-    with pytest.raises(InputError, match="'held_ot' is no log and no name; did you mean held_out"):
+    with pytest.raises(InputError, match="'held_ot' is not a log or a name; did you mean held_out"):
         make_world("any", responder=trained, population="held_ot")
     other = replace(small_log, catalogue=Catalogue(np.arange(7, 47)))
     with pytest.raises(InputError, match="another catalogue"):

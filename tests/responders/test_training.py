@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from responders import Catalogue, InputError, SessionLog
-from responders.behaviour.leaving import fit_hazard, fruitless
+from responders.behaviour.leaving import fit_hazard, streaks
 from responders.evaluation.metrics import log_loss
 from responders.evaluation.predict import predict
 from responders.known_truth.logs import synthesize
@@ -291,10 +291,10 @@ def test_fit_refuses_a_folder_that_holds_something_else(
         fit(small_log, "mf", tmp_path, resume=True)
 
 
-def test_hazard_counts_who_leaves_after_fruitless_slates(small_log: SessionLog) -> None:
+def test_hazard_counts_who_leaves_after_slates_without_click(small_log: SessionLog) -> None:
     """On the synthetic log the estimate meets the true hazard."""
     sessions = np.arange(small_log.n_sessions)
-    rows, streak = small_log.rows(sessions), fruitless(small_log, sessions)
+    rows, streak = small_log.rows(sessions), streaks(small_log, sessions)
     clicked = small_log.response[rows].any(1)
     assert (streak[clicked] == 0).all()
     first = small_log.session_start[:-1]
