@@ -34,7 +34,7 @@ def run_cases(
     done: int = 0,
     progress: bool = True,
 ) -> Iterator[tuple[Key, Result]]:
-    """Call `function` for every case, each in a new process, so that peak memory is measured per case.
+    """Call `function` for every case, each in a new process to measure its own peak memory.
 
     Args:
         function: importable from a module, as its arguments and result are sent between processes.

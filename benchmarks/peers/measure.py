@@ -1,6 +1,6 @@
 """Times one simulator in its own virtual environment and prints one line of JSON.
 
-`simulators.py` starts this file by path; it and the files of the peers must not import this package.
+`simulators.py` starts this file by path; it and the peers' files must not import this package.
 """
 
 from __future__ import annotations

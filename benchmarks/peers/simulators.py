@@ -119,7 +119,7 @@ def publish_simulators(rows: Sequence[Mapping[str, Any]], out: Path | None) -> N
         "user-slate steps per second of simulators, this machine, this run",
         _COLUMNS,
         ordered,
-        caption="the others simulate users by formulas, ours by trained networks; see docs/simulators.md",
+        caption="ours are trained networks, other users are formulas; see docs/simulators.md",
         out=out,
         plot=lambda _, path: _plot([row for row in ordered if row["steps_per_second"]], path),
     )

@@ -1,4 +1,4 @@
-"""Plots that several benchmarks share, written as PNG files without a display."""
+"""Plots shared by several benchmarks, written as PNG files without a display."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def plot_lines(
         path: the PNG file.
         title: of the whole figure.
         panels: filled in row by row.
-        columns: of the grid of panels.
+        columns: number of columns in the grid of panels.
         share_y: whether all panels have the same y axis.
-        dashed: names of lines that are dashed.
+        dashed: names of dashed lines.
     """
     from matplotlib.figure import Figure
 
@@ -78,10 +78,10 @@ def plot_bars(
         path: the PNG file.
         title: above the axes.
         names: one for each bar.
-        values: their lengths.
-        label: of the values' axis.
+        values: lengths of the bars.
+        label: of the value axis.
         intervals: lower and upper end of each bar's error bar.
-        highlight: names of bars in a second colour.
+        highlight: names of the bars in a second colour.
         log: logarithmic axis, with the value written at the end of each bar.
     """
     from matplotlib.figure import Figure
