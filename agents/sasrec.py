@@ -56,9 +56,7 @@ def sequences_of(log: SessionLog, length: int = 50) -> Sequences:
     for i, items in enumerate(sequences):
         history = items[:-2][-length:]
         padded[i, : len(history)] = history
-    validation, test = (
-        np.array([items[index] for items in sequences], np.int64) for index in (-2, -1)
-    )
+    validation, test = (np.array([items[i] for items in sequences], np.int64) for i in (-2, -1))
     return Sequences(padded, validation, test, len(log.catalogue))
 
 
@@ -144,7 +142,6 @@ def train(
         losses = []
         for users in torch.randperm(len(history)).split(batch_size):
             item = history[users.to(device)]
-            # The target after each item is the next item; padding has none.
             target = torch.cat([item[:, 1:], torch.full_like(item[:, :1], -1)], 1)
             has_target = target >= 0
             loss = linear_cross_entropy(
@@ -158,10 +155,8 @@ def train(
         if log is not None:
             log(epoch, float(np.mean(losses)), validation_ndcg)
         if validation_ndcg > best:
-            best, best_weights = (
-                validation_ndcg,
-                {k: v.clone() for k, v in net.state_dict().items()},
-            )
+            best = validation_ndcg
+            best_weights = {k: v.clone() for k, v in net.state_dict().items()}
     net.load_state_dict(best_weights)
     return net.eval()
 
@@ -170,8 +165,8 @@ def train(
 def gains(net: SASRec, item: np.ndarray, target: np.ndarray, top: int = 10) -> np.ndarray:
     """Return NDCG@`top` of each user's `target` [U] after histories [U, L], among all items: [U].
 
-    With one relevant item it is 1 / log2(1 + rank), or 0 beyond `top`. Items of the history are not
-    excluded from the ranking.
+    With one relevant item it is 1 / log2(1 + rank), or 0 beyond `top`; items of the history are
+    ranked too.
     """
     net.eval()
     device, gain = net.items.weight.device, []

@@ -64,7 +64,7 @@ class Scenario(Config):
         Field(description="`held_out` users, `cold` ones without known features, or another log."),
     ] = "held_out"
     shift: Annotated[
-        Any, Field(description='Which users come more often, such as `{"click_rate": -1}`.')
+        Any, Field(description='Which users are drawn more often, such as `{"click_rate": -1}`.')
     ] = None
     warm_start: Annotated[
         Any,
@@ -147,8 +147,8 @@ def find_scenario(name: str, **changes: Any) -> Scenario:
         if key not in known:
             raise InputError(f"environments have no argument {key!r}; {near_matches(key, known)}")
     optional = ("reward", "horizon", "paged")
-    given = {k: v for k, v in changes.items() if v is not None or k not in optional}
-    return replace(SCENARIOS[scenario], **given)
+    chosen = {k: v for k, v in changes.items() if v is not None or k not in optional}
+    return replace(SCENARIOS[scenario], **chosen)
 
 
 def find_responder(scenario: Scenario) -> Path:

@@ -23,9 +23,7 @@ def bench(
     ),
     responder: Annotated[
         Path | None,
-        typer.Option(
-            metavar="DIR", help="A trained responder, or a synthetic log (its true users)."
-        ),
+        typer.Option(metavar="DIR", help="A trained responder or a synthetic log (true users)."),
     ] = None,
     train_steps: Annotated[
         int, typer.Option(min=0, help="User-slate steps that learning policies train for.")

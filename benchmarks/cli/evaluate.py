@@ -52,18 +52,16 @@ def evaluate(
 
     set_threads(threads)
     loaded = SessionLog.load(log)
-    evaluation = evaluate_responder(
+    result = evaluate_responder(
         responder, loaded, split=split, context=context, draws=draws, device=device, progress=True
     )
-    if split is Split.TEST and not evaluation.same_log:
+    if split is Split.TEST and not result.same_log:
         typer.echo(
             "note: the responder was trained on another log, so the test split may contain users "
             "seen in training; --split all counts every session",
             err=True,
         )
-    print_metrics(
-        evaluation.metrics, f"{evaluation.responder} on {log}, {split} ({kind_of(loaded)})"
-    )
+    print_metrics(result.metrics, f"{result.responder} on {log}, {split} ({kind_of(loaded)})")
     if json is not None:
-        evaluation.save(json)
+        result.save(json)
         typer.echo(f"wrote {json}")

@@ -133,11 +133,9 @@ def run_clax(log: SessionLog, run: Run, out: Path) -> dict[str, Any]:
                 model, _Slates(log, parts["train"], rng), _Slates(log, parts["validation"])
             )
         seconds = time.perf_counter() - began
-        validation = _predict(model, log, parts["validation"], "predict_conditional_clicks")
-        candidates.append(
-            (log_loss(validation.logit, validation.click), seconds, model, validation)
-        )
-    _, seconds, model, validation = min(candidates, key=lambda each: each[0])
+        chosen = _predict(model, log, parts["validation"], "predict_conditional_clicks")
+        candidates.append((log_loss(chosen.logit, chosen.click), seconds, model, chosen))
+    _, seconds, model, chosen = min(candidates, key=lambda each: each[0])
     conditional, unconditional = (
         _predict(model, log, parts["test"], method)
         for method in ("predict_conditional_clicks", "predict_clicks")
@@ -150,7 +148,7 @@ def run_clax(log: SessionLog, run: Run, out: Path) -> dict[str, Any]:
         "peak_mb": peak.mb,
         "ms_per_slate": None,
     }
-    threshold = best_threshold(validation)
+    threshold = best_threshold(chosen)
     return save_result(out, facts, report_of(conditional, unconditional, threshold, resamples=0))
 
 

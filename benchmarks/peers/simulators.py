@@ -104,10 +104,8 @@ def _run(peer: Peer, python: str, seconds: float) -> dict[str, Any]:
     try:
         row: dict[str, Any] = json.loads(process.stdout.strip().splitlines()[-1])
     except (IndexError, ValueError):
-        last_line = process.stderr.strip().splitlines()[-1:] or [
-            f"exit status {process.returncode}"
-        ]
-        return {**failed, "reason": last_line[0][:200]}
+        lines = process.stderr.strip().splitlines() or [f"exit status {process.returncode}"]
+        return {**failed, "reason": lines[-1][:200]}
     return row
 
 

@@ -51,30 +51,26 @@ class Need:
 def needs(wide: int, product: str, capability: int, tiles: Tiles) -> Iterator[Need]:
     """Compile the kernels for vectors of `wide` numbers and yield the resources of each."""
     precision = "ieee" if product == "ieee" else "tf32"
-    rows, streamed = {"ROWS": tiles.rows}, tiles.items  # held in registers, and streamed
+    rows, passing = {"ROWS": tiles.rows}, tiles.items  # held in registers, and streamed
     full = {"SOFTCAP": 0.0, "HAS_BIAS": False, "SIZE": wide, "bias": None}
     dots = {"PRECISION": precision, "UPCAST": product != "half", "num_warps": tiles.warps}
     yield _compile(
         "full_forward",
         product,
         capability,
-        full | dots | rows | {"GRADIENT": True, "ITEMS": streamed},
+        full | dots | rows | {"GRADIENT": True, "ITEMS": passing},
     )
     yield _compile(
         "full_backward", product, capability,
-        full | dots | {"grad_bias": None, "ROWS": streamed, "ITEMS": tiles.rows},
+        full | dots | {"grad_bias": None, "ROWS": passing, "ITEMS": tiles.rows},
     )  # fmt: skip
     sampled = full | dict.fromkeys(("grad_bias", "log_q", "accept", "alias"))
     sampled |= {"WEIGHTED": False, "CORRECT": True, "SLOTS": False}
     for backward in (False, True):
         unused = ("own", "grad_hidden") if backward else ("upstream", "grad_items")
-        sampled_pass = (
-            sampled | dict.fromkeys(unused) | {"BACKWARD": backward, "GRADIENT": not backward}
-        )
-        yield _compile(
-            "shared", product, capability, sampled_pass | dots | rows | {"DRAWN": streamed}
-        )
-        yield _compile("by_row", product, capability, sampled_pass | {"DRAWN": tiles.drawn})
+        options = sampled | dict.fromkeys(unused) | {"BACKWARD": backward, "GRADIENT": not backward}
+        yield _compile("shared", product, capability, options | dots | rows | {"DRAWN": passing})
+        yield _compile("by_row", product, capability, options | {"DRAWN": tiles.drawn})
 
 
 def _compile(name: str, product: str, capability: int, constants: dict[str, Any]) -> Need:
@@ -95,12 +91,10 @@ def _compile(name: str, product: str, capability: int, constants: dict[str, Any]
         constexprs={(names.index(n),): value for n, value in constants.items()},
         attrs={(names.index(n),): [["tt.divisibility", 16]] for n in aligned},
     )
-    compiled: Any = triton.compile(
-        source, target=GPUTarget("cuda", capability, 32), options=options
-    )
-    registers, spilled = _usage(compiled.asm["cubin"])
+    built: Any = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+    registers, spilled = _usage(built.asm["cubin"])
     label = name + (" backward" if constants.get("BACKWARD") else "")
-    return Need(label, compiled.metadata.shared, registers, spilled)
+    return Need(label, built.metadata.shared, registers, spilled)
 
 
 def _usage(cubin: bytes) -> tuple[int, int]:
@@ -137,9 +131,7 @@ def main(
 ) -> None:
     """Show shared memory, registers and spilled bytes of every kernel."""
     if triton_kernels.INTERPRETED:
-        raise typer.BadParameter(
-            "kernels are not compiled in the interpreter: unset TRITON_INTERPRET"
-        )
+        raise typer.BadParameter("the interpreter compiles nothing: unset TRITON_INTERPRET")
     if capability not in ON_CHIP:
         raise typer.BadParameter(f"capability is one of {', '.join(map(str, ON_CHIP))}")
     cases = [(p, int(d)) for p in products.split(",") for d in sizes.split(",")]

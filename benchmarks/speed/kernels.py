@@ -3,9 +3,8 @@
     python -m benchmarks.speed.kernels                 on the GPU if there is one
     python -m benchmarks.speed.kernels --device cuda   the shapes of published SASRec runs
 
-First each of our implementations is checked against the float64 reference. Then each implementation
-("way") is timed, forward and backward, in a separate process, and its peak memory beyond the inputs
-is measured.
+First our ways are checked against the float64 reference. Then each way is timed, forward and
+backward, in a separate process, and its peak memory beyond the inputs is measured.
 """
 
 from __future__ import annotations
@@ -138,7 +137,7 @@ def expected_bytes(name: str, case: Case) -> int:
 def demand(name: str, case: Case, device: str, dtype: str) -> tuple[float, float]:
     """Return the minimum of operations and of bytes moved, forward and backward.
 
-    Full: 8 N V d operations if dC has a pass of its own (GPU), 6 if one pass does both (CPU).
+    Full: 8 N V d operations if dC has its own pass (GPU), 6 if one pass does both (CPU).
     Shared negatives: the same with K for V. By row, each negative's vector is read twice.
     """
     n, v, d, k = case.positions, case.items, case.size, case.negatives
@@ -230,9 +229,7 @@ _COLUMNS: dict[str, Cell] = {
 
 def main(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    dtype: Annotated[
-        str, typer.Option(help="auto: bfloat16 on a GPU, otherwise float32.")
-    ] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto: bfloat16 on a GPU, else float32.")] = "auto",
     quick: Annotated[bool, typer.Option("--quick", help="Only the first case.")] = False,
     repeats: Annotated[int, typer.Option(min=1, help="Timed runs of each.")] = 3,
     out: Annotated[Path, typer.Option(help="Folder for table and plot.")] = Path("runs/kernels"),

@@ -52,11 +52,11 @@ def soak(
         AssertionError: an invariant is violated; the message names it.
     """
     envs: Any = gymnasium.make_vec(env_id, num_envs=users, autoreset_mode="SameStep", **options)
-    unwrapped = envs.unwrapped
+    core = envs.unwrapped
     envs.action_space.seed(0)
     observation, _ = envs.reset(seed=0)
     rounds, episodes = -(-steps // users), 0
-    early_memory, began = 0.0, time.perf_counter()
+    early, began = 0.0, time.perf_counter()
     for i in progress_bar(range(rounds), desc=env_id, unit="step", disable=not progress):
         action = envs.action_space.sample()
         before = observation
@@ -64,16 +64,12 @@ def soak(
         ended = terminated | truncated
         episodes += int(ended.sum())
         assert np.isfinite(reward).all(), "a reward is NaN or infinite"
-        assert unwrapped.observation_space.contains(observation), (
-            "an observation is not in its space"
-        )
+        assert core.observation_space.contains(observation), "an observation is not in its space"
         if "slate" in info:
             _check(before, observation, info, ended)
         if i == rounds // 10:
-            early_memory = memory()
-    return Report(
-        rounds * users, episodes, (memory() - early_memory) / 1024, time.perf_counter() - began
-    )
+            early = memory()
+    return Report(rounds * users, episodes, (memory() - early) / 1024, time.perf_counter() - began)
 
 
 def _check(before: Any, after: Any, info: dict[str, Any], ended: np.ndarray) -> None:

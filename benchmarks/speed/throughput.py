@@ -77,10 +77,10 @@ class Speed:
 
 def settings(device: str = "cpu") -> list[Setting]:
     """Return the rows: the reference, then settings that differ from it in one field."""
-    more = () if device == "cpu" else (65_536,)
+    gpu_users = () if device == "cpu" else (65_536,)
     return [
         Setting(),
-        *(Setting(users=b) for b in (1, 16, 256, 8192, *more)),
+        *(Setting(users=b) for b in (1, 16, 256, 8192, *gpu_users)),
         *(Setting(positions=s) for s in (5, 20)),
         *(Setting(items=n) for n in (100, 10_000, 1_000_000)),
         *(

@@ -140,9 +140,7 @@ def plan(
                 has_embedding = "embedding" in _settings(kind)
                 runs += [Run(name, e, split, seed) for e in (embeddings if has_embedding else [""])]
     if not runs:
-        raise InputError(
-            "nothing to compare: every session has one slate; choose responders such as pbm"
-        )
+        raise InputError("nothing to compare: sessions have only one slate; choose pbm or similar")
     return runs
 
 
@@ -161,10 +159,8 @@ def _settings(kind: type[Responder]) -> set[str]:
 def check_settings(responders: list[str], settings: dict[str, str]) -> None:
     """Raise `InputError` for a setting that no responder has, or an invalid value."""
     for key, value in settings.items():
-        with_setting = [
-            n for n in responders if key in settings_of(Run(n, "", "user", 0), {key: value})
-        ]
-        for name in with_setting or responders[:1]:
+        having = [n for n in responders if key in settings_of(Run(n, "", "user", 0), {key: value})]
+        for name in having or responders[:1]:
             configure(name.split(":")[0], {key: value})
 
 

@@ -129,6 +129,6 @@ def _compare(simulated: list[Row], true: list[Row]) -> None:
     ]
     n_same = sum(simulated_reward[better] > simulated_reward[worse] for better, worse in pairs)
     console().print(
-        f"   Of the {len(pairs)} pairs of policies whose intervals do not overlap with the true users,"
-        f"\n   {n_same} have the same order with the simulated users.\n"
+        f"   Of the {len(pairs)} pairs of policies that differ with the true users (intervals do "
+        f"not overlap),\n   the simulated users order {n_same} the same way.\n"
     )

@@ -76,14 +76,14 @@ def evaluate_responder(
         raise InputError(f"split {split!r} is unknown: test or all")
     checkpoint = load_responder(Path(path), log.catalogue)
     _check_shape(checkpoint.responder, log, Path(path))
-    picked = pick_device(device)
+    torch_device = pick_device(device)
     report = make_report(
-        checkpoint.responder.to(picked),
+        checkpoint.responder.to(torch_device),
         log,
         _part(checkpoint, log, split, context),
         checkpoint.card["threshold"],
         draws=draws,
-        device=picked,
+        device=torch_device,
         progress=progress,
     )
     same_log = checkpoint.card["data"]["fingerprint"] == log.fingerprint()

@@ -82,8 +82,8 @@ def run_one(
         InputError: invalid settings, or another run in `out`; the message names the run's folder.
     """
     torch.set_num_threads(threads)
-    log, picked = SessionLog.load(log_path), pick_device(device)
-    peak = PeakMemory(picked)
+    log, torch_device = SessionLog.load(log_path), pick_device(device)
+    peak = PeakMemory(torch_device)
     try:
         checkpoint = fit(
             log, run.name, out, settings, seed=run.seed, split=run.split, resume=out.exists(),
@@ -92,10 +92,10 @@ def run_one(
     except InputError as error:
         raise InputError(f"{run.folder}: {error}") from error
     peak_mb = peak.mb
-    responder, card = checkpoint.responder.to(picked), checkpoint.card
+    responder, card = checkpoint.responder.to(torch_device), checkpoint.card
     part = make_split(log, run.split, run.seed)["test"]
     report = make_report(
-        responder, log, part, card["threshold"], device=picked, resamples=0, bayes=False
+        responder, log, part, card["threshold"], device=torch_device, resamples=0, bayes=False
     )
     shown = checkpoint.initial_sessions.catalogue.attributes["shown"]
     facts = {
@@ -105,7 +105,7 @@ def run_one(
         "train_seconds": card["training"].get("seconds", 0.0),
         "epochs": card["training"].get("epochs_run", 0),
         "peak_mb": peak_mb,
-        "ms_per_slate": slate_milliseconds(responder, log, part, picked),
+        "ms_per_slate": slate_milliseconds(responder, log, part, torch_device),
         "reads_clicks_above": responder.reads_clicks_above,
         "reads_history": responder.reads_history,
         "threshold": card["threshold"],

@@ -127,9 +127,7 @@ def main(
         f"SASRec on {rows[0]['users']:,} users, {len(loaded.catalogue):,} items, "
         f"{describe(pick_device(device))}"
     )
-    caption = (
-        f"± deviation over {seeds} seeds; 95 % intervals over users; last item among all items"
-    )
+    caption = f"± deviation over {seeds} seeds; 95 % intervals over users; last item among all"
     publish("sasrec", title, columns, rows, caption=caption, out=out)
 
 
