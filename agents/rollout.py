@@ -83,7 +83,7 @@ def _as_log(
         users=Users(ids, features),
         card={
             "name": f"{type(policy).__name__} in a simulated world",
-            "source": "a policy run among simulated users",
+            "source": "a policy run with simulated users",
             "licence": "Apache-2.0",
             "synthetic": True,
             "world": world.initial_sessions.card.get("name"),

@@ -138,9 +138,7 @@ def open_population(population: str | Path | SessionLog, checkpoint: Checkpoint)
     chosen = select_initial(population, np.arange(population.n_sessions))
     n_expected, n_given = (log.users.features.shape[1] for log in (initial_sessions, chosen))
     if n_expected != n_given:
-        raise InputError(
-            f"the population has {n_given} user features, the responder reads {n_expected}"
-        )
+        raise InputError(f"the population has {n_given} user features, not {n_expected}")
     if len(chosen.catalogue) > len(initial_sessions.catalogue):
         raise InputError("the population's catalogue has new items: give it as catalogue=… too")
     return replace(chosen, catalogue=initial_sessions.catalogue)

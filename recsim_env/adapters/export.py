@@ -99,14 +99,14 @@ def _round(
     ]
 
 
-def _of_user(observations: list[Any], user: int, steps: int) -> Any:
+def _of_user(batches: list[Any], user: int, steps: int) -> Any:
     """Return the observations [T + 1, …] of one user."""
-    if isinstance(observations[0], dict):
+    if isinstance(batches[0], dict):
         return {
-            name: np.stack([step[name][user] for step in observations[: steps + 1]])
-            for name in observations[0]
+            name: np.stack([step[name][user] for step in batches[: steps + 1]])
+            for name in batches[0]
         }
-    return np.stack([step[user] for step in observations[: steps + 1]])
+    return np.stack([step[user] for step in batches[: steps + 1]])
 
 
 def d3rlpy_arrays(episodes: Sequence[Episode]) -> dict[str, np.ndarray]:

@@ -130,6 +130,7 @@ def full_forward(
         is_target = item[None, :] == y[:, None]
         logit_y += tl.sum(tl.where(is_target, logits, 0.0), 1)
         logits = tl.where(in_items[None, :], logits, float("-inf"))
+        # Online softmax: when the maximum grows, the sums so far are rescaled.
         new_top = tl.maximum(top, tl.max(logits, 1))
         scale = tl.exp(top - new_top)
         p = tl.exp(logits - new_top[:, None])
