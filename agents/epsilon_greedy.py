@@ -19,14 +19,12 @@ class EpsilonGreedyConfig(Config):
     """Settings of `EpsilonGreedyPolicy`."""
 
     epsilon: float = setting(0.1, "Chance of a random slate.", ge=0, le=1)
-    prior_clicks: float = setting(1.0, "Clicks that every item has before the first count.", gt=0)
-    prior_shown: float = setting(
-        10.0, "Impressions that every item has before the first count.", gt=0
-    )
+    prior_clicks: float = setting(1.0, "Initial clicks of every item.", gt=0)
+    prior_shown: float = setting(10.0, "Initial impressions of every item.", gt=0)
 
 
 class EpsilonGreedyPolicy(Policy):
-    """Shows the items with the highest click rate so far; with chance ε a random slate.
+    """Shows the items with the highest click rate so far, or with chance ε a random slate.
 
     Args:
         world: see `Policy`.
@@ -47,14 +45,13 @@ class EpsilonGreedyPolicy(Policy):
         self.shown = torch.full((self.n_items,), config.prior_shown, device=self.device)
 
     def train(self, world: World, steps: int, seed: int) -> int:
-        """Run whole rounds of users until `steps` slates were shown; see `Policy.train`."""
+        """Run rollouts until `steps` slates have been shown."""
         done = 0
         while done < steps:
             done += rollout(world, self, seed + done, learn=True).log.n_slates
         return done
 
     def act(self, observation: dict[str, Tensor]) -> Tensor:
-        """Return slates; see `Policy.act`."""
         b = len(observation["item"])
         greedy = self.rules.choose(self.clicked / self.shown).expand(b, -1)
         explore = torch.rand(b, generator=self.generator, device=self.device) < self.epsilon
@@ -64,7 +61,6 @@ class EpsilonGreedyPolicy(Policy):
         return torch.where(explore.unsqueeze(1), self.rules.choose(noise), greedy)
 
     def learn(self, slate: Tensor, click: Tensor) -> None:
-        """Count impressions and clicks; see `Policy.learn`."""
         shown = slate >= 0
         self.shown += torch.bincount(slate[shown], minlength=self.n_items)
         self.clicked += torch.bincount(slate[shown & click], minlength=self.n_items)

@@ -14,12 +14,12 @@ from responders.models.state import State, put_rows
 
 
 class OraclePolicy(Policy):
-    """Knows the true users of a known-truth world and shows what they most likely click next.
+    """Shows the items that the users of a known-truth world are most likely to click.
 
-    It follows each user's true state from what is visible (features, slates, clicks) and fills the
-    positions greedily by true probability, with regard to the items above. It looks one slate
-    ahead: a strong reference, not a proof of the optimum. In a world of layers
-    the last one is filled by price × probability, those that unlock it by probability.
+    It tracks each user's true state from what is visible (features, slates, clicks) and fills the
+    positions greedily by true probability, given the items above. It maximises the clicks of one
+    slate at a time: a strong reference, but not optimal. In a world with layers, the last layer is
+    filled by price × probability, the others by probability.
 
     Args:
         world: its users must come from a synthetic log.
@@ -41,12 +41,10 @@ class OraclePolicy(Policy):
         self._price = None if price is None else torch.from_numpy(price.copy()).to(self.device)
 
     def reset(self) -> None:
-        """Forget the users."""
         self._state = None
 
     @torch.inference_mode()
     def act(self, observation: dict[str, Tensor]) -> Tensor:
-        """Return slates; see `Policy.act`."""
         item, click = (
             observation[name].view(
                 -1, observation[name].shape[1] // self.n_positions, self.n_positions
@@ -57,11 +55,11 @@ class OraclePolicy(Policy):
         state = self._state
         if state is not None:
             state = self.truth.observe(state, item[:, -1], click[:, -1])
-        if state is None or bool(new.any()):
-            fresh = self.truth.start(observation["user"])
+        if state is None or bool(new.any()):  # new users start with the warm start's history
+            from_history = self.truth.start(observation["user"])
             for age in range(item.shape[1]):
-                fresh = self.truth.observe(fresh, item[:, age], click[:, age])
-            state = fresh if state is None else put_rows(state, new, fresh)
+                from_history = self.truth.observe(from_history, item[:, age], click[:, age])
+            state = from_history if state is None else put_rows(state, new, from_history)
         self._state = state
         return self._fill(self.truth.attraction(state))
 
@@ -70,13 +68,13 @@ class OraclePolicy(Policy):
         slate = torch.full((len(attraction), self.n_positions), -1, device=self.device)
         above = attraction.new_zeros(len(attraction), config.dimensions)
         for s in range(self.n_positions):
-            alike = (above @ location.t() / max(s, 1)).clamp(min=0)
-            value = (attraction - config.competition * alike).sigmoid()
+            similarity = (above @ location.t() / max(s, 1)).clamp(min=0)
+            value = (attraction - config.competition * similarity).sigmoid()
             last_layer = config.layers and s >= self.n_positions * (1 - 1 / config.layers)
             if last_layer and self._price is not None:
                 value = value * self._price
-            free = self.rules.mask(slate, s)
-            best = value.masked_fill(~free, -1).argmax(1)
-            slate[:, s] = torch.where(free.any(1), best, -1)
+            valid = self.rules.mask(slate, s)
+            best = value.masked_fill(~valid, -1).argmax(1)
+            slate[:, s] = torch.where(valid.any(1), best, -1)
             above = above + location[best]
         return slate

@@ -1,4 +1,4 @@
-"""Policy: everything that recommends."""
+"""The base class of policies."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ class Policy:
     """Chooses slates for B users at a time.
 
     Args:
-        world: tells the catalogue, its rules, the positions and the device; the hidden state of its
-            users is not used.
+        world: provides the catalogue, its rules, the number of positions and the device; the hidden
+            state of its users is not used.
         config: an instance of `config_class`.
         seed: of everything random in the policy.
     """
 
     config_class: ClassVar[type[Config]] = Config
-    """The frozen dataclass of its settings."""
+    """The frozen dataclass of the policy's settings."""
 
     def __init__(self, world: World, config: Config | None = None, seed: int = 0) -> None:
         self.config, self.seed = config or self.config_class(), seed
@@ -32,17 +32,17 @@ class Policy:
         """Learn by acting in `world`.
 
         Args:
-            world: it is reset with `seed`.
+            world: reset with `seed`.
             steps: user-slate steps to train for, rounded up to whole rollouts.
             seed: of the users.
 
         Returns:
-            the user-slate steps used; 0 for a policy that does not learn.
+            The user-slate steps used; 0 for a policy that does not learn.
         """
         return 0
 
     def reset(self) -> None:
-        """Forget the users; all of them start new episodes."""
+        """Forget the users, who all start new episodes."""
 
     def act(self, observation: dict[str, Tensor]) -> Tensor:
         """Return slates [B, S] int64 of catalogue indices for a batched `HistoryObservation`."""

@@ -1,4 +1,4 @@
-"""The most clicked items, for every user."""
+"""The most popular items for every user."""
 
 from __future__ import annotations
 
@@ -13,16 +13,15 @@ from responders.config import Config
 
 
 class PopularPolicy(Policy):
-    """The valid slate of the items most clicked in the responder's training log, for everybody."""
+    """Shows every user the items with the most clicks in the responder's training log."""
 
     def __init__(self, world: World, config: Config | None = None, seed: int = 0) -> None:
         super().__init__(world, config, seed)
         clicked = self.catalogue.attributes.get("clicked")
         if clicked is None:
-            raise InputError("the catalogue has no column `clicked`: popularity is unknown here")
+            raise InputError("the catalogue has no column `clicked`: popularity is unknown")
         score = torch.from_numpy(np.asarray(clicked, dtype=np.float32)).to(self.device)
         self.slate = self.rules.choose(score)
 
     def act(self, observation: dict[str, Tensor]) -> Tensor:
-        """Return slates; see `Policy.act`."""
         return self.slate.expand(len(observation["item"]), -1)

@@ -1,4 +1,4 @@
-"""PPO (Stable-Baselines3) with one categorical choice among candidates for each position."""
+"""PPO (Stable-Baselines3) with a categorical choice among candidates for each position."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from responders.config import Config, setting
 
 @dataclass(frozen=True)
 class PPOConfig(Config):
-    """Settings of `PPOPolicy`; the others are the defaults of `stable_baselines3.PPO`."""
+    """Settings of `PPOPolicy`; others have the defaults of `stable_baselines3.PPO`."""
 
     candidates: int = setting(50, "Most clicked items to choose from at each position.", ge=1)
     hidden_size: int = setting(64, "Units of both layers.", ge=1, le=8192)
@@ -37,7 +37,7 @@ class PPOPolicy(Policy):
     """PPO (Schulman et al., 2017) on the flat observation.
 
     Args:
-        world: see `Policy`; `train` needs worlds of as many users.
+        world: see `Policy`; `train` needs worlds with the same number of users.
         config: the settings.
         seed: of weights and exploration.
 
@@ -71,7 +71,7 @@ class PPOPolicy(Policy):
             ent_coef=config.entropy,
             policy_kwargs={"net_arch": [config.hidden_size] * 2},
         )
-        self.model.set_logger(Logger(None, []))  # the default makes a temporary folder
+        self.model.set_logger(Logger(None, []))  # the default logger creates a temporary folder
 
     def _env(self, world: World) -> Any:
         from recsim_env.adapters.sb3 import SB3VecEnv
@@ -83,7 +83,6 @@ class PPOPolicy(Policy):
         )
 
     def train(self, world: World, steps: int, seed: int) -> int:
-        """Train for `steps` user-slate steps, rounded up to whole rollouts; see `Policy.train`."""
         world.reset(seed=seed)
         self.model.set_env(self._env(world))
         self.model.learn(steps)
@@ -91,7 +90,6 @@ class PPOPolicy(Policy):
 
     @torch.inference_mode()
     def act(self, observation: dict[str, Tensor]) -> Tensor:
-        """Return slates; see `Policy.act`."""
         flat = self.encoder.encode(observation).cpu().numpy()
         action, _ = self.model.predict(flat, deterministic=True)
         return self.actions.slate(torch.from_numpy(action).to(self.device))

@@ -15,7 +15,7 @@ class RandomPolicy(Policy):
 
     Args:
         world: see `Policy`.
-        config: it has no settings.
+        config: has no settings.
         seed: of the choices.
     """
 
@@ -24,7 +24,6 @@ class RandomPolicy(Policy):
         self.generator = torch.Generator(self.device).manual_seed(seed)
 
     def act(self, observation: dict[str, Tensor]) -> Tensor:
-        """Return slates; see `Policy.act`."""
         shape = (len(observation["item"]), self.n_items)
         noise = torch.rand(shape, generator=self.generator, device=self.device)
         return self.rules.choose(noise)

@@ -1,4 +1,4 @@
-"""The policies, by name; readable without importing PyTorch."""
+"""The registry of policies by name, without importing PyTorch."""
 
 from __future__ import annotations
 
@@ -9,4 +9,4 @@ POLICIES = {
     "ppo": "agents.ppo:PPOPolicy",
     "oracle": "agents.oracle:OraclePolicy",
 }
-"""What `recsim bench` can run."""
+"""The policies that `recsim bench` can run."""

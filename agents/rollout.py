@@ -1,4 +1,4 @@
-"""A policy run in a world: every user from the first slate to the last, as a SessionLog."""
+"""Runs a policy in a world for one session of every user, recorded as a SessionLog."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Rollout:
     """One session of each of B users.
 
     Args:
-        log: the sessions; its card says that they are simulated.
-        reward: [B] float64, sum over the session.
+        log: the sessions, marked as synthetic.
+        reward: [B] float64, summed over each session.
     """
 
     log: SessionLog
@@ -32,8 +32,8 @@ def rollout(world: World, policy: Policy, seed: int, *, learn: bool = False) -> 
     """Run `policy` for one session of each user of `world`.
 
     Args:
-        world: it is reset with `seed`.
-        policy: it is reset.
+        world: reset with `seed`.
+        policy: reset.
         seed: of the users.
         learn: let the policy learn from each step.
     """
@@ -43,35 +43,36 @@ def rollout(world: World, policy: Policy, seed: int, *, learn: bool = False) -> 
     users = world.episodes.user.cpu().numpy()
     active = torch.ones(world.num_users, dtype=torch.bool, device=world.device)
     total = torch.zeros(world.num_users, dtype=torch.float64, device=world.device)
-    parts: list[tuple[Tensor, Tensor, Tensor]] = []
+    steps: list[tuple[Tensor, Tensor, Tensor]] = []
     while bool(active.any()):
         outcome = world.step(policy.act(observe(world)))
-        rows = active.nonzero().squeeze(1)
-        slate, click = outcome.slate[rows], outcome.click[rows]
+        active_users = active.nonzero().squeeze(1)
+        slate, click = outcome.slate[active_users], outcome.click[active_users]
         total += outcome.reward.double() * active
-        parts.append((rows.cpu(), slate.cpu(), click.cpu()))
+        steps.append((active_users.cpu(), slate.cpu(), click.cpu()))
         if learn:
             policy.learn(slate, click)
+        # The world steps all users until the last one has ended; only active ones are recorded.
         active = active & ~(outcome.left | outcome.truncated)
-    return Rollout(_as_log(world, policy, users, parts, seed), total.cpu().numpy())
+    return Rollout(_as_log(world, policy, users, steps, seed), total.cpu().numpy())
 
 
 def _as_log(
     world: World,
     policy: Policy,
-    users: np.ndarray,
-    parts: list[tuple[Tensor, Tensor, Tensor]],
+    population_index: np.ndarray,
+    steps: list[tuple[Tensor, Tensor, Tensor]],
     seed: int,
 ) -> SessionLog:
-    owner, slate, click = (torch.cat(column).numpy() for column in zip(*parts, strict=True))
-    order = np.argsort(owner, kind="stable")
-    length = np.bincount(owner, minlength=world.num_users)
+    user_index, slate, click = (torch.cat(column).numpy() for column in zip(*steps, strict=True))
+    order = np.argsort(user_index, kind="stable")
+    length = np.bincount(user_index, minlength=world.num_users)
     step = ragged.place(length)
-    shown = (slate[order] != EMPTY).any(1)  # a slate of nothing but broken choices shows nothing
-    length = np.bincount(owner[order][shown], minlength=world.num_users)
+    shown = (slate[order] != EMPTY).any(1)  # slates with only empty positions are left out
+    length = np.bincount(user_index[order][shown], minlength=world.num_users)
     kept = length > 0
     ids = np.arange(world.num_users)[kept]
-    features = world.features.cpu().numpy()[users[kept]]
+    features = world.features.cpu().numpy()[population_index[kept]]
     return SessionLog(
         slate=slate[order][shown],
         response=click[order][shown],
@@ -82,7 +83,7 @@ def _as_log(
         users=Users(ids, features),
         card={
             "name": f"{type(policy).__name__} in a simulated world",
-            "source": "a policy run among simulated users",
+            "source": "a policy run with simulated users",
             "licence": "Apache-2.0",
             "synthetic": True,
             "world": world.initial_sessions.card.get("name"),

@@ -1,7 +1,7 @@
 """SASRec: self-attentive sequential recommendation (Kang and McAuley, ICDM 2018), in one file.
 
-Read from top to bottom: sequences from a log, the model, its training with `linear_cross_entropy`
-over the catalogue or over sampled negatives, and NDCG@10 of each user's last item among all.
+Sequences from a log, the model, training with `linear_cross_entropy` over the catalogue or sampled
+negatives, and NDCG@10 of each user's last item among all items.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from responders.progress import progress_bar
 
 @dataclass(frozen=True)
 class Sequences:
-    """What each of U users picked, in order.
+    """The clicked items of each of U users, in order.
 
     Args:
-        item: [U, L] int64, the last L items, from the left; -1 = none.
-        validation: [U] int64, the item before the last.
+        item: [U, L] int64, the last L items for training, padded on the right with -1.
+        validation: [U] int64, the second last item.
         test: [U] int64, the last item.
         n_items: V.
     """
@@ -43,33 +43,33 @@ def sequences_of(log: SessionLog, length: int = 50) -> Sequences:
     Raises:
         InputError: no user has three clicks.
     """
-    row, position = np.nonzero(log.response)
-    session = np.searchsorted(log.session_start, row, "right") - 1
+    slate_row, position = np.nonzero(log.response)
+    session = np.searchsorted(log.session_start, slate_row, "right") - 1
     user = log.user[session]
-    order = np.lexsort((position, log.time[row], user))
-    user, item = user[order], log.slate[row[order], position[order]]
+    order = np.lexsort((position, log.time[slate_row], user))
+    user, item = user[order], log.slate[slate_row[order], position[order]]
     start = np.flatnonzero(np.r_[True, np.diff(user) != 0])
-    each = [picked for picked in np.split(item, start[1:]) if len(picked) >= 3]
-    if not each:
+    sequences = [items for items in np.split(item, start[1:]) if len(items) >= 3]
+    if not sequences:
         raise InputError("no user of the log has three clicks: there is no sequence to learn from")
-    known = np.full((len(each), length), -1, np.int64)
-    for i, picked in enumerate(each):
-        history = picked[:-2][-length:]
-        known[i, : len(history)] = history
-    validation, test = (np.array([picked[at] for picked in each], np.int64) for at in (-2, -1))
-    return Sequences(known, validation, test, len(log.catalogue))
+    padded = np.full((len(sequences), length), -1, np.int64)
+    for i, items in enumerate(sequences):
+        history = items[:-2][-length:]
+        padded[i, : len(history)] = history
+    validation, test = (np.array([items[i] for items in sequences], np.int64) for i in (-2, -1))
+    return Sequences(padded, validation, test, len(log.catalogue))
 
 
 class SASRec(nn.Module):
-    """Causal transformer over the items picked so far; scores are products with item vectors.
+    """Causal transformer over the items clicked so far; scores are products with item vectors.
 
     Args:
         n_items: V.
-        length: L, the longest history it reads.
+        length: L, the maximum length of a history.
         size: d.
-        layers: transformer blocks.
-        heads: of attention.
-        dropout: of item vectors while training.
+        layers: number of transformer blocks.
+        heads: number of attention heads.
+        dropout: of the inputs.
     """
 
     def __init__(
@@ -92,14 +92,14 @@ class SASRec(nn.Module):
 
     def forward(self, item: Tensor) -> Tensor:
         """Return the hidden states [B, L, d] after each item of histories [B, L], -1 = none."""
-        place = torch.arange(item.shape[1], device=item.device)
-        x = self.drop(self.items(item.clamp(min=0)) + self.position(place))
+        position = torch.arange(item.shape[1], device=item.device)
+        x = self.drop(self.items(item.clamp(min=0)) + self.position(position))
         for block in self.blocks:
             x = block(x, causal=True)
         return self.norm(x)
 
     def scores(self, item: Tensor) -> Tensor:
-        """Return scores [B, V] of the next item after histories [B, L], filled from the left."""
+        """Return scores [B, V] of the next item after histories [B, L], padded on the right."""
         last = (item >= 0).sum(1).clamp(min=1) - 1
         hidden = self(item)[torch.arange(len(item), device=item.device), last]
         return hidden @ self.items.weight.t()
@@ -118,15 +118,15 @@ def train(
     model: dict[str, Any] | None = None,
     **loss_options: Any,
 ) -> SASRec:
-    """Train a SASRec to predict each item from those before it; keep the best on validation items.
+    """Train a SASRec to predict each item from those before it; return the best one on validation.
 
     Args:
         data: from `sequences_of`.
-        epochs: over all users.
+        epochs: passes over all users.
         batch_size: users in a batch.
         learning_rate: of Adam.
-        seed: fixes weights, order, dropout and negatives on the CPU.
-        device: where to train.
+        seed: of weights, order, dropout and negatives; results are reproducible on the CPU.
+        device: to train on.
         progress: show a progress bar.
         log: called with epoch, loss and validation NDCG@10.
         model: keyword arguments of `SASRec`.
@@ -136,27 +136,28 @@ def train(
     history = torch.from_numpy(data.item).to(device)
     net = SASRec(data.n_items, history.shape[1], **(model or {})).to(device)
     optimiser = torch.optim.Adam(net.parameters(), learning_rate)
-    best, kept = -1.0, net.state_dict()
+    best, best_weights = -1.0, net.state_dict()
     for epoch in progress_bar(range(epochs), desc="SASRec", unit="epoch", disable=not progress):
         net.train()
         losses = []
-        for rows in torch.randperm(len(history)).split(batch_size):
-            item = history[rows.to(device)]
+        for users in torch.randperm(len(history)).split(batch_size):
+            item = history[users.to(device)]
             target = torch.cat([item[:, 1:], torch.full_like(item[:, :1], -1)], 1)
-            known = target >= 0
+            has_target = target >= 0
             loss = linear_cross_entropy(
-                net(item)[known], net.items.weight, target[known], **loss_options
+                net(item)[has_target], net.items.weight, target[has_target], **loss_options
             )
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
             losses.append(float(loss.detach()))
-        found = ndcg(net, data.item, data.validation)
+        validation_ndcg = ndcg(net, data.item, data.validation)
         if log is not None:
-            log(epoch, float(np.mean(losses)), found)
-        if found > best:
-            best, kept = found, {k: v.clone() for k, v in net.state_dict().items()}
-    net.load_state_dict(kept)
+            log(epoch, float(np.mean(losses)), validation_ndcg)
+        if validation_ndcg > best:
+            best = validation_ndcg
+            best_weights = {k: v.clone() for k, v in net.state_dict().items()}
+    net.load_state_dict(best_weights)
     return net.eval()
 
 
@@ -164,17 +165,17 @@ def train(
 def gains(net: SASRec, item: np.ndarray, target: np.ndarray, top: int = 10) -> np.ndarray:
     """Return NDCG@`top` of each user's `target` [U] after histories [U, L], among all items: [U].
 
-    With one right item it is 1 / log2(1 + rank), 0 beyond `top`; items of the history may be
-    recommended again.
+    With one relevant item it is 1 / log2(1 + rank), or 0 beyond `top`; items of the history are
+    ranked too.
     """
     net.eval()
-    device, found = net.items.weight.device, []
-    for rows in np.array_split(np.arange(len(item)), max(len(item) // 512, 1)):
-        scores = net.scores(torch.from_numpy(item[rows]).to(device))
-        own = scores.gather(1, torch.from_numpy(target[rows]).to(device).unsqueeze(1))
-        rank = 1 + (scores > own).sum(1).double()
-        found.append(torch.where(rank <= top, 1 / torch.log2(1 + rank), 0.0).cpu())
-    return torch.cat(found).numpy()
+    device, gain = net.items.weight.device, []
+    for users in np.array_split(np.arange(len(item)), max(len(item) // 512, 1)):
+        scores = net.scores(torch.from_numpy(item[users]).to(device))
+        target_score = scores.gather(1, torch.from_numpy(target[users]).to(device).unsqueeze(1))
+        rank = 1 + (scores > target_score).sum(1).double()
+        gain.append(torch.where(rank <= top, 1 / torch.log2(1 + rank), 0.0).cpu())
+    return torch.cat(gain).numpy()
 
 
 def ndcg(net: SASRec, item: np.ndarray, target: np.ndarray, top: int = 10) -> float:
@@ -183,9 +184,9 @@ def ndcg(net: SASRec, item: np.ndarray, target: np.ndarray, top: int = 10) -> fl
 
 
 def with_last(data: Sequences) -> np.ndarray:
-    """Return the histories [U, L] with the validation item appended: what a test may look at."""
+    """Return the histories [U, L] with the validation item appended, as input for testing."""
     length = (data.item >= 0).sum(1)
-    full = length == data.item.shape[1]
-    moved = np.where(full[:, None], np.roll(data.item, -1, 1), data.item)
-    moved[np.arange(len(moved)), np.where(full, length - 1, length)] = data.validation
-    return moved
+    is_full = length == data.item.shape[1]
+    extended = np.where(is_full[:, None], np.roll(data.item, -1, 1), data.item)
+    extended[np.arange(len(extended)), np.where(is_full, length - 1, length)] = data.validation
+    return extended

@@ -1,4 +1,4 @@
-"""The harness of the benchmarks: a process for each case, seconds, peak memory, and a report."""
+"""Shared code of the benchmarks: processes, timing, peak memory and reports."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ def run_cases(
     done: int = 0,
     progress: bool = True,
 ) -> Iterator[tuple[Key, Result]]:
-    """Call `function` for every case, each in a process of its own, so that peaks are its own.
+    """Call `function` for every case, each in a new process to measure its own peak memory.
 
     Args:
         function: importable from a module, as its arguments and result are sent between processes.
         cases: positional arguments by case.
-        jobs: processes at a time.
+        jobs: number of processes at a time.
         label: of the progress bar.
-        done: cases already finished, for the progress bar.
+        done: number of cases already finished, for the progress bar.
         progress: show a progress bar.
 
     Yields:
-        every case and its result, in order of completion.
+        Every case and its result, in order of completion.
 
     Raises:
-        Exception: whatever `function` raised. Cases that have not started are cancelled.
+        Exception: any exception of `function`; cases that have not started are cancelled.
     """
     context = multiprocessing.get_context("spawn")
     with (
@@ -63,7 +63,7 @@ def run_cases(
                 bar.update()
                 yield futures[future], future.result()
         except BaseException:
-            pool.shutdown(cancel_futures=True)  # runs in progress end on their own or by Ctrl-C
+            pool.shutdown(cancel_futures=True)  # running cases finish or receive Ctrl-C themselves
             raise
 
 
@@ -81,34 +81,34 @@ def time_calls(
     warmup: int = 1,
     device: torch.device | str = "cpu",
 ) -> list[list[float]]:
-    """Time the calls in turn, so that a change in the machine's speed affects all of them alike.
+    """Time the calls in turn, so that a change in the machine's speed affects all of them equally.
 
     Args:
         calls: what to time.
         seconds: keep going for at least this long.
         rounds: time each call at least this often.
-        warmup: first rounds that are not counted.
+        warmup: rounds at the start that are not counted.
         device: synchronized after each call.
 
     Returns:
-        for each call its times in seconds, one a round.
+        For each call, its time in seconds in each round.
     """
     times: list[list[float]] = [[] for _ in calls]
     end = time.perf_counter() + seconds
     while len(times[0]) < warmup + rounds or time.perf_counter() < end:
-        for call, taken in zip(calls, times, strict=True):
+        for call, call_times in zip(calls, times, strict=True):
             began = time.perf_counter()
             call()
             synchronize(device)
-            taken.append(time.perf_counter() - began)
-    return [taken[warmup:] for taken in times]
+            call_times.append(time.perf_counter() - began)
+    return [call_times[warmup:] for call_times in times]
 
 
 class PeakMemory:
-    """The memory that was added at its peak since this object was made: of the GPU or the process.
+    """Measures the peak of the memory allocated since this object was created.
 
     Args:
-        device: on a GPU, its allocated memory counts, otherwise the process's resident memory.
+        device: on a GPU, its allocated memory is measured, otherwise the process's resident memory.
     """
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
@@ -124,7 +124,7 @@ class PeakMemory:
 
     @property
     def mb(self) -> float:
-        """MiB added at the peak so far."""
+        """The peak so far in MiB, less the memory in use at the start."""
         peak = torch.cuda.max_memory_allocated() / 2**20 if self._cuda else peak_memory() / 1024
         return peak - self._before
 
@@ -147,7 +147,7 @@ def run_script(command: Callable[..., None]) -> None:
 
 
 def names_in(text: str | Sequence[str]) -> list[str]:
-    """Return the names in a list or in a text with commas between them."""
+    """Return the names in a list or a comma-separated text."""
     names = text.split(",") if isinstance(text, str) else text
     return [name.strip() for name in names if name.strip()]
 
@@ -176,10 +176,10 @@ def publish(
     Args:
         name: of the files: NAME.csv (all values), NAME.md (the printed table), NAME.png.
         title: of the table.
-        columns: the cells of the printed table by head.
+        columns: the cells of the printed table by column name.
         rows: the values, a row per case.
         caption: below the printed table.
-        out: folder of the files, made if it is missing.
+        out: folder of the files, created if missing.
         plot: draws the values into a file.
     """
     cells = fill(columns, rows)

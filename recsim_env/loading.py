@@ -136,9 +136,9 @@ def open_population(population: str | Path | SessionLog, checkpoint: Checkpoint)
         raise InputError(f"population must be held_out, cold or a log, not {population!r}")
     check_catalogue(checkpoint.card, population.catalogue, "the responder")
     chosen = select_initial(population, np.arange(population.n_sessions))
-    wanted, given = (log.users.features.shape[1] for log in (initial_sessions, chosen))
-    if wanted != given:
-        raise InputError(f"the population has {given} user features, the responder reads {wanted}")
+    n_expected, n_given = (log.users.features.shape[1] for log in (initial_sessions, chosen))
+    if n_expected != n_given:
+        raise InputError(f"the population has {n_given} user features, not {n_expected}")
     if len(chosen.catalogue) > len(initial_sessions.catalogue):
         raise InputError("the population's catalogue has new items: give it as catalogue=… too")
     return replace(chosen, catalogue=initial_sessions.catalogue)

@@ -17,14 +17,14 @@ from responders.errors import check_finite, near_matches
 from responders.registry import load
 
 Function = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""A function of slate [B, S] int64, click [B, S] bool and probability [B, S]; returns rewards [B]."""
+"""From slate [B, S] int64, click [B, S] bool and probability [B, S] to rewards [B]."""
 
 Choice = str | Function | Sequence[str] | Mapping[str, float]
 """See `make_reward`."""
 
 
 class Reward(Protocol):
-    """A function of the answers of B users; returns rewards [B] or [B, M], float32."""
+    """From the answers of B users to rewards [B] or [B, M], float32."""
 
     def __call__(self, answer: Answer) -> Tensor:
         """Return the rewards."""

@@ -1,4 +1,4 @@
-"""Gymnasium vector environments of a World: B users are B sub-environments, stepped as a batch."""
+"""Gymnasium vector environments of a World: B users are B sub-environments, stepped in a batch."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class WorldVectorEnv(VectorEnv):
 
     Args:
         world: of B users.
-        encoder: makes the observations.
+        encoder: computes the observations.
         action_space: of one user.
         observation_space: of one user.
-        autoreset_mode: what happens to a user who ended; NEXT_STEP (Gymnasium's default) resets
-            it in the following step, whose action it ignores; SAME_STEP at once, with the last
-            observation in `info["final_obs"]`; DISABLED leaves it to `reset(options=
-            {"reset_mask": …})`.
+        autoreset_mode: when a user is reset after the end of an episode: in the next step, which
+            ignores the action (NEXT_STEP, Gymnasium's default); at once, with the last observation
+            in `info["final_obs"]` (SAME_STEP); or only by `reset(options={"reset_mask": …})`
+            (DISABLED).
         render_mode: None, "ansi" or "rgb_array" (of the first user).
     """
 
@@ -53,7 +53,7 @@ class WorldVectorEnv(VectorEnv):
         if not isinstance(autoreset_mode, AutoresetMode) and autoreset_mode not in modes:
             near = near_matches(str(autoreset_mode), modes)
             raise InputError(f"autoreset_mode {autoreset_mode!r} is unknown; {near}")
-        self.autoreset_mode = AutoresetMode(autoreset_mode)  # as Gymnasium's own; TorchRL reads it
+        self.autoreset_mode = AutoresetMode(autoreset_mode)  # an attribute that TorchRL reads
         self.metadata = {
             "render_modes": ["ansi", "rgb_array"],
             "render_fps": 2,
@@ -77,21 +77,21 @@ class WorldVectorEnv(VectorEnv):
 
     @property
     def has_ensemble(self) -> bool:
-        """Whether several responders answer, so that infos carry `disagreement`."""
+        """Whether the responder is an ensemble, so that infos have `disagreement`."""
         return self.world.n_members > 0
 
     def _begin(self, mask: Tensor | None) -> None:
-        """Reset what the subclass keeps of the users of `mask` [B] bool (None = all)."""
+        """Reset the subclass's own state of the users of `mask` [B] bool (None = all)."""
 
     def _advance(self, actions: np.ndarray) -> tuple[Outcome | None, np.ndarray]:
-        """Apply checked actions; return their outcome and who was shown a slate [B] bool.
+        """Apply valid actions; return the outcome and which users were shown a slate [B] bool.
 
-        The outcome is None where nobody was shown one.
+        The outcome is None if no user was.
         """
         raise NotImplementedError
 
     def _observe(self) -> Any:
-        """Return the batched observation in NumPy."""
+        """Return the batched observation as NumPy arrays."""
         return to_numpy(self.encoder(self.world))
 
     def _state_info(self) -> dict[str, np.ndarray]:
@@ -105,11 +105,11 @@ class WorldVectorEnv(VectorEnv):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Start new episodes; see `gymnasium.vector.VectorEnv.reset`.
+        """Start new episodes.
 
         Args:
-            seed: whole number; the same seed gives the same episodes.
-            options: `reset_mask` [B] bool resets these users only.
+            seed: a whole number; the same seed gives the same episodes.
+            options: `reset_mask` [B] bool: only reset these users.
 
         Raises:
             InputError: the seed or the mask has the wrong type.
@@ -137,17 +137,17 @@ class WorldVectorEnv(VectorEnv):
         return self._observe(), with_masks(self._state_info())
 
     def _restart(self, mask: np.ndarray) -> None:
-        rows = torch.from_numpy(mask).to(self.world.device)
-        self.world.reset(rows)
-        self._begin(rows)
+        users = torch.from_numpy(mask).to(self.world.device)
+        self.world.reset(users)
+        self._begin(users)
         self._ended = self._ended & ~mask
 
     def step(self, actions: Any) -> StepReturn:
-        """Step all users; see `gymnasium.vector.VectorEnv.step`.
+        """Step all users.
 
         Raises:
-            InputError: the action has a wrong shape, dtype or range, or a user has ended and
-                autoreset is disabled. The environment stays as it was.
+            InputError: the actions have a wrong shape, dtype or range, or the episode of a user has
+                ended and autoreset is disabled. The state does not change.
         """
         array = self._check(actions)
         mode = self.autoreset_mode
@@ -169,11 +169,11 @@ class WorldVectorEnv(VectorEnv):
             reward = outcome.reward.cpu().numpy().astype(np.float64)
             terminated, truncated = outcome.left.cpu().numpy(), outcome.truncated.cpu().numpy()
             infos = outcome_info(self.world, outcome)
-        if to_reset.any():  # NEXT_STEP: for users who had ended, this step is the reset
+        if to_reset.any():  # NEXT_STEP: for users whose episode had ended, this step is the reset
             self._restart(to_reset)
-            rows = np.flatnonzero(to_reset)
+            indices = np.flatnonzero(to_reset)
             for value in (shown, reward, terminated, truncated, *infos.values()):
-                value[rows] = 0
+                value[indices] = 0
         ended = terminated | truncated
         extra: dict[str, Any] = {}
         if mode == AutoresetMode.SAME_STEP and ended.any():
@@ -185,7 +185,7 @@ class WorldVectorEnv(VectorEnv):
         return self._observe(), reward, terminated, truncated, info
 
     def render(self) -> Any:
-        """Return a tuple of one frame per user shown: the first user's last slate and history."""
+        """Return a tuple of one frame: the last slate and the history of the first user."""
         if self.render_mode is None:
             return None
         draw = render_ansi if self.render_mode == "ansi" else render_rgb
@@ -193,34 +193,34 @@ class WorldVectorEnv(VectorEnv):
 
 
 class RecSimVectorEnv(WorldVectorEnv):
-    """B simulated users; the action is a slate each.
+    """B simulated users; an action is a slate.
 
     ## Action space
-    `MultiDiscrete([N] * S)`: the catalogue index for each of S positions. Other `Actions`: one of
-    C candidates for each position, one of A slates, scores of candidates, or a proto-item.
+    `MultiDiscrete([N] * S)`: a catalogue index for each of S positions. With other `Actions`: one
+    of C candidates for each position, one of A slates, scores of candidates, or a proto-item.
 
     ## Observation space
-    `HistoryObservation` (a Dict), `FlatObservation` or `StateObservation` (a Box). Where candidates
-    change from step to step: `candidate` [C] int64 and `candidate_features` [C · K] as well; a Box
-    holds the features alone, at its end.
+    `HistoryObservation` (a Dict), `FlatObservation` or `StateObservation` (a Box). If candidates
+    change at every step, also `candidate` [C] int64 and `candidate_features` [C · K]; in a Box,
+    only the features, at its end.
 
     ## Reward
-    The clicks on the slate, or another reward of `make_reward`; a vector where several are given,
-    with `reward_space`, as in MO-Gymnasium.
+    The number of clicks, or another reward of `make_reward`; for several rewards a vector, with
+    `reward_space`, as in MO-Gymnasium.
 
     ## Episode end
-    Terminated when the user leaves for good, truncated at the horizon. Duplicates in a slate are
-    left empty (`info["duplicates"]` counts them); a slate that breaks a rule of the catalogue
-    earns 0 (`info["invalid"]`).
+    Terminated when the user leaves for good, truncated at the horizon. Repeated items in a slate
+    are left empty (`info["duplicates"]` counts them); a slate that breaks a rule of the catalogue
+    has reward 0 (`info["invalid"]`).
 
     ## Info
     `slate`, `click`, `probability` [B, S], `invalid`, `duplicates`, `user` [B]; `returned`, `gap`
-    [B] where users come back; `disagreement` [B, S] of an ensemble, `member` [B] where one answers.
+    [B] if users come back; `disagreement` [B, S] of an ensemble; `member` [B] with `one_member`.
 
     Args:
         world: of B users.
-        actions: how actions become slates, by default they are slates.
-        encoder: makes the observations, by default `HistoryObservation`.
+        actions: how actions become slates; by default, `SlateActions`.
+        encoder: computes the observations; by default, `HistoryObservation`.
         autoreset_mode: see `WorldVectorEnv`.
         render_mode: see `WorldVectorEnv`.
     """
@@ -243,20 +243,20 @@ class RecSimVectorEnv(WorldVectorEnv):
         super().__init__(world, encoder, self.actions.space, space, autoreset_mode, render_mode)
 
     def _with_candidates(self, space: spaces.Space, n_candidates: int) -> spaces.Space:
-        """Return `space` with the candidates, and their features where there are any."""
+        """Return `space` with the candidates and their features, if there are any."""
         table = self._item_features
         low, high = (np.tile(side, n_candidates) for side in bounds(table))
         if isinstance(space, spaces.Dict):
             shape = (n_candidates,)
             item = spaces.Box(0, len(table) - 1, shape, np.int64)
-            more: dict[str, spaces.Space] = {"candidate": item}
+            added: dict[str, spaces.Space] = {"candidate": item}
             if table.shape[1]:
-                more["candidate_features"] = spaces.Box(low, high, dtype=np.float32)
-            return spaces.Dict({**space.spaces, **more})
+                added["candidate_features"] = spaces.Box(low, high, dtype=np.float32)
+            return spaces.Dict({**space.spaces, **added})
         assert isinstance(space, spaces.Box)
         if not table.shape[1]:
             raise InputError(
-                "candidates that change can only be told in a flat observation by item features, "
+                "a flat observation shows candidates that change by their item features, "
                 "and the catalogue has none: use observe='history'"
             )
         return spaces.Box(np.r_[space.low, low], np.r_[space.high, high], dtype=np.float32)
@@ -283,9 +283,9 @@ class RecSimVectorEnv(WorldVectorEnv):
         return to_numpy(observation)
 
     def action_masks(self) -> np.ndarray:
-        """Return the valid choices [B, n] bool as sb3-contrib's MaskablePPO takes them.
+        """Return the valid choices [B, n] bool, as for sb3-contrib's MaskablePPO.
 
-        n is the sum of `nvec` of a MultiDiscrete space, or the number of a Discrete one.
+        n is the sum of `nvec` of a MultiDiscrete space, or the size of a Discrete one.
 
         Raises:
             InputError: the actions are continuous.
@@ -303,7 +303,7 @@ class RecSimVectorEnv(WorldVectorEnv):
 
 
 def outcome_info(world: World, outcome: Outcome) -> dict[str, np.ndarray]:
-    """Return the infos of a step, see `RecSimVectorEnv`."""
+    """Return the infos of a step; see `RecSimVectorEnv`."""
     names = ["slate", "click", "probability", "invalid", "duplicates"]
     if world.returns is not None:
         names += ["returned", "gap"]
@@ -313,7 +313,7 @@ def outcome_info(world: World, outcome: Outcome) -> dict[str, np.ndarray]:
 
 
 def to_numpy(observation: Any) -> Any:
-    """Return an observation's tensors as NumPy arrays, which share their memory on the CPU."""
+    """Return the tensors of an observation as NumPy arrays, which share memory on the CPU."""
     if isinstance(observation, dict):
         return {name: to_numpy(value) for name, value in observation.items()}
     return observation.cpu().numpy()
@@ -325,7 +325,7 @@ def blank(value: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 
 def with_masks(infos: dict[str, Any], mask: np.ndarray | None = None) -> dict[str, Any]:
-    """Return infos with Gymnasium's `_name` masks [B] of the users that have each entry."""
+    """Return infos with Gymnasium's `_name` masks [B]: which users have each entry."""
     masks = {
         f"_{name}": np.ones(len(value), dtype=bool) if mask is None else mask
         for name, value in infos.items()
@@ -334,7 +334,7 @@ def with_masks(infos: dict[str, Any], mask: np.ndarray | None = None) -> dict[st
 
 
 def final_info(observation: Any, infos: dict[str, np.ndarray], ended: np.ndarray) -> dict[str, Any]:
-    """Return `final_obs` and `final_info` of the users that ended, as Gymnasium lays them out."""
+    """Return `final_obs` and `final_info` of the users who ended, in Gymnasium's format."""
     last = np.full(len(ended), None, dtype=object)
     for i in np.flatnonzero(ended):
         last[i] = (

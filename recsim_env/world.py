@@ -138,14 +138,10 @@ class World:
         uniform = self.streams.uniform(2 if self._one_member else 1, mask)
         user = self.population.draw(uniform[:, 0])
         member = (uniform[:, 1] * self.n_members).long() if self._one_member else None
-        population = self.population
-        memory = take_rows(population.memory, user)
+        p = self.population
+        memory = take_rows(p.memory, user)
         new = Episodes.begin(
-            user,
-            population.slates.index_select(0, user),
-            population.clicks.index_select(0, user),
-            memory,
-            member,
+            user, p.slates.index_select(0, user), p.clicks.index_select(0, user), memory, member
         )
         self.episodes = new if mask is None else self.episodes.where(mask, new)
 

@@ -14,7 +14,7 @@ from benchmarks.cli.options import Device, Seeds, Threads, command_line, set_thr
 def bench(
     environment: Annotated[str, typer.Argument(metavar="ENV_ID", help="e.g. RecSim-v0.")],
     policies: Annotated[
-        str, typer.Option(help=f"{', '.join(POLICIES)}; a comma list or all.")
+        str, typer.Option(help=f"{', '.join(POLICIES)}; comma-separated, or all.")
     ] = "all",
     users: Annotated[int, typer.Option(min=1, help="Simulated users per seed.")] = 500,
     seeds: Seeds = 3,
@@ -23,7 +23,7 @@ def bench(
     ),
     responder: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="A responder of yours, or a synthetic log (its truth)."),
+        typer.Option(metavar="DIR", help="A trained responder or a synthetic log (true users)."),
     ] = None,
     train_steps: Annotated[
         int, typer.Option(min=0, help="User-slate steps that learning policies train for.")
@@ -31,7 +31,7 @@ def bench(
     device: Device = "cpu",
     threads: Threads = None,
 ) -> None:
-    """Run policies among the same simulated users and print a leaderboard.
+    """Run policies with the same simulated users and print a leaderboard.
 
     Example: `recsim bench RecSim-v0 --responder runs/session_gru --users 500 --out runs/bench`
     """
@@ -39,7 +39,7 @@ def bench(
     from benchmarks.studies import leaderboard as study
 
     set_threads(threads)
-    found = study.run(
+    result = study.run(
         environment,
         policies,
         responder=responder,
@@ -50,6 +50,6 @@ def bench(
         out=out,
         command=command_line(),
     )
-    report.show(found.rows, found.title)
-    for path in found.files:
+    report.show(result.rows, result.title)
+    for path in result.files:
         typer.echo(f"wrote {path}")

@@ -22,14 +22,14 @@ def compare(
     responders: Annotated[
         str,
         typer.Option(
-            help=f"{', '.join(RESPONDERS)}; a comma list or all. Settings of one follow a colon: "
+            help=f"{', '.join(RESPONDERS)}; comma-separated, or all. Settings follow a colon: "
             "slate_gru:readout=soft."
         ),
     ] = "all",
     embeddings: Annotated[
-        str, typer.Option(help="learned, svd, explicit, content; a comma list.")
+        str, typer.Option(help="learned, svd, explicit, content; comma-separated.")
     ] = "learned",
-    split: Annotated[str, typer.Option(help="user, time; a comma list.")] = "user,time",
+    split: Annotated[str, typer.Option(help="user, time; comma-separated.")] = "user,time",
     seeds: Seeds = 3,
     out: Annotated[Path, typer.Option(help="Folder for runs, tables and plot.")] = Path(
         "runs/compare"
@@ -44,10 +44,10 @@ def compare(
 ) -> None:
     """Train and test responders on one log: a table and a plot of quality against cost.
 
-    By the protocol of arXiv 2409.20055 (users split 80/10/10; the last 20 % of a test session's
-    slates count) and by a split at two moments of time. A finished run is kept: the same command
-    continues where it stopped. `--set` changes a setting of every responder that has it. If the log
-    is ContentWise or RL4RS, the published figures are shown as well.
+    With the protocol of arXiv 2409.20055 (users split 80/10/10; the last 20 % of a test session's
+    slates count) and with a split by time. Finished runs are kept: the same command continues where
+    it stopped. `--set` changes a setting of every responder that has it. If the log is ContentWise
+    or RL4RS, the published figures are shown as well.
 
     Example: `recsim compare logs/known --responders position_ctr,slate_gru,scot --seeds 3`
     """
@@ -56,7 +56,7 @@ def compare(
     from responders.config import parse_settings
 
     try:
-        found = study.compare(
+        comparison = study.compare(
             log,
             responders,
             embeddings=embeddings,
@@ -72,6 +72,6 @@ def compare(
     except KeyboardInterrupt:
         typer.echo("interrupted; finished runs are kept. Continue with the same command.", err=True)
         raise typer.Exit(130) from None
-    report.show(found.table, found.log)
-    for path in found.files:
+    report.show(comparison.table, comparison.log)
+    for path in comparison.files:
         typer.echo(f"wrote {path}")

@@ -1,4 +1,4 @@
-"""`recsim data`: convert, synthesize and look at session logs."""
+"""`recsim data`: convert, synthesize and show session logs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from responders.known_truth.presets import PRESETS
 from responders.log.session_log import SessionLog
 from responders.sources.registry import SOURCES
 
-app = typer.Typer(no_args_is_help=True, help="Convert, synthesize and look at session logs.")
+app = typer.Typer(no_args_is_help=True, help="Convert, synthesize and show session logs.")
 
 
 @app.command()
@@ -53,7 +53,7 @@ def synthesize(
 ) -> None:
     """Write a log of simulated users whose true probabilities are known.
 
-    The users are synthetic and every table says so. `--set` changes one effect of the world, such
+    The users are synthetic, and every table says so. `--set` changes a parameter of the world, such
     as `--set taste=0` or `--set position_bias=1`; see `TruthConfig` for all of them.
 
     Example: `recsim data synthesize logs/known --preset contentwise --sessions 20000`

@@ -10,10 +10,10 @@ import typer
 
 def demo(
     out: Annotated[
-        Path | None, typer.Option(help="Folder for everything it writes; by default a new one.")
+        Path | None, typer.Option(help="Folder for results; by default a new one.")
     ] = None,
 ) -> None:
-    """Run the whole chain in under 3 minutes: log, responder, environment, policies, leaderboard.
+    """Run everything in under 3 minutes: log, responder, environment, policies, leaderboard.
 
     Everything is written to `--out`, by default runs/demo, or runs/demo-2, -3, … if that exists.
     """

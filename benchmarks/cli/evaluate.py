@@ -20,18 +20,18 @@ class Split(StrEnum):
 
 
 def evaluate(
-    responder: Annotated[Path, typer.Argument(metavar="RESPONDER", help="Folder of `train`.")],
+    responder: Annotated[Path, typer.Argument(metavar="RESPONDER", help="Folder from `train`.")],
     log: LogPath,
     split: Annotated[
         Split, typer.Option(help="test: the users held out in training; all: every session.")
     ] = Split.TEST,
     context: Annotated[
         float,
-        typer.Option(min=0, max=0.99, help="Share of a session's slates that is only history."),
+        typer.Option(min=0, max=0.99, help="Share of a session's slates that are only history."),
     ] = 0.8,
     draws: Annotated[
         int,
-        typer.Option(min=0, help="Answers per slate for unconditional metrics; 0 = leave out."),
+        typer.Option(min=0, help="Answers drawn per slate for unconditional metrics; 0 = none."),
     ] = 32,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write flat JSON.")] = None,
     device: Device = "auto",
@@ -40,10 +40,10 @@ def evaluate(
     """Test a responder on a log: AUC, F1, accuracy, log-loss, perplexity, calibration error.
 
     Each has a 95 % bootstrap interval over users and is also shown by position. The last 20 % of
-    each session's slates count, the rest is history (`--context 0` counts all); for a responder
-    trained on a split by time, the slates after the last moment count. Metrics are conditional on
-    the clicks above in the same slate; for a responder that reads them, `unconditional_…` metrics
-    average them out. On a synthetic log the Bayes optimum is shown as well.
+    each session's slates count, the others are history (`--context 0` counts all); for a responder
+    trained on a split by time, the slates of the test period count. Metrics are conditional on the
+    clicks above in the same slate; for a responder that reads them, `unconditional_…` metrics
+    average over them. On a synthetic log the Bayes optimum is shown as well.
 
     Example: `recsim evaluate runs/session_gru logs/known --json metrics.json`
     """
@@ -52,16 +52,16 @@ def evaluate(
 
     set_threads(threads)
     loaded = SessionLog.load(log)
-    found = evaluate_responder(
+    result = evaluate_responder(
         responder, loaded, split=split, context=context, draws=draws, device=device, progress=True
     )
-    if split is Split.TEST and not found.same_log:
+    if split is Split.TEST and not result.same_log:
         typer.echo(
-            "note: this is not the log of the training, so the test split may hold users that "
-            "were trained on; --split all counts every session",
+            "note: the responder was trained on another log, so the test split may contain users "
+            "seen in training; --split all counts every session",
             err=True,
         )
-    print_metrics(found.metrics, f"{found.responder} on {log}, {split} ({kind_of(loaded)})")
+    print_metrics(result.metrics, f"{result.responder} on {log}, {split} ({kind_of(loaded)})")
     if json is not None:
-        found.save(json)
+        result.save(json)
         typer.echo(f"wrote {json}")

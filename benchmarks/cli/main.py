@@ -1,4 +1,4 @@
-"""The `recsim` command. Each command is a file here and calls one documented Python function."""
+"""The `recsim` command. Each subcommand is a module here that calls one Python function."""
 
 from __future__ import annotations
 

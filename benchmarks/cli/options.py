@@ -1,4 +1,4 @@
-"""Options that several commands share, and how their values are read."""
+"""Options shared by several commands."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import typer
 LogPath = Annotated[Path, typer.Argument(metavar="LOG", help="Folder of a session log.")]
 Seed = Annotated[int, typer.Option(min=0, help="Fixes everything random.")]
 Seeds = Annotated[int, typer.Option(min=1, help="Repetitions with different seeds.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Threads = Annotated[
     int | None, typer.Option(min=1, help="CPU threads of PyTorch; by default its own choice.")

@@ -37,7 +37,7 @@ def train(
 
     `--set` changes options of the responder (`hidden_size=128`, `embedding=content`) and of the
     training (`learning_rate=0.001`, `batch_size=64`, `patience=7`). Ctrl-C saves and stops;
-    `--resume` continues from there to the same result.
+    `--resume` continues from there and gives the same result.
 
     Example: `recsim train logs/known --responder session_gru --out runs/session_gru`
     """
@@ -62,8 +62,8 @@ def train(
             command=command_line(),
         )
     except Interrupted:
-        again = command_line().removesuffix(" --resume")
-        typer.echo(f"interrupted; everything is saved. Continue with: {again} --resume", err=True)
+        command = command_line().removesuffix(" --resume")
+        typer.echo(f"interrupted; everything is saved. Continue with: {command} --resume", err=True)
         raise typer.Exit(130) from None
     print_metrics(checkpoint.card["metrics"], f"{responder} on held-out users ({out})")
     typer.echo(f"wrote {out}")

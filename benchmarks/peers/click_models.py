@@ -3,9 +3,9 @@
     pip install -c constraints.txt -e '.[peers]'
     python -m benchmarks.peers.click_models LOG --out runs/click-models
 
-CLAX (`clax-models`, JAX) is trained by its own trainer with AdamW, at the learning rate of two that
-validates better. Everything else, ours included, is `recsim compare`: one table of conditional and
-unconditional log-loss, perplexity and AUC, with intervals, and seconds.
+CLAX (`clax-models`, JAX) is trained by its own trainer with AdamW, at the better of two learning
+rates on the validation part. Everything else is as in `recsim compare`: one table of conditional
+and unconditional log-loss, perplexity and AUC, with intervals, and seconds.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _Batch = dict[str, np.ndarray]
 
 
 class _Slates:
-    """The counted slates of a part, as CLAX reads them: batches of equal size, the last padded."""
+    """The counted slates of a part in CLAX's format: batches of equal size, the last one padded."""
 
     def __init__(self, log: SessionLog, part: Part, rng: np.random.Generator | None = None) -> None:
         start = log.session_start[part.sessions]
@@ -86,7 +86,7 @@ class _Slates:
 
 
 def _predict(model: Any, log: SessionLog, part: Part, method: str) -> Predictions:
-    """Return predictions of a CLAX model's method: predict_clicks, predict_conditional_clicks."""
+    """Return predictions of a CLAX model by `method`: predict_(conditional_)clicks."""
     slates = _Slates(log, part)
     log_p = [np.asarray(getattr(model, method)(batch)) for batch in slates]
     p = torch.from_numpy(np.concatenate(log_p)[: len(slates.rows)].astype(np.float64))
@@ -119,7 +119,7 @@ def run_clax(log: SessionLog, run: Run, out: Path) -> dict[str, Any]:
     from optax import adamw
 
     parts, peak = make_split(log, run.split, run.seed), PeakMemory()
-    found = []
+    candidates = []
     for rate in _RATES:
         began = time.perf_counter()
         sizes = {"query_doc_pairs": len(log.catalogue), "positions": log.n_positions + 1}
@@ -134,8 +134,8 @@ def run_clax(log: SessionLog, run: Run, out: Path) -> dict[str, Any]:
             )
         seconds = time.perf_counter() - began
         chosen = _predict(model, log, parts["validation"], "predict_conditional_clicks")
-        found.append((log_loss(chosen.logit, chosen.click), seconds, model, chosen))
-    _, seconds, model, chosen = min(found, key=lambda each: each[0])
+        candidates.append((log_loss(chosen.logit, chosen.click), seconds, model, chosen))
+    _, seconds, model, chosen = min(candidates, key=lambda each: each[0])
     conditional, unconditional = (
         _predict(model, log, parts["test"], method)
         for method in ("predict_conditional_clicks", "predict_clicks")
@@ -161,9 +161,9 @@ def _leaves(state: Any) -> list[Any]:
 def main(
     log: Annotated[Path, typer.Argument(metavar="LOG", help="Folder of a session log.")],
     responders: Annotated[
-        str, typer.Option(help="Ours to compare with; a comma list or all.")
+        str, typer.Option(help="Our responders; comma-separated, or all.")
     ] = "position_ctr,pbm,cascade,dcm,ubm,dbn,ccm,slate_gru,session_gru,scot",
-    peers: Annotated[str, typer.Option(help="CLAX's; a comma list.")] = ",".join(CLAX),
+    peers: Annotated[str, typer.Option(help="CLAX's models; comma-separated.")] = ",".join(CLAX),
     seeds: Annotated[
         int, typer.Option(min=1, help="Repetitions, each with its own user split.")
     ] = 3,
@@ -171,7 +171,7 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder for runs, tables and plot.")] = Path(
         "runs/click-models"
     ),
-    jobs: Annotated[int, typer.Option(min=1, help="Runs of ours at a time.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Our runs at a time.")] = 1,
 ) -> None:
     """Compare our click models with CLAX's on one log."""
     try:

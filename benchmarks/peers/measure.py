@@ -1,6 +1,6 @@
-"""Times one simulator in its own virtual environment; `simulators.py` starts this file by path.
+"""Times one simulator in its own virtual environment and prints one line of JSON.
 
-It and the files of the peers import nothing of this package. It prints one line of JSON.
+`simulators.py` starts this file by path; it and the peers' files must not import this package.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 WINDOWS = 10
-"""The result is the median rate of this many windows of time."""
+"""The result is the median rate over this many time windows."""
 
 
 def steps_per_second(step: Callable[[int], int], seconds: float) -> float:
     """Call `step(i)`, which returns the user-slate steps it took; return the median rate."""
-    for i in range(3):  # compiles and fills caches
+    for i in range(3):  # warm up: compile and fill caches
         step(i)
     rates = []
     i = 0
@@ -37,7 +37,7 @@ def steps_per_second(step: Callable[[int], int], seconds: float) -> float:
 
 
 def load(code: str) -> Callable[..., Callable[[int], int]]:
-    """Return the function "file:function" of this folder."""
+    """Return the function given as "file:function" in this folder."""
     name, _, function = code.partition(":")
     spec = importlib.util.spec_from_file_location(
         f"peer_{name}", Path(__file__).with_name(f"{name}.py")
@@ -46,8 +46,8 @@ def load(code: str) -> Callable[..., Callable[[int], int]]:
         raise ImportError(f"{name}.py cannot be loaded")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    found: Callable[..., Callable[[int], int]] = getattr(module, function)
-    return found
+    loaded: Callable[..., Callable[[int], int]] = getattr(module, function)
+    return loaded
 
 
 def measure(code: str, distribution: str, size: list[int], seconds: float) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def measure(code: str, distribution: str, size: list[int], seconds: float) -> di
         row["steps_per_second"] = steps_per_second(load(code)(*size), seconds)
     except importlib.metadata.PackageNotFoundError:
         row["reason"] = f"{distribution} is not installed in this interpreter"
-    except Exception as error:  # an old package may fail in any way with newer ones
+    except Exception as error:  # old packages fail in many ways with newer dependencies
         row["reason"] = " ".join(f"{type(error).__name__}: {error}".split())[:200]
     return row
 
@@ -71,9 +71,9 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs=3, metavar=("USERS", "ITEMS", "SLATE"))
     parser.add_argument("--seconds", type=float)
     options = parser.parse_args()
-    # Files in this folder are named after the packages that they import.
-    here = Path(__file__).resolve().parent
-    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != here]
+    # Files in this folder have the names of the packages that they import, and would shadow them.
+    folder = Path(__file__).resolve().parent
+    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != folder]
     row = measure(options.code, options.distribution, options.size, options.seconds)
     print(json.dumps(row), flush=True)
 

@@ -1,6 +1,6 @@
 """RecLab (https://github.com/berkeley-reclab/RecLab)."""
 
-# The simulator is installed in a virtual environment of its own.
+# The simulator is installed in its own virtual environment.
 # mypy: disable-error-code="import-not-found, import-untyped"
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import reclab.environments
 
 
 def beta_rank(users: int, items: int, slate_size: int) -> Callable[[int], int]:
-    """Users who rate one item of the slate, never the same twice; their tastes stay the same.
+    """Users rate one item of the slate, never the same twice; their tastes do not change.
 
-    The environment is reset after 100 steps. Of RecLab's other users, Topics and
-    LatentFactorBehavior read only the first item of a slate.
+    The environment is reset after 100 steps. RecLab's Topics and LatentFactorBehavior only read
+    the first item of a slate.
     """
     env = reclab.environments.BetaRank(
         dimension=20, num_users=users, num_items=items, rating_frequency=1.0

@@ -1,6 +1,6 @@
 """RecoGym (https://github.com/criteo-research/reco-gym)."""
 
-# The simulator is installed in a virtual environment of its own.
+# The simulator is installed in its own virtual environment.
 # mypy: disable-error-code="import-not-found, import-untyped"
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ import recogym.envs
 def reco_gym(users: int, items: int, slate_size: int) -> Callable[[int], int]:
     """One user, recommendations of single items.
 
-    A step is one recommendation and its click or not; the user's browsing until the next
-    recommendation, which RecoGym simulates in the same call, is part of its time.
+    A step is one recommendation and whether it is clicked. Its time includes the user's browsing
+    until the next recommendation, which RecoGym simulates in the same call.
     """
-    env = recogym.envs.RecoEnv1()  # it does not pass the checks that gym.make of gym 0.26 adds
+    env = recogym.envs.RecoEnv1()  # gym.make of gym 0.26 adds checks that it fails
     env.init_gym({**recogym.env_1_args, "num_products": items, "random_seed": 0})
     actions = np.random.default_rng(0).integers(0, items, 64, dtype=np.int32).tolist()
     user = 0
 
     def start() -> None:
-        """Start the next user who stays until the first recommendation."""
+        """Reset to the next user who stays until the first recommendation."""
         nonlocal user
         done = True
         while done:

@@ -1,6 +1,6 @@
 """Google RecSim (https://github.com/google-research/recsim)."""
 
-# The simulator is installed in a virtual environment of its own.
+# The simulator is installed in its own virtual environment.
 # mypy: disable-error-code="import-not-found, import-untyped"
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ def _one_user(
 def interest_evolution_users(users: int, items: int, slate_size: int) -> Callable[[int], int]:
     """Many users in a MultiUserEnvironment.
 
-    A user who is done is reset alone, so that nobody waits for the last one. More than 64 users
-    were not faster: the environment loops over them in Python.
+    Each user is reset as soon as its episode ends. More than 64 users were not faster: the
+    environment loops over them in Python.
     """
     module: Any = recsim.environments.interest_evolution
     models = [

@@ -1,6 +1,6 @@
 """Google RecSim NG (https://github.com/google-research/recsim_ng)."""
 
-# The simulator is installed in a virtual environment of its own.
+# The simulator is installed in its own virtual environment.
 # mypy: disable-error-code="import-not-found, import-untyped"
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from recsim_ng.stories import recommendation_simulation
 
 
 def _network(users: int, items: int, slate_size: int, slates: Callable[[], Any]) -> Any:
-    """Return the interest evolution network, with `slates()` [users, slate_size] as recommender."""
+    """Return the interest evolution network that recommends `slates()` [users, slate_size]."""
     base: Any = recommender.CollabFilteringRecommender
 
-    class GivenSlates(base):  # keeps the specs, has no model of the user
+    class GivenSlates(base):  # keeps the specs, without a user model
         def next_state(self, previous_state: Any, user_response: Any, slate_docs: Any) -> Any:
             return previous_state.map(tf.identity)
 
@@ -55,23 +55,23 @@ def _network(users: int, items: int, slate_size: int, slates: Callable[[], Any])
 def stepwise(users: int, items: int, slate_size: int) -> Callable[[int], int]:
     """Slates go in and choices and rewards come out as NumPy arrays, as with Gymnasium.
 
-    One TensorFlow graph steps all users once. RecSim NG has no such interface of its own: this uses
-    `Network.step`. `TFRuntime.execute(1, state)` would trace its graph at every call.
+    One TensorFlow graph steps all users once. RecSim NG has no interface for this; `Network.step`
+    is used, as `TFRuntime.execute(1, state)` would trace its graph at every call.
     """
     slates = np.random.default_rng(0).integers(0, items, (64, users, slate_size), dtype=np.int32)
-    given = tf.Variable(slates[0])
-    world = _network(users, items, slate_size, lambda: given)
+    current_slates = tf.Variable(slates[0])
+    world = _network(users, items, slate_size, lambda: current_slates)
 
     @tf.function
     def advance(state: Any) -> Any:
-        after = world.step({name: value.Value(**fields) for name, fields in state.items()})
-        return {name: fields.as_dict for name, fields in after.items()}
+        new_state = world.step({name: value.Value(**fields) for name, fields in state.items()})
+        return {name: fields.as_dict for name, fields in new_state.items()}
 
     state = {name: fields.as_dict for name, fields in world.initial_step().items()}
 
     def step(i: int) -> int:
         nonlocal state
-        given.assign(slates[i % len(slates)])
+        current_slates.assign(slates[i % len(slates)])
         state = advance(state)
         state["user response"]["choice"].numpy()
         state["metrics state"]["reward"].numpy()
@@ -81,7 +81,7 @@ def stepwise(users: int, items: int, slate_size: int) -> Callable[[int], int]:
 
 
 def rollout(users: int, items: int, slate_size: int) -> Callable[[int], int]:
-    """RecSim NG's own way: the random policy is part of the graph, which takes 100 steps."""
+    """RecSim NG's own interface: one graph takes 100 steps, with a random policy inside."""
     horizon = 100
 
     def draw() -> Any:

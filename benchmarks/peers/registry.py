@@ -1,4 +1,4 @@
-"""The simulators that ours is compared with. Importing this file imports none of them."""
+"""The simulators that ours is compared with, without importing them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ class Peer(NamedTuple):
 
     Args:
         code: "file:function" in this folder. The function takes the numbers of users and items and
-            the size of a slate. It returns `step(i)`, which takes the i-th step and returns how
-            many users have answered a slate in it.
-        distribution: the name under which the simulator is installed.
-        users: simulated at once.
-        setting: what is measured.
+            the size of a slate. It returns `step(i)`, which takes step i and returns the number of
+            users who answered a slate in it.
+        distribution: the name of the installed package.
+        users: number of users simulated at once.
+        setting: description of what is measured.
     """
 
     code: str
@@ -65,7 +65,7 @@ PEERS: dict[str, Peer] = {
     ),
     "virtual_taobao": Peer(
         "virtual_taobao:virtual_taobao", "virtualTB", 1,
-        "VirtualTB, 1 user, the action is a weight vector of 27 that stands for a page of items",
+        "VirtualTB, 1 user, the action is a vector of 27 weights that selects a page of items",
     ),
 }  # fmt: skip
-"""Peers of the same distribution share an interpreter."""
+"""Peers with the same distribution share an interpreter."""

@@ -1,6 +1,6 @@
 """sardine (https://github.com/naver/sardine)."""
 
-# The simulator is installed in a virtual environment of its own.
+# The simulator is installed in its own virtual environment.
 # mypy: disable-error-code="import-not-found, import-untyped"
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""How fast other recommender simulators are: user-slate steps per second under a random policy.
+"""Speed of other recommender simulators: user-slate steps per second with a random policy.
 
     python -m benchmarks.peers.simulators --python recsim=ENV/bin/python --python sardine=…
 
-Each peer needs a virtual environment of its own (docs/simulators.md says how to make it). Its
-interpreter runs `measure.py`, which loads the peer's file. The random actions are drawn before the
-clock starts, as in `benchmarks.speed.throughput`; the result is the median of ten windows. A peer
-counts one step when one user has answered one slate.
+Each peer needs its own virtual environment (see docs/simulators.md), whose interpreter runs
+`measure.py` with the peer's file. Random actions are drawn before the clock starts, as in
+`benchmarks.speed.throughput`; the result is the median of ten windows. One step is one user
+answering one slate.
 """
 
 from __future__ import annotations
@@ -34,28 +34,28 @@ ITEMS, SLATE = 1000, 10
 _COLUMNS: dict[str, Cell] = {
     "simulator": lambda row: row["simulator"],
     "version": lambda row: row["version"] or "–",
-    "setting, or why not": lambda row: row["reason"] or row["setting"],
+    "setting, or reason for no result": lambda row: row["reason"] or row["setting"],
     "steps/s": number("steps_per_second", missing="–"),
 }
 
 Pythons = Annotated[
     list[str] | None,
     typer.Option(
-        "--python", metavar="NAME=PATH", help="The interpreter that has this simulator; repeatable."
+        "--python", metavar="NAME=PATH", help="The interpreter with this simulator; repeatable."
     ),
 ]
 
 
 def parse_pythons(pairs: Sequence[str] | None) -> dict[str, str]:
     """Return the interpreters of NAME=PATH options by peer."""
-    found = {}
+    pythons = {}
     for pair in pairs or []:
         name, equals, path = pair.partition("=")
         if not equals or name not in PEERS:
             names = ", ".join(PEERS)
             raise typer.BadParameter(f"{pair!r} is not NAME=PATH with NAME one of {names}")
-        found[name] = path
-    return found
+        pythons[name] = path
+    return pythons
 
 
 def measure_all(
@@ -64,13 +64,13 @@ def measure_all(
     """Measure the peers `names`, one after another, and return a row for each.
 
     Args:
-        pythons: the interpreter of a peer, which also serves the other peers of its distribution;
-            by default the running one.
+        pythons: interpreters by peer, also used for other peers of the same distribution; by
+            default the running one.
         seconds: for each row.
         names: keys of `PEERS`.
 
     Returns:
-        rows with `simulator`, `version`, `setting`, and `steps_per_second` or a `reason`.
+        Rows with `simulator`, `version`, `setting`, and `steps_per_second` or a `reason`.
     """
     shared = {PEERS[name].distribution: path for name, path in pythons.items()}
     rows = []
@@ -90,7 +90,7 @@ def _run(peer: Peer, python: str, seconds: float) -> dict[str, Any]:
     failed = {"version": None, "steps_per_second": None}
     try:
         with tempfile.TemporaryDirectory() as folder:  # T-RECS writes a log in its working folder
-            done = subprocess.run(
+            process = subprocess.run(
                 command,
                 capture_output=True,
                 text=True,
@@ -102,10 +102,10 @@ def _run(peer: Peer, python: str, seconds: float) -> dict[str, Any]:
     except (OSError, subprocess.TimeoutExpired) as error:
         return {**failed, "reason": f"{type(error).__name__}: {error}"[:200]}
     try:
-        row: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+        row: dict[str, Any] = json.loads(process.stdout.strip().splitlines()[-1])
     except (IndexError, ValueError):
-        words = done.stderr.strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
-        return {**failed, "reason": words[0][:200]}
+        lines = process.stderr.strip().splitlines() or [f"exit status {process.returncode}"]
+        return {**failed, "reason": lines[-1][:200]}
     return row
 
 
@@ -117,7 +117,7 @@ def publish_simulators(rows: Sequence[Mapping[str, Any]], out: Path | None) -> N
         "user-slate steps per second of simulators, this machine, this run",
         _COLUMNS,
         ordered,
-        caption="users of the others are formulas, ours trained networks; see docs/simulators.md",
+        caption="ours are trained networks, other users are formulas; see docs/simulators.md",
         out=out,
         plot=lambda _, path: _plot([row for row in ordered if row["steps_per_second"]], path),
     )

@@ -1,6 +1,6 @@
 """T-RECS (https://github.com/elucherini/t-recs)."""
 
-# The simulator is installed in a virtual environment of its own.
+# The simulator is installed in its own virtual environment.
 # mypy: disable-error-code="import-not-found, import-untyped"
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import trecs.models
 
 
 def random_recommender(users: int, items: int, slate_size: int) -> Callable[[int], int]:
-    """Users whose tastes stay the same (the default) and who choose the item they like best.
+    """Users whose tastes do not change (the default) choose the item they like best.
 
-    Slates are drawn inside, by its `startup` mode, the faster of its two ways.
+    Slates are drawn by T-RECS itself, in its `startup` mode, the faster of two.
     """
     rng = np.random.default_rng(0)
     world = trecs.models.RandomRecommender(
@@ -24,7 +24,7 @@ def random_recommender(users: int, items: int, slate_size: int) -> Callable[[int
         num_items_per_iter=slate_size,
         seed=0,
     )
-    warnings.simplefilter("ignore")  # it warns at each run that nothing is measured
+    warnings.simplefilter("ignore")  # each run warns that nothing is measured
 
     def step(_: int) -> int:
         world.run(1, startup=True, train_between_steps=False, disable_tqdm=True)

@@ -33,20 +33,20 @@ _MEASURED = [key for name in METRICS for key in (name, f"unconditional_{name}")]
 _COSTS = ("sparse_auc", "parameters", "train_seconds", "peak_mb", "ms_per_slate", "epochs")
 
 Result = dict[str, Any]
-"""What `result.json` of a run holds."""
+"""The contents of a run's `result.json`."""
 
 
 def summarise(log: SessionLog, results: list[tuple[Run, Result]], out: Path) -> pd.DataFrame:
     """Return one row per split, responder and embedding, best log-loss first in each split.
 
-    Means and deviations are over seeds. Intervals are 95 % percentiles over resamples of users,
-    the same users for every row, of the mean over seeds; `log_loss_above_best` is the difference
-    to the best row in the same resamples.
+    Means and standard deviations are over seeds. Intervals are 95 % bootstrap intervals over users
+    of the mean over seeds, with the same resamples for every row; `log_loss_above_best` is the
+    difference to the best row in the same resamples.
     """
     frames = []
     for split in dict.fromkeys(run.split for run, _ in results):
-        here = [(run, result) for run, result in results if run.split == split]
-        rows, boots = _rows(log, here, out)
+        of_split = [(run, result) for run, result in results if run.split == split]
+        rows, boots = _rows(log, of_split, out)
         best = int(np.argmin([row["log_loss"] for row in rows]))
         for row, boot in zip(rows, boots, strict=True):
             for name in ("auc", "log_loss"):
@@ -55,7 +55,7 @@ def summarise(log: SessionLog, results: list[tuple[Run, Result]], out: Path) -> 
             row["log_loss_above_best"] = row["log_loss"] - rows[best]["log_loss"]
             low, high = _interval_of(above)
             row["log_loss_above_best_low"], row["log_loss_above_best_high"] = low, high
-        rows += _bayes_row(log, split, sorted({run.seed for run, _ in here}), out)
+        rows += _bayes_row(log, split, sorted({run.seed for run, _ in of_split}), out)
         frames.append(pd.DataFrame(rows).sort_values("log_loss", kind="stable"))
         if rows[-1]["responder"] == BAYES:
             _add_gap(frames[-1])
@@ -101,21 +101,21 @@ def _interval_of(resampled: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _resampled(found: Predictions, weights: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+def _resampled(predictions: Predictions, weights: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
     """Return AUC and log-loss [resamples] with the users weighted; NaN if undefined."""
-    metrics = weighted_metrics(found, threshold=0.5)
+    metrics = weighted_metrics(predictions, threshold=0.5)
     undefined = {"auc": np.nan, "log_loss": np.nan}
     samples = []
     for by_user in weights:
-        weight = by_user[found.user].astype(float)
-        # A resample of a small log may hold no user of this test part.
+        weight = by_user[predictions.user].astype(float)
+        # A resample of a small log may contain no user of this test part.
         samples.append(metrics(weight) if weight.any() else undefined)
     return {name: np.array([sample[name] for sample in samples]) for name in undefined}
 
 
 def _bayes_row(log: SessionLog, split: str, seeds: list[int], out: Path) -> list[dict[str, Any]]:
-    found = [bayes(log, split, seed, out) for seed in seeds]
-    frame = pd.DataFrame([f for f in found if f is not None])
+    results = [bayes(log, split, seed, out) for seed in seeds]
+    frame = pd.DataFrame([result for result in results if result is not None])
     if not len(frame):
         return []
     name = f"{BAYES} (estimate)" if bool(frame.estimated.iloc[0]) else BAYES
@@ -126,7 +126,7 @@ def _bayes_row(log: SessionLog, split: str, seeds: list[int], out: Path) -> list
 
 
 def _add_gap(frame: pd.DataFrame) -> None:
-    """Add the share of the way from position CTR to the Bayes optimum, in log-loss."""
+    """Add the share of the log-loss gap from position CTR to the Bayes optimum that is closed."""
     start = frame.log_loss[frame.responder == "position_ctr"]
     if len(start):
         best = frame.log_loss[frame.responder == BAYES].iloc[0]
@@ -161,18 +161,18 @@ _COST: dict[str, Cell] = {
 }
 _TABLES = {
     "": _QUALITY,
-    "more: uncond. = clicks above in the slate averaged out": _MORE,
+    "more: uncond. = averaged over the clicks above in the slate": _MORE,
     "cost": _COST,
 }
 
 
 def _cells(table: pd.DataFrame, columns: Mapping[str, Cell]) -> tuple[list[str], list[list[str]]]:
-    """Return heads and rows of text; columns that are empty in every row are left out."""
+    """Return column names and rows of text, without columns that are empty in every row."""
     records = [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]
     rows = fill({"responder": _name, **columns}, records)
-    heads = ["responder", *columns]
-    kept = [i for i in range(len(heads)) if any(row[i] for row in rows)]
-    return [heads[i] for i in kept], [[row[i] for i in kept] for row in rows]
+    names = ["responder", *columns]
+    kept = [i for i in range(len(names)) if any(row[i] for row in rows)]
+    return [names[i] for i in kept], [[row[i] for i in kept] for row in rows]
 
 
 def _name(row: Mapping[str, Any]) -> str:
@@ -199,7 +199,7 @@ def show(table: pd.DataFrame, log: SessionLog) -> None:
 
 
 def write(table: pd.DataFrame, log: SessionLog, out: Path, facts: dict[str, Any]) -> list[Path]:
-    """Write compare.csv, .md, .json and .png into `out`; return the files."""
+    """Write compare.csv, .md, .json and .png to `out`; return the files."""
     files = [out / f"compare.{end}" for end in ("csv", "md", "json", "png")]
     table.to_csv(files[0], index=False)
     text = [f"# {log.card.get('name')} ({kind_of(log)})", "", f"`{facts['command']}`", ""]
@@ -215,32 +215,32 @@ def write(table: pd.DataFrame, log: SessionLog, out: Path, facts: dict[str, Any]
 
 
 def _plot(table: pd.DataFrame, log: SessionLog, path: Path) -> None:
-    """Draw AUC against the cost of an answer, one panel per split."""
+    """Plot AUC against the time per slate, one panel per split."""
     from matplotlib.figure import Figure
 
     splits = list(table.split.unique())
     figure = Figure(figsize=(7.5 * len(splits), 5.4), layout="constrained")
     panels = figure.subplots(1, len(splits), squeeze=False)[0]
-    kinds = sorted(set(table.embedding))
+    embeddings = sorted(set(table.embedding))
     for axes, split in zip(panels, splits, strict=True):
         rows = table[table.split == split]
-        for i, embedding in enumerate(kinds):
-            here = rows[(rows.embedding == embedding) & rows.ms_per_slate.notna()]
-            error = [here.auc - here.auc_low, here.auc_high - here.auc]
+        for i, embedding in enumerate(embeddings):
+            group = rows[(rows.embedding == embedding) & rows.ms_per_slate.notna()]
+            error = [group.auc - group.auc_low, group.auc_high - group.auc]
             axes.errorbar(
-                here.ms_per_slate, here.auc, np.abs(error), fmt="osD^v"[i % 5], color=f"C{i}",
+                group.ms_per_slate, group.auc, np.abs(error), fmt="osD^v"[i % 5], color=f"C{i}",
                 ecolor=f"C{i}", elinewidth=0.8, alpha=0.85, label=embedding or "no embedding",
             )  # fmt: skip
-            for _, row in here.iterrows():
+            for _, row in group.iterrows():
                 axes.annotate(
                     row.responder, (row.ms_per_slate, row.auc), textcoords="offset points",
                     xytext=(6, 3), fontsize=8,
                 )  # fmt: skip
-        best = rows[rows.responder.str.startswith(BAYES)]
-        if len(best):
-            axes.axhline(best.auc.iloc[0], color="0.4", linestyle="--", linewidth=1)
+        optimum = rows[rows.responder.str.startswith(BAYES)]
+        if len(optimum):
+            axes.axhline(optimum.auc.iloc[0], color="0.4", linestyle="--", linewidth=1)
             axes.annotate(
-                best.responder.iloc[0], (0.01, best.auc.iloc[0]), fontsize=8,
+                optimum.responder.iloc[0], (0.01, optimum.auc.iloc[0]), fontsize=8,
                 xycoords=("axes fraction", "data"), xytext=(0, 3), textcoords="offset points",
             )  # fmt: skip
         axes.set(xscale="log", xlabel="milliseconds per generated slate", title=f"split by {split}")
@@ -253,7 +253,7 @@ def _plot(table: pd.DataFrame, log: SessionLog, path: Path) -> None:
 
 
 def facts_of(runs: list[Run], command: str, log: SessionLog) -> dict[str, Any]:
-    """Return how a table was made."""
+    """Return how a table was produced."""
     return {
         "log": log.fingerprint(),
         "synthetic": log.synthetic,

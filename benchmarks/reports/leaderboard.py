@@ -19,9 +19,9 @@ class Row:
     """One line of the leaderboard: means with 95 % intervals.
 
     `reward` is the mean reward of a session, `ctr` the share of shown items clicked, `length` the
-    slates of a session, `coverage` the share of the catalogue shown by one seed. Intervals of the
-    first three are by bootstrap over users, that of coverage by Student's t over seeds (None with
-    one seed).
+    number of slates of a session, `coverage` the share of the catalogue shown by one seed. The
+    first three have bootstrap intervals over users, coverage a Student's t interval over seeds
+    (None with one seed).
     """
 
     policy: str
@@ -62,12 +62,12 @@ def show(rows: list[Row], title: str) -> None:
 
 
 def write(rows: list[Row], out: Path, facts: dict[str, Any]) -> list[Path]:
-    """Write leaderboard.csv, .json, .png and a TensorBoard run into `out`; return the files.
+    """Write leaderboard.csv, .json, .png and a TensorBoard run to `out`; return the files.
 
     Args:
         rows: the lines.
         out: folder.
-        facts: how the table was made: environment, responder, synthetic or not, command.
+        facts: how the table was produced: environment, responder, synthetic or not, command.
     """
     out.mkdir(parents=True, exist_ok=True)
     files = [out / f"leaderboard.{end}" for end in ("csv", "json", "png")]

@@ -1,4 +1,4 @@
-"""Plots that several benchmarks share, written as PNG files without a display."""
+"""Plots shared by several benchmarks, written as PNG files without a display."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def plot_lines(
         path: the PNG file.
         title: of the whole figure.
         panels: filled in row by row.
-        columns: of the grid of panels.
+        columns: number of columns in the grid of panels.
         share_y: whether all panels have the same y axis.
-        dashed: names of lines that are dashed.
+        dashed: names of dashed lines.
     """
     from matplotlib.figure import Figure
 
@@ -78,30 +78,30 @@ def plot_bars(
         path: the PNG file.
         title: above the axes.
         names: one for each bar.
-        values: their lengths.
-        label: of the values' axis.
+        values: lengths of the bars.
+        label: of the value axis.
         intervals: lower and upper end of each bar's error bar.
-        highlight: names of bars in a second colour.
+        highlight: names of the bars in a second colour.
         log: logarithmic axis, with the value written at the end of each bar.
     """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 0.45 * len(names) + 1.4), layout="constrained")
     axes = figure.subplots()
-    place, length = np.arange(len(names))[::-1], np.asarray(values, dtype=float)
+    bar_y, length = np.arange(len(names))[::-1], np.asarray(values, dtype=float)
     extra: dict[str, Any] = {}
     if intervals is not None:
         low, high = np.array(intervals).T
         extra = {"xerr": [length - low, high - length], "capsize": 4}
     colours = ["#d9480f" if name in highlight else "#4c78a8" for name in names]
-    axes.barh(place, length, color=colours, **extra)
-    axes.set_yticks(place, names, fontsize=8)
+    axes.barh(bar_y, length, color=colours, **extra)
+    axes.set_yticks(bar_y, names, fontsize=8)
     axes.set_xlabel(label)
     axes.set_title(title, fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)
     if log:
         axes.set_xscale("log")
         axes.set_xlim(right=float(length.max()) * 4)
-        for y, value in zip(place, length, strict=True):
+        for y, value in zip(bar_y, length, strict=True):
             axes.text(value * 1.05, y, f"{value:,.0f}", va="center", fontsize=8)
     figure.savefig(path, dpi=120)

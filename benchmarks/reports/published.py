@@ -1,4 +1,4 @@
-"""Published figures that ours are compared with."""
+"""Published results that ours are compared with."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ PUBLISHED: dict[str, dict[str, tuple[float, float, float]]] = {
         "scot": (0.934, 0.896, 0.865),
     },
 }
-"""AUC, F1 and accuracy on the test split as published with arXiv 2409.20055, each with its best
-embedding, on the logs of those names."""
+"""AUC, F1 and accuracy on the test split of each log as published with arXiv 2409.20055, with the
+best embedding of each model."""
 
 
 def published_for(log: SessionLog) -> dict[str, tuple[float, float, float]]:
-    """Return the published figures for this log, none for a log that they are not about."""
+    """Return the published results for this log; empty if there are none."""
     name = str(log.card.get("name"))
     for known, figures in PUBLISHED.items():
         if not log.synthetic and (name == known or name.startswith(f"{known}-")):

@@ -1,4 +1,4 @@
-"""Tables, on the terminal and as Markdown: of logs, of metrics, and in general."""
+"""Tables on the terminal and as Markdown, in general and for logs and metrics."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from responders.evaluation.metrics import METRICS
 from responders.known_truth.world import truth_of
 
 Cell = Callable[[Mapping[str, Any]], str]
-"""Returns the text of a cell, given the values of its row by name."""
+"""A function from the values of a row, by name, to the text of a cell."""
 
 
 def console() -> Console:
-    """Return the console, wide enough for our tables if the output is not a terminal."""
-    found = Console()
-    return found if found.is_terminal else Console(width=140)
+    """Return the console; 140 columns wide if the output is not a terminal."""
+    terminal = Console()
+    return terminal if terminal.is_terminal else Console(width=140)
 
 
 def show_table(
@@ -97,7 +97,7 @@ def with_interval(name: str, digits: int, *, scale: float = 1) -> Cell:
 
 
 def kind_of(log: SessionLog) -> str:
-    """Return what the users of a log are."""
+    """Return whether the users of a log are synthetic or real, as text."""
     return "synthetic users" if log.synthetic else "real users"
 
 
@@ -153,7 +153,7 @@ def _log_rows(log: SessionLog, facts: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def print_metrics(metrics: dict[str, Any], title: str) -> None:
-    """Print what `responders.evaluation` measured, overall and by position."""
+    """Print metrics from `responders.evaluation`, overall and by position."""
     rows = [
         {
             "metric": name,

@@ -1,9 +1,9 @@
-"""What attention over long sessions costs: SCOT against SessionTransformer.
+"""The cost of attention over long sessions: SCOT against SessionTransformer.
 
     python -m benchmarks.speed.attention
 
-trains each for one epoch on sessions of 100 slates × 10 items, in a process of its own, and prints
-seconds and the peak of memory, with the share of SessionTransformer's.
+trains each for one epoch on sessions of 100 slates × 10 items, in a separate process, and prints
+seconds and peak memory, also relative to SessionTransformer's.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from responders.log.batch import Part, make_batch, plan_batches
 from responders.models.build import build_responder
 
 RESPONDERS = ("session_transformer", "scot", "session_gru")
-"""What is measured; shares are of the first."""
+"""The responders measured; shares are relative to the first."""
 
 _ITEMS, _POSITIONS, _CLICK_RATE = 1000, 10, 0.1  # as the ContentWise preset
 
@@ -37,7 +37,7 @@ _COLUMNS = {
 
 
 def long_sessions(sessions: int, slates: int) -> SessionLog:
-    """Return a log of random sessions; what is clicked does not matter here."""
+    """Return a log of random sessions and clicks."""
     rng = np.random.default_rng(0)
     n = sessions * slates
     slate = rng.integers(0, _ITEMS, (n, _POSITIONS))
@@ -55,12 +55,12 @@ def long_sessions(sessions: int, slates: int) -> SessionLog:
 def epoch(name: str, sessions: int, slates: int, batch_size: int, device: str) -> dict[str, float]:
     """Train for one epoch in this process; return `seconds` and `peak_mb`.
 
-    The first batch is not timed. Memory counts from before the model is built.
+    The first batch is not timed. Memory is measured from before the model is built.
     """
     log = long_sessions(sessions, slates)
     part = Part.of(log, np.arange(sessions))
     if sessions > 2:
-        epoch(name, 2, 2, 1, device)  # loads what the libraries load on first use
+        epoch(name, 2, 2, 1, device)  # so that memory allocated on first use is not counted
     peak = PeakMemory(device)
     responder, _ = build_responder(name, log, part.sessions)
     responder.to(device).train()
@@ -88,11 +88,11 @@ def main(
 ) -> None:
     """Measure one epoch of each."""
     cases = {name: (name, sessions, slates, batch_size, device) for name in RESPONDERS}
-    found = dict(run_cases(epoch, cases, label="attention"))
-    base = found[RESPONDERS[0]]
+    results = dict(run_cases(epoch, cases, label="attention"))
+    baseline = results[RESPONDERS[0]]
     rows = [
-        {"responder": name, **found[name]}
-        | {f"{key}_share": value / base[key] for key, value in found[name].items()}
+        {"responder": name, **results[name]}
+        | {f"{key}_share": value / baseline[key] for key, value in results[name].items()}
         for name in RESPONDERS
     ]
     title = (

@@ -1,4 +1,4 @@
-"""How fast users of this package see an environment: one user, and a whole training with PPO."""
+"""End-to-end speed: an environment of one user, and training with PPO."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PPO_ACTIONS: dict[str, dict[str, Any]] = {
     "proto-item": {"action": "proto"},
     "one of 50 arms": {"action": "arm", "candidates": 50},
 }
-"""Action spaces in which PPO is timed."""
+"""The action spaces with which PPO is timed."""
 
 
 def measure_ppo(options: dict[str, Any], seconds: float) -> float:

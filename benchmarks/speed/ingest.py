@@ -1,9 +1,9 @@
-"""How fast raw logs are converted, and whether memory stays flat as the file grows.
+"""Speed of converting raw logs, and whether memory is independent of the file size.
 
     python -m benchmarks.speed.ingest --source rl4rs --rows 2000000
 
-writes synthetic files in the published format with a tenth of the rows and with all of them,
-converts each in its own process, and prints rows per second and the peak of resident memory.
+writes synthetic files in the published format with a tenth of the rows and with all rows, converts
+each in its own process, and prints rows per second and peak resident memory.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def _blocks(rows: int) -> Iterator[tuple[int, int]]:
 
 
 def write_rl4rs(folder: Path, rows: int, seed: int = 0) -> Path:
-    """Write `rows` slates of 9 items in sessions of 1 to 6 slates, as long as published rows."""
+    """Write `rows` slates of 9 items in sessions of 1 to 6, with lines of the published length."""
     rng = np.random.default_rng(seed)
     vectors = rng.normal(size=(283, 40)).round(4)
     ids = np.arange(1, 284)
@@ -142,10 +142,10 @@ WRITERS: dict[str, Callable[[Path, int], Path]] = {
 
 
 def convert_here(source: str, raw: Path, out: Path) -> dict[str, Any]:
-    """Convert in this process and return seconds, counts and peaks of memory.
+    """Convert in this process; return seconds, counts and peak memory.
 
-    `peak_mb` is all resident memory, including pages of mapped files, which the system may drop
-    when it needs the memory; `private_mb` is without them.
+    `peak_mb` is all resident memory, including pages of mapped files, which the system can reclaim;
+    `private_mb` excludes them.
     """
     private, stop = [memory("RssAnon")], threading.Event()
 
@@ -174,19 +174,19 @@ def convert_here(source: str, raw: Path, out: Path) -> dict[str, Any]:
 
 
 def measure(source: str, rows: int) -> dict[str, Any]:
-    """Write a raw file of `rows` rows, convert it in a fresh process, and return the figures."""
+    """Write a raw file of `rows` rows, convert it in a new process and return the measurements."""
     with tempfile.TemporaryDirectory(prefix="recsim-ingest-") as name:
         raw, out = Path(name) / "raw", Path(name) / "log"
         raw.mkdir()
         WRITERS[source](raw, rows)
         size = sum(p.stat().st_size for p in raw.iterdir())
         command = [sys.executable, "-m", "benchmarks.speed.ingest", "--child", str(raw), str(out)]
-        done = subprocess.run(
+        process = subprocess.run(
             [*command, "--source", source], capture_output=True, text=True, check=False
         )
-        if done.returncode:
-            raise SystemExit(done.stderr)
-        figures = json.loads(done.stdout)
+        if process.returncode:
+            raise SystemExit(process.stderr)
+        figures = json.loads(process.stdout)
     return {
         "source": source,
         "rows": rows,
@@ -214,7 +214,7 @@ def _table(results: list[dict[str, Any]]) -> Table:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the benchmark; see the module's docstring."""
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--source", choices=sorted(WRITERS), default="rl4rs")
     parser.add_argument("--rows", type=int, default=2_000_000)

@@ -3,9 +3,9 @@
     python -m benchmarks.speed.kernel_resources                    H100 and H200
     python -m benchmarks.speed.kernel_resources --capability 80    A100
 
-Each kernel is compiled with the tiles that `Tiles.fitting` picks, as a loss over contiguous tensors
-launches it. Spilled bytes are registers of a thread that go to memory: a few dozen cost little,
-hundreds are a sign that the tiles are too large.
+Each kernel is compiled with the tiles of `Tiles.fitting`, for contiguous tensors. Spilled bytes are
+registers of a thread that are kept in memory: a few dozen cost little, hundreds are a sign that the
+tiles are too large.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ ON_CHIP = {80: 163 << 10, 86: 99 << 10, 89: 99 << 10, 90: 227 << 10}
 _TYPES = {"half": "bf16", "tf32": "fp32", "ieee": "fp32"}
 _FLOATS = ("lse", "own", "upstream", "grad_hidden", "grad_items", "grad_bias", "log_q", "accept")
 _ROUND = ("size", "h_row", "c_row")
-"""Arguments that are multiples of 16 if the size of the vectors is."""
+"""Arguments that are multiples of 16 if the vector size is."""
 
 
 @dataclass(frozen=True)
 class Need:
-    """What a kernel needs: bytes of shared memory, and registers and spilled bytes of a thread."""
+    """Resources of a kernel: bytes of shared memory, and registers and spilled bytes per thread."""
 
     kernel: str
     shared: int
@@ -49,16 +49,16 @@ class Need:
 
 
 def needs(wide: int, product: str, capability: int, tiles: Tiles) -> Iterator[Need]:
-    """Compile the kernels for vectors of `wide` numbers and yield what each needs."""
+    """Compile the kernels for vectors of `wide` numbers and yield the resources of each."""
     precision = "ieee" if product == "ieee" else "tf32"
-    held, passing = {"ROWS": tiles.rows}, tiles.items  # in registers, and streamed past them
+    rows, passing = {"ROWS": tiles.rows}, tiles.items  # held in registers, and streamed
     full = {"SOFTCAP": 0.0, "HAS_BIAS": False, "SIZE": wide, "bias": None}
     dots = {"PRECISION": precision, "UPCAST": product != "half", "num_warps": tiles.warps}
     yield _compile(
         "full_forward",
         product,
         capability,
-        full | dots | held | {"GRADIENT": True, "ITEMS": passing},
+        full | dots | rows | {"GRADIENT": True, "ITEMS": passing},
     )
     yield _compile(
         "full_backward", product, capability,
@@ -68,17 +68,17 @@ def needs(wide: int, product: str, capability: int, tiles: Tiles) -> Iterator[Ne
     sampled |= {"WEIGHTED": False, "CORRECT": True, "SLOTS": False}
     for backward in (False, True):
         unused = ("own", "grad_hidden") if backward else ("upstream", "grad_items")
-        way = sampled | dict.fromkeys(unused) | {"BACKWARD": backward, "GRADIENT": not backward}
-        yield _compile("shared", product, capability, way | dots | held | {"DRAWN": passing})
-        yield _compile("by_row", product, capability, way | {"DRAWN": tiles.drawn})
+        options = sampled | dict.fromkeys(unused) | {"BACKWARD": backward, "GRADIENT": not backward}
+        yield _compile("shared", product, capability, options | dots | rows | {"DRAWN": passing})
+        yield _compile("by_row", product, capability, options | {"DRAWN": tiles.drawn})
 
 
 def _compile(name: str, product: str, capability: int, constants: dict[str, Any]) -> Need:
     kernel: Any = getattr(triton_kernels, name)
     options = {"num_warps": constants.pop("num_warps")} if "num_warps" in constants else {}
     constants = constants | {"h_col": 1, "c_col": 1}  # contiguous
-    kind = _TYPES[product]
-    types = {"hidden": f"*{kind}", "items": f"*{kind}", "bias": f"*{kind}"}
+    dtype = _TYPES[product]
+    types = {"hidden": f"*{dtype}", "items": f"*{dtype}", "bias": f"*{dtype}"}
     types |= dict.fromkeys(_FLOATS, "*fp32") | {"target": "*i64", "alias": "*i64"}
     types |= {"log_k": "fp32", "uniform_log_q": "fp32", "seed_low": "i64", "seed_high": "i64"}
     names = kernel.arg_names
@@ -91,14 +91,14 @@ def _compile(name: str, product: str, capability: int, constants: dict[str, Any]
         constexprs={(names.index(n),): value for n, value in constants.items()},
         attrs={(names.index(n),): [["tt.divisibility", 16]] for n in aligned},
     )
-    made: Any = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
-    registers, spilled = _usage(made.asm["cubin"])
+    built: Any = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+    registers, spilled = _usage(built.asm["cubin"])
     label = name + (" backward" if constants.get("BACKWARD") else "")
-    return Need(label, made.metadata.shared, registers, spilled)
+    return Need(label, built.metadata.shared, registers, spilled)
 
 
 def _usage(cubin: bytes) -> tuple[int, int]:
-    """Return registers and spilled bytes of a thread, as Triton's own cuobjdump prints them."""
+    """Return registers and spilled bytes per thread, from Triton's cuobjdump."""
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernel.cubin"
@@ -106,10 +106,10 @@ def _usage(cubin: bytes) -> tuple[int, int]:
         printed = subprocess.run(
             [tool, "-res-usage", path], capture_output=True, text=True, check=True
         ).stdout
-    found = re.search(r"REG:(\d+) STACK:(\d+)", printed)
-    if found is None:
+    match = re.search(r"REG:(\d+) STACK:(\d+)", printed)
+    if match is None:
         raise RuntimeError(f"{tool} printed no registers: {printed}")
-    return int(found[1]), int(found[2])
+    return int(match[1]), int(match[2])
 
 
 _COLUMNS = {
@@ -131,7 +131,7 @@ def main(
 ) -> None:
     """Show shared memory, registers and spilled bytes of every kernel."""
     if triton_kernels.INTERPRETED:
-        raise typer.BadParameter("nothing is compiled in the interpreter: unset TRITON_INTERPRET")
+        raise typer.BadParameter("the interpreter compiles nothing: unset TRITON_INTERPRET")
     if capability not in ON_CHIP:
         raise typer.BadParameter(f"capability is one of {', '.join(map(str, ON_CHIP))}")
     cases = [(p, int(d)) for p in products.split(",") for d in sizes.split(",")]
@@ -141,11 +141,11 @@ def main(
         width = 2 if product == "half" else 4
         tiles = Tiles.fitting(wide, width, product, ON_CHIP[capability])
         if tiles is None:
-            rows.append({**case, "tiles": "too wide for the chip", "kernel": ""})
+            rows.append({**case, "tiles": "too wide for shared memory", "kernel": ""})
             continue
         case["tiles"] = f"{tiles.rows} × {tiles.items}, {tiles.warps} warps"
         rows += [case | asdict(need) for need in needs(wide, product, capability, tiles)]
-    title = f"compute capability {capability / 10}, {ON_CHIP[capability] >> 10} KB on the chip"
+    title = f"compute capability {capability / 10}, {ON_CHIP[capability] >> 10} KB of shared memory"
     publish("kernel_resources", title, _COLUMNS, rows, out=out)
 
 

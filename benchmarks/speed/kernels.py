@@ -1,10 +1,10 @@
-"""Speed and memory of cross-entropy over large catalogues, ours and others, in one run.
+"""Speed and memory of implementations of cross-entropy over large catalogues.
 
-    python -m benchmarks.speed.kernels                 CPU or GPU, whichever there is
+    python -m benchmarks.speed.kernels                 on the GPU if there is one
     python -m benchmarks.speed.kernels --device cuda   the shapes of published SASRec runs
 
-First every way of ours is checked against the float64 reference. Then each way is timed, forward
-and backward, in a process of its own, and its peak of memory beyond the inputs is measured.
+First our ways are checked against the float64 reference. Then each way is timed, forward and
+backward, in a separate process, and its peak memory beyond the inputs is measured.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from responders.kernels import Proposal, linear_cross_entropy
 from responders.kernels.loss import implementation_for
 from responders.kernels.reference import reference
 
-_LARGEST_CPU = 4 << 30  # bytes that a way may be expected to take on the CPU
+_LARGEST_CPU = 4 << 30  # bytes of expected memory above which a way is skipped on the CPU
 _TOO_LARGE = {"seconds": np.nan, "peak_mb": np.nan, "inputs_mb": np.nan}
 
 
@@ -60,7 +60,7 @@ GPU_CASES = [
     *(Case("V", 16_384, v, 256, 1023) for v in (10_000, 100_000, 1_000_000)),
     *(Case("K", 16_384, 1_000_000, 256, k) for k in (63, 255, 4095)),
 ]
-"""Megamarket's positions are an eighth of the published batch of 5120 × 320."""
+"""Megamarket has an eighth of the positions of the published batch of 5120 × 320."""
 
 
 def _pytorch(h: Tensor, c: Tensor, y: Tensor, case: Case) -> Tensor:
@@ -126,7 +126,7 @@ def ways(device: str) -> list[str]:
 
 
 def expected_bytes(name: str, case: Case) -> int:
-    """Return roughly what a way that is not ours keeps, to skip on the CPU what cannot fit."""
+    """Return an estimate of the memory of a way that is not ours."""
     if name.startswith("PyTorch") and "full" in name:
         return 12 * case.positions * case.items
     if name == "PyTorch, sampled":
@@ -135,9 +135,9 @@ def expected_bytes(name: str, case: Case) -> int:
 
 
 def demand(name: str, case: Case, device: str, dtype: str) -> tuple[float, float]:
-    """Return the least operations and the least bytes moved, forward and backward.
+    """Return the minimum of operations and of bytes moved, forward and backward.
 
-    Full: 8 N V d operations if dC has a pass of its own (GPU), 6 if one pass does both (CPU).
+    Full: 8 N V d operations if dC has its own pass (GPU), 6 if one pass does both (CPU).
     Shared negatives: the same with K for V. By row, each negative's vector is read twice.
     """
     n, v, d, k = case.positions, case.items, case.size, case.negatives
@@ -148,36 +148,36 @@ def demand(name: str, case: Case, device: str, dtype: str) -> tuple[float, float
 
 
 def check(device: str, dtype: str) -> str:
-    """Compare every way of ours with the reference, in float32; return what runs in `dtype`.
+    """Check our ways against the reference in float32; return the implementation for `dtype`.
 
     Raises:
-        AssertionError: the relative error of a loss is above 1e-5.
+        AssertionError: a relative error is above 1e-5.
     """
     h, c = (torch.randn(n, 48, device=device) for n in (200, 300))
     y = torch.randint(300, (200,), device=device)
-    runs = implementation_for(h.to(getattr(torch, dtype)))
-    full = linear_cross_entropy(h, c, y, implementation=runs)
+    implementation = implementation_for(h.to(getattr(torch, dtype)))
+    full = linear_cross_entropy(h, c, y, implementation=implementation)
     assert abs(full - reference(h, c, y).mean()) < 1e-5 * full
     for share, rows in (("row", 1), ("block", 64), ("batch", 1 << 30)):
         proposal, group = Proposal(300), torch.arange(200, device=device) // rows
         index = proposal.draw(5, group, 64)
         shift = np.log(64) + proposal.log_probability(index)
-        found = linear_cross_entropy(
-            h, c, y, negatives=64, share=share, seed=5, implementation=runs
+        loss = linear_cross_entropy(
+            h, c, y, negatives=64, share=share, seed=5, implementation=implementation
         )
         expected = reference(h, c, y, negatives=index, shift=shift).mean()
-        assert abs(found - expected) < 1e-5 * expected, share
-    return runs
+        assert abs(loss - expected) < 1e-5 * expected, share
+    return implementation
 
 
 def measure(name: str, case: Case, device: str, dtype: str, repeats: int) -> dict[str, float]:
-    """Time one way in this process; NaN if memory runs out."""
+    """Time one way in this process; return NaN if it runs out of memory."""
     kind = getattr(torch, dtype)
     h = torch.randn(case.positions, case.size, device=device, dtype=kind).requires_grad_()
     c = torch.randn(case.items, case.size, device=device, dtype=kind).div_(16).requires_grad_()
     y = torch.randint(case.items, (case.positions,), device=device)
     small = replace(case, positions=64, items=128, negatives=16)
-    WAYS[name](h[:64], c[:128], y[:64] % 128, small).backward()  # loads and compiles
+    WAYS[name](h[:64], c[:128], y[:64] % 128, small).backward()  # warm up: load and compile
 
     def step() -> None:
         h.grad = c.grad = None
@@ -196,19 +196,19 @@ def measure(name: str, case: Case, device: str, dtype: str, repeats: int) -> dic
 def measure_all(
     cases: Sequence[Case], device: str, dtype: str, repeats: int, limits: Limits
 ) -> list[dict[str, Any]]:
-    """Return a row per case and way, each measured in a process of its own."""
+    """Return a row per case and way, each measured in a separate process."""
     pairs = [(name, case) for case in cases for name in ways(device)]
     fitting = {
         (name, case): (name, case, device, dtype, repeats)
         for name, case in pairs
         if device != "cpu" or expected_bytes(name, case) <= _LARGEST_CPU
     }
-    found = dict(run_cases(measure, fitting, label="kernels"))
+    results = dict(run_cases(measure, fitting, label="kernels"))
     rows = []
     for name, case in pairs:
         row: dict[str, Any] = {"way": name, "case": case.name, **asdict(case)}
         del row["name"]
-        row |= found.get((name, case), _TOO_LARGE)
+        row |= results.get((name, case), _TOO_LARGE)
         floor, binds = limits.floor(*demand(name, case, device, dtype))
         rows.append(row | {"floor_share": floor / row["seconds"], "binds": binds})
     return rows
@@ -229,21 +229,21 @@ _COLUMNS: dict[str, Cell] = {
 
 def main(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto: bfloat16 on a GPU, float32 else.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto: bfloat16 on a GPU, else float32.")] = "auto",
     quick: Annotated[bool, typer.Option("--quick", help="Only the first case.")] = False,
     repeats: Annotated[int, typer.Option(min=1, help="Timed runs of each.")] = 3,
     out: Annotated[Path, typer.Option(help="Folder for table and plot.")] = Path("runs/kernels"),
 ) -> None:
-    """Compare ways to compute cross-entropy over a catalogue."""
+    """Compare implementations of cross-entropy over a catalogue."""
     device = str(pick_device(device))
     if dtype == "auto":
         dtype = "float32" if device == "cpu" else "bfloat16"
     hardware = describe(device)
     console().print(
-        f"checked against the float64 reference; ours runs as: {check(device, dtype)}, {hardware}"
+        f"checked against the float64 reference; ours is: {check(device, dtype)}, {hardware}"
     )
     if device == "cpu":
-        console().print("no GPU is used: these are the figures of the CPU path")
+        console().print("no GPU is used: these are results of the CPU implementation")
     limits = Limits.of(device, dtype)
     console().print(
         f"limits measured here: copy {limits.copy / 1e9:,.0f} GB/s, {dtype} product "

@@ -1,4 +1,4 @@
-"""What a device can do, measured: the floor that the time of a loss is compared with."""
+"""Measured limits of a device, from which a lower bound for the time of a loss follows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchmarks.harness import time_calls
 
 @dataclass(frozen=True)
 class Limits:
-    """What a device can do: bytes per second copied, operations per second of a matrix product."""
+    """Limits of a device: bytes per second copied, operations per second of a matrix product."""
 
     copy: float
     product: float
@@ -29,7 +29,7 @@ class Limits:
         return Limits(2 * source.numel() / copy, 2 * n**3 / product)
 
     def floor(self, work: float, moved: float) -> tuple[float, str]:
-        """Return the least seconds for `work` operations and `moved` bytes, and which one binds."""
+        """Return the minimum seconds for `work` operations and `moved` bytes, and which binds."""
         by = {"operations": work / self.product, "bytes": moved / self.copy}
         binds = max(by, key=lambda which: by[which])
         return by[binds], binds

@@ -1,4 +1,4 @@
-"""Memory of this process."""
+"""Memory use of this process."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def memory(field: str = "VmRSS") -> int:
-    """Return a field of this process's status in kB; 0 if the system has none (not Linux)."""
+    """Return a field of this process's status in kB; 0 if not on Linux."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:
@@ -17,17 +17,17 @@ def memory(field: str = "VmRSS") -> int:
 
 
 def peak_memory() -> int:
-    """Return the most resident memory this process ever had, in kB; 0 on Windows."""
+    """Return the peak resident memory of this process in kB; 0 on Windows."""
     if sys.platform == "win32":
         return 0
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # On Linux a child inherits its parent's ru_maxrss, so the status is better if it exists.
+    # On Linux a child inherits its parent's ru_maxrss, so the status is preferred.
     return memory("VmHWM") or (peak // 1024 if sys.platform == "darwin" else peak)
 
 
 def forget_peak() -> None:
-    """Restart the measurement of `peak_memory`, if the system can (Linux)."""
+    """Reset `peak_memory`, if the system supports it (Linux)."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")

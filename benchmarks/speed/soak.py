@@ -1,11 +1,11 @@
-"""A million random steps of every environment with autoreset, with every invariant checked.
+"""A million random steps of every environment with autoreset, checking invariants.
 
     python -m benchmarks.speed.soak                       1,000,000 steps of each environment
     python -m benchmarks.speed.soak --steps 100000        fewer
 
-Checked in every step: nothing is NaN, probabilities lie in [0, 1], clicks fall on shown items only,
-and the history in the observation is what was shown. The table shows by how much the process's
-memory grew after the first tenth of the steps.
+Checked in every step: nothing is NaN, probabilities are in [0, 1], only shown items are clicked,
+and the history in the observation is what was shown. The table shows how much the process's memory
+grew after the first tenth of the steps.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Report:
 def soak(
     env_id: str, users: int = 1024, steps: int = 1_000_000, progress: bool = True, **options: Any
 ) -> Report:
-    """Step `env_id` with random actions for `steps` user steps and check every one.
+    """Step `env_id` with random actions for `steps` user steps and check every step.
 
     Args:
         env_id: of a slate or page environment.
@@ -49,7 +49,7 @@ def soak(
         options: of the environment.
 
     Raises:
-        AssertionError: an invariant is broken; it names which.
+        AssertionError: an invariant is violated; the message names it.
     """
     envs: Any = gymnasium.make_vec(env_id, num_envs=users, autoreset_mode="SameStep", **options)
     core = envs.unwrapped
@@ -74,17 +74,17 @@ def soak(
 
 def _check(before: Any, after: Any, info: dict[str, Any], ended: np.ndarray) -> None:
     shown = info["_slate"]
-    slate, click, p = (info[name][shown] for name in ("slate", "click", "probability"))
-    assert np.isfinite(p).all(), "a probability is NaN"
-    assert ((p >= 0) & (p <= 1)).all(), "a probability is outside [0, 1]"
+    slate, click, probability = (info[name][shown] for name in ("slate", "click", "probability"))
+    assert np.isfinite(probability).all(), "a probability is NaN"
+    assert ((probability >= 0) & (probability <= 1)).all(), "a probability is outside [0, 1]"
     assert not (click & (slate < 0)).any(), "an empty position was clicked"
-    assert not (p[slate < 0] != 0).any(), "an empty position has a probability"
-    assert not (click & (p == 0)).any(), "an item with probability 0 was clicked"
-    same = shown & ~ended  # users whose episode continues
+    assert not (probability[slate < 0] != 0).any(), "an empty position has a probability"
+    assert not (click & (probability == 0)).any(), "an item with probability 0 was clicked"
+    continuing = shown & ~ended  # users whose episode has not ended
     n = info["slate"].shape[1]
-    new, old = after["item"][same], before["item"][same]
-    assert (new[:, -n:] == info["slate"][same]).all(), "the history is not what was shown"
-    clicked = after["click"][same, -n:] == info["click"][same]
+    new, old = after["item"][continuing], before["item"][continuing]
+    assert (new[:, -n:] == info["slate"][continuing]).all(), "the history is not what was shown"
+    clicked = after["click"][continuing, -n:] == info["click"][continuing]
     assert clicked.all(), "the clicks in the history are not those of the slate"
     assert (new[:, :-n] == old[:, n:]).all(), "the history did not move by one slate"
 
@@ -117,10 +117,10 @@ def main(
 ) -> None:
     """Step every environment at random and check every step."""
     cases = {name: (env_id, users, steps, options) for name, (env_id, options) in _RUNS.items()}
-    found = dict(run_cases(_soak, cases, progress=False))
-    rows = [{"environment": name, **asdict(found[name])} for name in cases]
-    title = "random steps, every one checked"
-    publish("soak", title, _COLUMNS, rows, caption="every invariant held", out=out)
+    reports = dict(run_cases(_soak, cases, progress=False))
+    rows = [{"environment": name, **asdict(reports[name])} for name in cases]
+    title = "random steps, all checked"
+    publish("soak", title, _COLUMNS, rows, caption="all invariants hold", out=out)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,15 @@
-"""How fast the environments are: user-slate steps per second, and what the wrappers cost.
+"""Speed of the environments: user-slate steps per second, and the cost of each layer.
 
     python -m benchmarks.speed.throughput            tables and plots in runs/throughput
     python -m benchmarks.speed.throughput --quick    one row: SessionGRU 64, B 1,024, S 10, N 1,000
     python -m benchmarks.speed.throughput --python sardine=ENV/bin/python …
-                                                     and other simulators, see docs/simulators.md
+                                                     also other simulators, see docs/simulators.md
 
 Three layers are timed on the same slates: the responder's `respond` alone, the World (random
 streams, leaving, history, reward, new users for those who left) and the Gymnasium vector
 environment (NumPy, autoreset, infos, observations). They are timed in turn and medians are
-reported, so that a change in the machine's speed affects all alike. Weights are random, which does
-not change the speed.
+reported, so that a change in the machine's speed affects all equally. Weights are random, which
+does not change the speed.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from responders.models.registry import RESPONDERS
 from responders.registry import load
 
 TARGET = 90_000
-"""User-slate steps per second asked of the reference row on 2 cores."""
+"""Target of user-slate steps per second for the reference row on 2 cores."""
 
 
 @dataclass(frozen=True)
@@ -62,11 +62,10 @@ class Setting:
 
 @dataclass(frozen=True)
 class Speed:
-    """User-slate steps per second of each layer, share outside the responder, and peak memory.
+    """User-slate steps per second of each layer, time outside the responder, and peak memory.
 
-    `outside` is the share of a step of the environment in which the responder's `respond` was not
-    running, timed inside the step. `peak_mb` is what making the world and stepping it added to the
-    memory of the process (on a GPU: of the device) at its peak.
+    `outside` is the share of the time of an environment step outside the responder's `respond`.
+    `peak_mb` is the peak memory, of the process or the GPU, of creating and stepping the world.
     """
 
     respond: float
@@ -77,11 +76,11 @@ class Speed:
 
 
 def settings(device: str = "cpu") -> list[Setting]:
-    """Return the rows: one thing at a time is changed from the reference, which is first."""
-    more = () if device == "cpu" else (65_536,)
+    """Return the rows: the reference, then settings that differ from it in one field."""
+    gpu_users = () if device == "cpu" else (65_536,)
     return [
         Setting(),
-        *(Setting(users=b) for b in (1, 16, 256, 8192, *more)),
+        *(Setting(users=b) for b in (1, 16, 256, 8192, *gpu_users)),
         *(Setting(positions=s) for s in (5, 20)),
         *(Setting(items=n) for n in (100, 10_000, 1_000_000)),
         *(
@@ -112,7 +111,7 @@ def make_world(setting: Setting, device: str) -> World:
 
 
 def measure(setting: Setting, seconds: float, device: str) -> Speed:
-    """Time the three layers in turn for about `seconds` in all."""
+    """Time the three layers in turn for about `seconds` in total."""
     peak = PeakMemory(device)
     world = make_world(setting, device)
     env = RecSimVectorEnv(world)
@@ -120,9 +119,11 @@ def measure(setting: Setting, seconds: float, device: str) -> Speed:
     rng = np.random.default_rng(0)
     actions = [rng.integers(0, setting.items, (setting.users, setting.positions)) for _ in range(8)]
     slates = [torch.from_numpy(a).to(device) for a in actions]
-    shown = [blank_duplicates(slate)[0] for slate in slates]  # what the World shows the responder
+    shown = [
+        blank_duplicates(slate)[0] for slate in slates
+    ]  # as the World passes slates to the responder
     uniform = torch.rand(slates[0].shape, device=device)
-    repeats = max(1, int(2048 / setting.users))  # one step of few users is too short to time
+    repeats = max(1, int(2048 / setting.users))  # a single step of few users is too short to time
 
     @torch.inference_mode()
     def respond() -> None:
@@ -147,7 +148,7 @@ def measure(setting: Setting, seconds: float, device: str) -> Speed:
 
 
 def outside_share(env: RecSimVectorEnv, actions: list[np.ndarray], device: str) -> float:
-    """Return the median share of a step that passes outside the responder's `respond`."""
+    """Return the median share of a step's time outside the responder's `respond`."""
     responder, inside = env.world.responder, [0.0]
     respond = responder.respond
 
@@ -193,8 +194,8 @@ def main(
     """Measure user-slate steps per second of the responder, the World and the environment."""
     pythons = parse_pythons(python)
     cases = {row: (row, seconds, device) for row in settings(device)[: 1 if quick else None]}
-    found = dict(run_cases(measure, cases, label="throughput"))
-    rows = [asdict(setting) | asdict(found[setting]) for setting in cases]
+    speeds = dict(run_cases(measure, cases, label="throughput"))
+    rows = [asdict(setting) | asdict(speeds[setting]) for setting in cases]
     title = f"user-slate steps per second, {describe(device)}"
     publish("throughput", title, _COLUMNS, rows, out=None if quick else out, plot=_plot)
     reference = rows[0]
@@ -213,8 +214,8 @@ def main(
 
 
 def _own_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return our rows of the table of simulators: the sizes of the others, one user and many."""
-    same = Setting()
+    """Return our rows of the table of simulators, with the sizes of the others."""
+    reference = Setting()
     return [
         {
             "simulator": "recsim-env",
@@ -225,17 +226,17 @@ def _own_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         }
         for row in rows
         for layer, key in (("Gymnasium", "environment"), ("tensors", "world"))
-        if (row["positions"], row["items"]) == (same.positions, same.items)
-        and row["users"] in (1, same.users)
+        if (row["positions"], row["items"]) == (reference.positions, reference.items)
+        and row["users"] in (1, reference.users)
         and row["responder"] in ("session_gru", "mf", "pbm")
     ]
 
 
 def _plot(table: pd.DataFrame, path: Path) -> None:
-    same, panels = asdict(Setting()), []
+    reference, panels = asdict(Setting()), []
     for name in ("users", "positions", "items"):
-        others = [key for key in same if key != name]
-        rows = table[(table[others] == pd.Series(same)[others]).all(axis=1)].sort_values(name)
+        others = [key for key in reference if key != name]
+        rows = table[(table[others] == pd.Series(reference)[others]).all(axis=1)].sort_values(name)
         layers = ("respond", "world", "environment")
         lines = {layer: (list(rows[name]), list(rows[layer])) for layer in layers}
         panels.append(Panel(name, "user-slate steps per second", lines))

@@ -1,7 +1,7 @@
 """Train and evaluate many responders on one log: every responder × embedding × seed × split.
 
-Each run has a process of its own, so that its peak of memory is its own and a crash stops nothing
-else. A finished run is kept: the same call continues where an interrupted one stopped.
+Each run has its own process, so that its peak memory is measured separately and a crash does not
+affect other runs. Finished runs are kept: the same call continues where an interrupted one stopped.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from responders.training.config import TrainConfig
 from responders.training.fit import configure
 
 OUT = Path("runs/compare")
-"""Where a comparison is written by default."""
+"""Default folder of a comparison."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `compare` found.
+    """The result of `compare`.
 
     Args:
         table: see `benchmarks.reports.compare.summarise`.
@@ -65,16 +65,16 @@ def compare(
 
     Args:
         log: folder of the log.
-        responders: names, in a list or with commas between, or all; see `Run` for settings.
+        responders: names, as a list or comma-separated, or all; see `Run` for settings.
         embeddings: of `responders.models.parts.items.Embedding`, for responders that have one.
         splits: user, time or both.
         seeds: repetitions, each with its own user split.
         out: folder of the runs, the tables and the plot; finished runs in it are kept.
         settings: changed for every responder that has them.
-        jobs: runs at a time.
-        threads: of each run; by default the processor's cores are shared among the jobs.
+        jobs: number of runs at a time.
+        threads: per run; by default the processor's cores are divided among the jobs.
         device: auto, cpu or cuda.
-        command: how this was called, for the files.
+        command: the command line, for the files.
         progress: show progress bars.
 
     Raises:
@@ -98,16 +98,16 @@ def compare(
 
 
 def responder_names(responders: str | Sequence[str]) -> list[str]:
-    """Return the names of the responders, with their settings; `all` = all there are.
+    """Return the names of the responders, with their settings; `all` = all of them.
 
     Raises:
-        InputError: no name, an unknown one, or settings that the responder refuses.
+        InputError: no name, an unknown name, or invalid settings.
     """
     names = list(RESPONDERS) if responders == "all" else names_in(responders)
     for name in names:
         run = Run(name, "", "user", 0)
         config, _ = configure(run.name, run.settings)
-        if getattr(config, "embedding", "learned") == "learned":  # others need item vectors
+        if getattr(config, "embedding", "learned") == "learned":  # other embeddings need data
             load(RESPONDERS, run.name, "responder")(LogShape(1, 1), config)
     if not names:
         raise InputError(f"no responder given; known: {', '.join(RESPONDERS)}")
@@ -117,10 +117,10 @@ def responder_names(responders: str | Sequence[str]) -> list[str]:
 def plan(
     responders: list[str], embeddings: list[str], splits: list[str], seeds: int, log: SessionLog
 ) -> list[Run]:
-    """Return the runs, seed by seed, so that every responder has a result early.
+    """Return the runs, ordered by seed, so that every responder has a result early.
 
     Raises:
-        InputError: an unknown name, or no run is left.
+        InputError: an unknown name, or there are no runs.
     """
     for what, names, known in (
         ("embedding", embeddings, get_args(Embedding)),
@@ -129,27 +129,27 @@ def plan(
         for name in names:
             if name not in known:
                 raise InputError(f"{what} {name!r} is unknown: {', '.join(known)}")
-    short = int(log.session_length.max()) < 2
+    single_slates = int(log.session_length.max()) < 2
     runs = []
     for seed in range(seeds):
         for split in splits:
             for name in responders:
                 kind = load(RESPONDERS, name.split(":")[0], "responder")
-                if short and kind.reads_history:
+                if single_slates and kind.reads_history:
                     continue
-                has = "embedding" in _settings(kind)
-                runs += [Run(name, e, split, seed) for e in (embeddings if has else [""])]
+                has_embedding = "embedding" in _settings(kind)
+                runs += [Run(name, e, split, seed) for e in (embeddings if has_embedding else [""])]
     if not runs:
-        raise InputError("nothing to compare: every session of the log has one slate, choose pbm …")
+        raise InputError("nothing to compare: sessions have only one slate; choose pbm or similar")
     return runs
 
 
 def settings_of(run: Run, settings: dict[str, str]) -> dict[str, Any]:
-    """Return those of `settings` that the run's responder has, its own ones and its embedding."""
+    """Return those of `settings` that the responder has, and the run's own settings."""
     kind = load(RESPONDERS, run.name, "responder")
     known = {*_settings(kind), *vars(TrainConfig())}
-    found: dict[str, Any] = {k: v for k, v in settings.items() if k in known}
-    return found | run.settings | ({"embedding": run.embedding} if run.embedding else {})
+    chosen: dict[str, Any] = {k: v for k, v in settings.items() if k in known}
+    return chosen | run.settings | ({"embedding": run.embedding} if run.embedding else {})
 
 
 def _settings(kind: type[Responder]) -> set[str]:
@@ -157,7 +157,7 @@ def _settings(kind: type[Responder]) -> set[str]:
 
 
 def check_settings(responders: list[str], settings: dict[str, str]) -> None:
-    """Raise `InputError` for a setting that none of the responders has, or a wrong value."""
+    """Raise `InputError` for a setting that no responder has, or an invalid value."""
     for key, value in settings.items():
         having = [n for n in responders if key in settings_of(Run(n, "", "user", 0), {key: value})]
         for name in having or responders[:1]:
@@ -175,12 +175,12 @@ def run_all(
     device: str = "auto",
     progress: bool = True,
 ) -> Iterator[tuple[Run, dict[str, Any]]]:
-    """Do the runs that `out` does not hold yet; yield every run with its result once it has one.
+    """Do the runs that are not in `out` yet; yield every run with its result.
 
     Arguments are those of `compare`, with the runs from `plan`.
 
     Raises:
-        InputError: of a run, with its name.
+        InputError: from a run, with its name.
     """
     threads = threads or max(1, (os.cpu_count() or 1) // jobs)
     cases: dict[Run, tuple[Any, ...]] = {}

@@ -1,4 +1,4 @@
-"""`recsim demo`: the whole chain once, from a log to a leaderboard."""
+"""`recsim demo`: everything once, from a log to a leaderboard."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _USERS, _SEEDS, _TRAINING_STEPS = 300, 2, 100_000
 
 
 def run(out: Path | None = None, scale: float = 1.0) -> None:
-    """Run the chain and write everything into the new folder `out`.
+    """Run the demo and write everything to the new folder `out`.
 
     Args:
         out: by default runs/demo, or runs/demo-2, -3, … if that exists.
@@ -45,7 +45,7 @@ def run(out: Path | None = None, scale: float = 1.0) -> None:
         raise InputError(f"{out} is not empty: remove it or choose another --out")
     began = time.perf_counter()
     say = console().print
-    say("[bold]1. A log of users whose truth is known[/] (synthetic)")
+    say("[bold]1. A log of users with known click probabilities[/] (synthetic)")
     log_path = out / "log"
     sessions = int(_SESSIONS * scale)
     log = synthesize(log_path, PRESETS["contentwise"], sessions, name="contentwise")
@@ -54,16 +54,16 @@ def run(out: Path | None = None, scale: float = 1.0) -> None:
         f"   {facts['sessions']:,} sessions, {facts['slates']:,} slates of {log.n_positions}, "
         f"{facts['items']:,} items, {facts['click_rate']:.1%} clicked\n"
     )
-    say("[bold]2. Responders learn from it[/]; the Bayes optimum is the ceiling")
+    say("[bold]2. Responders are trained on it[/]; the Bayes optimum is the best possible")
     trained = {}
     for name, settings in _RESPONDERS.items():
         trained[name] = fit(log, name, out / name, dict(settings), command="recsim demo")
     _show_responders(trained, log)
-    say("[bold]3. One of them as an environment[/]: gym.make, a slate, an answer")
+    say("[bold]3. One of them as an environment[/]: gym.make, slates, clicks")
     _show_episode(out / "session_gru")
     say(f"[bold]4. Policies in {ENVIRONMENT}[/] (embedded responder, synthetic users)")
     simulated = _leaderboard(None, out / "leaderboard", "simulated users", scale)
-    say("[bold]5. The same policies among the true users[/] of that known-truth world")
+    say("[bold]5. The same policies with the true users[/] of that known-truth world")
     true = _leaderboard(log_path, out / "leaderboard_truth", "true users", scale)
     _compare(simulated, true)
     say(f"done in {time.perf_counter() - began:.0f} s; everything is in [bold]{out}[/]:")
@@ -106,7 +106,7 @@ def _show_episode(responder: Path) -> None:
 
 
 def _leaderboard(responder: Path | None, out: Path, title: str, scale: float) -> list[Row]:
-    found = run_policies(
+    leaderboard = run_policies(
         ENVIRONMENT,
         responder=responder,
         users=int(_USERS * scale),
@@ -115,20 +115,20 @@ def _leaderboard(responder: Path | None, out: Path, title: str, scale: float) ->
         out=out,
         command="recsim demo",
     )
-    show(found.rows, f"{ENVIRONMENT}: {title} (synthetic)")
-    return found.rows
+    show(leaderboard.rows, f"{ENVIRONMENT}: {title} (synthetic)")
+    return leaderboard.rows
 
 
 def _compare(simulated: list[Row], true: list[Row]) -> None:
-    """Print how many pairs that the true users tell apart are ordered alike in the simulation."""
-    ours = {row.policy: row.reward for row in simulated}
+    """Print how often policies have the same order with simulated and with true users."""
+    simulated_reward = {row.policy: row.reward for row in simulated}
     pairs = [
         (better.policy, worse.policy)
         for better, worse in itertools.permutations(true, 2)
         if better.reward_low > worse.reward_high
     ]
-    same = sum(ours[better] > ours[worse] for better, worse in pairs)
+    n_same = sum(simulated_reward[better] > simulated_reward[worse] for better, worse in pairs)
     console().print(
-        f"   Of the {len(pairs)} pairs of policies that the true users tell apart (intervals do "
-        f"not overlap),\n   the simulated users order {same} the same way.\n"
+        f"   Of the {len(pairs)} pairs of policies that differ with the true users (intervals do "
+        f"not overlap),\n   the simulated users order {n_same} the same way.\n"
     )

@@ -1,4 +1,4 @@
-"""A trained responder evaluated on a log."""
+"""Evaluation of a trained responder on a log."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from responders.training.checkpoint import Checkpoint, load_responder
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What `evaluate_responder` found.
+    """The result of `evaluate_responder`.
 
     Args:
         responder: name of the responder.
         metrics: see `Report`.
         same_log: whether the log is the one that the responder was trained on. If it is not, the
-            test split may hold users that the responder was trained on.
+            test split may contain users that the responder was trained on.
     """
 
     responder: str
@@ -63,9 +63,9 @@ def evaluate_responder(
         path: folder of the checkpoint.
         log: the log; its catalogue may extend the responder's.
         split: test = the part held out in training, all = every session.
-        context: share of each session's slates that is only history; of a responder trained on a
-            split by time, the test split has none.
-        draws: answers per slate for unconditional metrics, 0 = leave them out.
+        context: share of each session's slates that is only history; not used for the test split of
+            a responder trained on a split by time.
+        draws: answers per slate for unconditional metrics; 0 = none.
         device: auto, cpu or cuda.
         progress: show progress bars.
 
@@ -76,14 +76,14 @@ def evaluate_responder(
         raise InputError(f"split {split!r} is unknown: test or all")
     checkpoint = load_responder(Path(path), log.catalogue)
     _check_shape(checkpoint.responder, log, Path(path))
-    picked = pick_device(device)
+    torch_device = pick_device(device)
     report = make_report(
-        checkpoint.responder.to(picked),
+        checkpoint.responder.to(torch_device),
         log,
         _part(checkpoint, log, split, context),
         checkpoint.card["threshold"],
         draws=draws,
-        device=picked,
+        device=torch_device,
         progress=progress,
     )
     same_log = checkpoint.card["data"]["fingerprint"] == log.fingerprint()

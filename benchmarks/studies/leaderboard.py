@@ -1,4 +1,4 @@
-"""Leaderboard: policies among the same simulated users, with 95 % intervals."""
+"""Leaderboard: policies with the same simulated users, with 95 % intervals."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ from responders.progress import progress_bar
 from responders.registry import load
 
 _RESAMPLES = 1000
-_TRAINING_SEED = 1_000_000  # users met in training are not those of the evaluation
+_TRAINING_SEED = 1_000_000  # so that training and evaluation have different users
 _TRAINING_USERS = 256
 
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """What `run` found: the lines, best first, and how they were made.
+    """The result of `run`: the rows, best first, and how they were produced.
 
     Args:
         rows: one for each policy.
-        title: the environment and whose users they are.
+        title: the environment and the kind of users.
         facts: environment, responder, synthetic or not.
-        files: what was written; empty without `out`.
+        files: the files written; empty without `out`.
     """
 
     rows: list[Row]
@@ -67,20 +67,20 @@ def run(
 
     Args:
         environment: its id, such as RecSim-v0.
-        policies: names in `agents.registry.POLICIES`, in a list or with commas between; or all.
+        policies: names in `agents.registry.POLICIES`, as a list or comma-separated; or all.
         responder: folder of a trained responder or of a synthetic log (its true users); by default
             the environment's own.
-        users: of each seed.
-        seeds: how often everything is repeated, training included.
+        users: number of users per seed.
+        seeds: number of repetitions, including training.
         training_steps: user-slate steps that a learning policy may train for.
         device: auto, cpu or cuda.
         out: folder for tables, plot and TensorBoard run.
-        command: how this was called, for the files.
+        command: the command line, for the files.
         progress: show a progress bar.
 
     Raises:
-        InputError: an unknown name, a policy that cannot run here, or an `out` that cannot be
-            written.
+        InputError: an unknown name, a policy that does not support the environment, or an `out`
+            that is not writable.
     """
     if out is not None:
         check_out(Path(out))
@@ -114,7 +114,7 @@ def policy_names(policies: str | Sequence[str], world: World) -> list[str]:
     """Return the names of the policies; `all` = all that can run in `world`.
 
     Raises:
-        InputError: no name, or an unknown one.
+        InputError: no name, or an unknown name.
     """
     if policies == "all":
         known_truth = truth_of(world.initial_sessions) is not None
@@ -131,11 +131,11 @@ def policy_names(policies: str | Sequence[str], world: World) -> list[str]:
 def make_policy(
     name: str, new_world: Callable[[int], World], steps: int, seed: int
 ) -> tuple[Policy, int]:
-    """Return the policy `name`, trained if it learns, and the user-slate steps it trained for.
+    """Return the policy `name`, trained if it learns, and the user-slate steps of training.
 
     Args:
         name: a key of `agents.registry.POLICIES`.
-        new_world: makes a world with the given number of users.
+        new_world: returns a world with the given number of users.
         steps: training budget of policies that learn.
         seed: of the policy.
     """
@@ -153,18 +153,18 @@ def leaderboard(
     training_steps: int = 100_000,
     progress: bool = True,
 ) -> list[Row]:
-    """Run each policy among the same users; return its line, best mean reward first.
+    """Run each policy with the same users; return a row for each, best mean reward first.
 
     Args:
-        new_world: makes a world with the given number of users.
+        new_world: returns a world with the given number of users.
         policies: keys of `agents.registry.POLICIES`.
-        users: of each seed.
-        seeds: how often everything is repeated, training included.
+        users: number of users per seed.
+        seeds: number of repetitions, including training.
         training_steps: user-slate steps that a learning policy may train for, with other users.
         progress: show a progress bar.
 
     Raises:
-        InputError: users or seeds below 1, or a policy cannot run in this world.
+        InputError: users or seeds below 1, or a policy does not support the world.
     """
     check_whole("users", users, 1)
     check_whole("seeds", seeds, 1)

@@ -1,4 +1,4 @@
-"""The runs of a comparison: one responder trained and evaluated, with its results on disk."""
+"""The runs of a comparison: train and evaluate one responder, with results on disk."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from responders.models.base import Responder
 from responders.training.fit import fit
 
 RESULT = "result.json"
-"""The file that marks a run's folder as finished and holds its metrics."""
+"""The file with the metrics of a run, which also marks the run as finished."""
 
 BAYES = "Bayes optimum"
 
-_USERS = 256  # answered at once when the speed of simulation is measured
+_USERS = 256  # simulated at once when speed is measured
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ class Run:
     """One training and its evaluation.
 
     Args:
-        responder: a key of `RESPONDERS`, with its own settings after colons:
+        responder: a key of `RESPONDERS`, with settings after colons:
             slate_gru:readout=soft, session_gru:next_click=0.1:hidden_size=32.
-        embedding: of its items; "" if it has none.
+        embedding: of items; "" if it has none.
         split: user or time.
         seed: of the user split and the training.
     """
@@ -52,12 +52,12 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The responder without its settings."""
+        """The responder's name, without settings."""
         return self.responder.split(":")[0]
 
     @property
     def settings(self) -> dict[str, str]:
-        """The responder's own settings."""
+        """The responder's settings."""
         return parse_settings(self.responder.split(":")[1:])
 
     @property
@@ -79,11 +79,11 @@ def run_one(
     """Train and evaluate one responder in this process; write its results to the folder `out`.
 
     Raises:
-        InputError: settings that do not fit, or another run in `out`; it names the run's folder.
+        InputError: invalid settings, or another run in `out`; the message names the run's folder.
     """
     torch.set_num_threads(threads)
-    log, picked = SessionLog.load(log_path), pick_device(device)
-    peak = PeakMemory(picked)
+    log, torch_device = SessionLog.load(log_path), pick_device(device)
+    peak = PeakMemory(torch_device)
     try:
         checkpoint = fit(
             log, run.name, out, settings, seed=run.seed, split=run.split, resume=out.exists(),
@@ -92,10 +92,10 @@ def run_one(
     except InputError as error:
         raise InputError(f"{run.folder}: {error}") from error
     peak_mb = peak.mb
-    responder, card = checkpoint.responder.to(picked), checkpoint.card
+    responder, card = checkpoint.responder.to(torch_device), checkpoint.card
     part = make_split(log, run.split, run.seed)["test"]
     report = make_report(
-        responder, log, part, card["threshold"], device=picked, resamples=0, bayes=False
+        responder, log, part, card["threshold"], device=torch_device, resamples=0, bayes=False
     )
     shown = checkpoint.initial_sessions.catalogue.attributes["shown"]
     facts = {
@@ -105,7 +105,7 @@ def run_one(
         "train_seconds": card["training"].get("seconds", 0.0),
         "epochs": card["training"].get("epochs_run", 0),
         "peak_mb": peak_mb,
-        "ms_per_slate": slate_milliseconds(responder, log, part, picked),
+        "ms_per_slate": slate_milliseconds(responder, log, part, torch_device),
         "reads_clicks_above": responder.reads_clicks_above,
         "reads_history": responder.reads_history,
         "threshold": card["threshold"],
@@ -162,24 +162,24 @@ def load_predictions(out: Path, run: Run) -> tuple[Predictions, Predictions]:
 def slate_milliseconds(
     responder: Responder, log: SessionLog, part: Part, device: torch.device, seconds: float = 1.0
 ) -> float:
-    """Return the milliseconds to draw one user's clicks on a slate, 256 users answered at once.
+    """Return the milliseconds to draw one user's clicks on a slate, for 256 users at once.
 
-    The slates are logged ones, in the order of their sessions, so that memories are filled.
+    Slates are those of logged sessions, in order, so that states are realistic.
     """
-    rows = np.resize(np.argsort(-part.end, kind="stable"), _USERS)
-    batch = make_batch(log, part.take(rows)).to(device)
+    index = np.resize(np.argsort(-part.end, kind="stable"), _USERS)
+    batch = make_batch(log, part.take(index)).to(device)
     generator = torch.Generator(device).manual_seed(0)
     responder.prepare()
-    state, drawn, spent, turn = responder.start(batch.user), 0, 0.0, 0
+    state, n_slates, total_seconds, n_steps = responder.start(batch.user), 0, 0.0, 0
     uniform = torch.rand(batch.slate[:, 0].shape, generator=generator, device=device)
-    responder.respond(state, batch.slate[:, 0], uniform)  # the first call allocates memory
-    while spent < seconds:
-        r = turn % batch.slate.shape[1]
+    responder.respond(state, batch.slate[:, 0], uniform)  # warm up: the first call allocates memory
+    while total_seconds < seconds:
+        r = n_steps % batch.slate.shape[1]
         state = responder.start(batch.user) if r == 0 else state
         uniform = torch.rand(uniform.shape, generator=generator, device=device)
         began = time.perf_counter()
         state = responder.respond(state, batch.slate[:, r], uniform).state
         synchronize(device)
-        spent += time.perf_counter() - began
-        drawn, turn = drawn + len(rows), turn + 1
-    return 1000 * spent / drawn
+        total_seconds += time.perf_counter() - began
+        n_slates, n_steps = n_slates + len(index), n_steps + 1
+    return 1000 * total_seconds / n_slates

@@ -1,8 +1,8 @@
-"""Does sampling negatives cost a recommender anything? SASRec with the full loss and with samples.
+"""SASRec trained with the full loss and with sampled negatives.
 
     python -m benchmarks.studies.sasrec LOG
 
-trains SASRec on the clicks of a log with each loss and several seeds and prints NDCG@10 on every
+trains SASRec on the clicks of a log with each loss and several seeds, and prints NDCG@10 of every
 user's last item, ranked among all items.
 """
 
@@ -25,14 +25,14 @@ from responders.device import pick_device
 from responders.kernels.loss import Share
 
 LOSSES = "row:256,full,block:256,block:2048,batch:256"
-"""The losses that are compared by default."""
+"""The losses compared by default."""
 
 
 def parse_loss(name: str) -> dict[str, Any]:
     """Return the options of `linear_cross_entropy` for full, row:K, block:K or batch:K.
 
     Raises:
-        InputError: another name.
+        InputError: an unknown name.
     """
     share, _, negatives = name.partition(":")
     if name == "full":
@@ -54,17 +54,17 @@ def compare_losses(
     """Train SASRec with each loss; return a row for each.
 
     Args:
-        log: clicks in order of time are the sequences.
-        losses: full, row:K, block:K or batch:K, in a list or with commas between.
+        log: its clicks in time order are the sequences.
+        losses: full, row:K, block:K or batch:K, as a list or comma-separated.
         seeds: repetitions.
         epochs: of each training.
         batch_size: users in a batch.
         device: auto, cpu or cuda.
 
     Returns:
-        rows with `loss`, `ndcg` (NDCG@10, mean over seeds), `ndcg_<seed>`, `ndcg_sd` over seeds,
+        Rows with `loss`, `ndcg` (NDCG@10, mean over seeds), `ndcg_<seed>`, `ndcg_sd` over seeds,
         the number of `users`, `seconds` of a run, and `above_low` and `above_high`, the 95 %
-        interval over users of the difference to the first loss.
+        interval over users of the difference from the first loss.
 
     Raises:
         InputError: an unknown loss, or no user has three clicks.
@@ -127,7 +127,7 @@ def main(
         f"SASRec on {rows[0]['users']:,} users, {len(loaded.catalogue):,} items, "
         f"{describe(pick_device(device))}"
     )
-    caption = f"± deviation over {seeds} seeds; 95 % over users; every user's last item among all"
+    caption = f"± deviation over {seeds} seeds; 95 % intervals over users; last item among all"
     publish("sasrec", title, columns, rows, caption=caption, out=out)
 
 

@@ -1,4 +1,4 @@
-"""Known-truth logs by the name of a preset."""
+"""Synthetic logs of the presets of known-truth worlds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Episodes for offline reinforcement learning: arrays as d3rlpy takes them, Minari datasets."""
+"""Export of episodes for offline reinforcement learning: d3rlpy arrays and Minari datasets."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Episode:
         observation: [T + 1, …], or a dict of such arrays.
         action: [T, …].
         reward: [T] or [T, M] float64.
-        terminated: whether the user left at the end (else the horizon was reached).
+        terminated: whether the user left at the end; if not, the horizon was reached.
     """
 
     observation: Any
@@ -42,16 +42,16 @@ def collect(
     seed: int = 0,
     progress: bool = True,
 ) -> list[Episode]:
-    """Run a policy until `episodes` have ended.
+    """Run a policy for `episodes` episodes.
 
-    Every user plays whole rounds: of B users the first to end wait for the others, so that short
-    episodes are not preferred.
+    A new episode starts only when those of all B users have ended, so that short episodes are not
+    overrepresented.
 
     Args:
         envs: with autoreset DISABLED; it is reset.
-        act: from observations [B, …] to actions [B, …]; None = random ones of the action space.
-        episodes: how many.
-        seed: of the users, and of random actions.
+        act: from observations [B, …] to actions [B, …]; None = random actions.
+        episodes: number of episodes.
+        seed: of the users and of random actions.
         progress: show a progress bar.
 
     Raises:
@@ -62,54 +62,55 @@ def collect(
     if act is None:
         envs.action_space.seed(seed)
         act = lambda observation: envs.action_space.sample()  # noqa: E731
-    found: list[Episode] = []
+    collected: list[Episode] = []
     observation, _ = envs.reset(seed=seed)
     with progress_bar(total=episodes, desc="episodes", disable=not progress) as bar:
-        while len(found) < episodes:
-            more = _round(envs, act, observation)[: episodes - len(found)]
-            found += more
-            bar.update(len(more))
+        while len(collected) < episodes:
+            new = _round(envs, act, observation)[: episodes - len(collected)]
+            collected += new
+            bar.update(len(new))
             observation, _ = envs.reset()
-    return found
+    return collected
 
 
 def _round(
     envs: WorldVectorEnv, act: Callable[[Any], np.ndarray], observation: Any
 ) -> list[Episode]:
     """Return one episode of each user."""
-    seen, actions, rewards = [observation], [], []
+    observations, actions, rewards = [observation], [], []
     length = np.zeros(envs.num_envs, dtype=int)
-    active, left = np.ones(envs.num_envs, dtype=bool), np.zeros(envs.num_envs, dtype=bool)
+    active, user_left = np.ones(envs.num_envs, dtype=bool), np.zeros(envs.num_envs, dtype=bool)
     while active.any():
         action = act(observation)
         observation, reward, terminated, truncated, _ = envs.step(action)
-        seen.append(observation)
+        observations.append(observation)
         actions.append(np.asarray(action))
         rewards.append(reward)
         length += active
-        left |= active & terminated
+        user_left |= active & terminated
         ended = terminated | truncated
         active &= ~ended
-        if ended.any():  # whoever has ended plays on unseen until the round is over
+        if ended.any():  # users who ended keep being stepped, unrecorded, until all have ended
             envs.reset(options={"reset_mask": ended})
     action, reward = np.stack(actions, 1), np.stack(rewards, 1)
     return [
-        Episode(_of_user(seen, i, t), action[i, :t], reward[i, :t], bool(left[i]))
+        Episode(_of_user(observations, i, t), action[i, :t], reward[i, :t], bool(user_left[i]))
         for i, t in enumerate(length.tolist())
     ]
 
 
-def _of_user(seen: list[Any], user: int, steps: int) -> Any:
+def _of_user(batches: list[Any], user: int, steps: int) -> Any:
     """Return the observations [T + 1, …] of one user."""
-    if isinstance(seen[0], dict):
+    if isinstance(batches[0], dict):
         return {
-            name: np.stack([step[name][user] for step in seen[: steps + 1]]) for name in seen[0]
+            name: np.stack([step[name][user] for step in batches[: steps + 1]])
+            for name in batches[0]
         }
-    return np.stack([step[user] for step in seen[: steps + 1]])
+    return np.stack([step[user] for step in batches[: steps + 1]])
 
 
 def d3rlpy_arrays(episodes: Sequence[Episode]) -> dict[str, np.ndarray]:
-    """Return what `d3rlpy.dataset.MDPDataset(**…)` takes.
+    """Return the arguments of `d3rlpy.dataset.MDPDataset`.
 
     Returns:
         observations [n, d] float32, actions [n, …], rewards [n, 1] float32, terminals [n] float32
@@ -122,9 +123,9 @@ def d3rlpy_arrays(episodes: Sequence[Episode]) -> dict[str, np.ndarray]:
     if not episodes:
         raise InputError("there is no episode to export")
     if isinstance(episodes[0].observation, dict):
-        raise InputError('d3rlpy takes flat observations: make the environment with observe="flat"')
+        raise InputError('d3rlpy needs flat observations: make the environment with observe="flat"')
     if episodes[0].reward.ndim > 1:
-        raise InputError("d3rlpy takes one reward: give weights, such as reward={'clicks': 1.0}")
+        raise InputError("d3rlpy supports one reward: give weights, such as reward={'clicks': 1.0}")
     last = np.concatenate([np.arange(len(e)) == len(e) - 1 for e in episodes])
     left = np.concatenate([np.full(len(e), e.terminated) for e in episodes])
     action = np.concatenate([e.action for e in episodes])
@@ -140,13 +141,13 @@ def d3rlpy_arrays(episodes: Sequence[Episode]) -> dict[str, np.ndarray]:
 def to_minari(
     episodes: Sequence[Episode], envs: WorldVectorEnv, dataset_id: str, **options: Any
 ) -> Any:
-    """Write a Minari dataset into its folder (`MINARI_DATASETS_PATH`) and return it.
+    """Write a Minari dataset (to the folder `MINARI_DATASETS_PATH`) and return it.
 
     Args:
         episodes: from `collect`.
-        envs: the environment that they come from.
+        envs: the environment that they were collected in.
         dataset_id: such as "recsim/contentwise/random-v0".
-        options: of `minari.create_dataset_from_buffers`: description, algorithm_name, author, ….
+        options: of `minari.create_dataset_from_buffers`: description, algorithm_name, author, …
 
     Raises:
         InputError: Minari is not installed, rewards are vectors, or there is no episode.
@@ -159,7 +160,7 @@ def to_minari(
     if not episodes:
         raise InputError("there is no episode to export")
     if episodes[0].reward.ndim > 1:
-        raise InputError("Minari takes one reward: give weights, such as reward={'clicks': 1.0}")
+        raise InputError("Minari supports one reward: give weights, such as reward={'clicks': 1.0}")
     buffers = []
     for number, episode in enumerate(episodes):
         end = np.arange(len(episode)) == len(episode) - 1

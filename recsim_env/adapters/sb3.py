@@ -1,4 +1,4 @@
-"""A vector environment as a Stable-Baselines3 `VecEnv`: no subprocesses, one batch per step."""
+"""A vector environment as a Stable-Baselines3 `VecEnv`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from responders import InputError
 
 
 class SB3VecEnv(VecEnv):
-    """A `WorldVectorEnv` as a Stable-Baselines3 `VecEnv`.
+    """A `WorldVectorEnv` as a Stable-Baselines3 `VecEnv`, stepped in one batch.
 
     Args:
         vector: with autoreset SAME_STEP, the mode that Stable-Baselines3 expects.
@@ -36,7 +36,6 @@ class SB3VecEnv(VecEnv):
         )
 
     def reset(self) -> Any:
-        """Reset all users; see `VecEnv.reset`."""
         seed = self._seeds[0]
         observation, _ = self.vector.reset(seed=seed)
         self._reset_seeds()
@@ -44,11 +43,10 @@ class SB3VecEnv(VecEnv):
         return observation
 
     def step_async(self, actions: np.ndarray) -> None:
-        """Keep the actions for `step_wait`."""
         self._actions = actions
 
     def step_wait(self) -> tuple[Any, np.ndarray, np.ndarray, list[dict[str, Any]]]:
-        """Step; infos carry `terminal_observation` and `TimeLimit.truncated` where a user ended."""
+        """Step; infos of users who ended have `terminal_observation`, `TimeLimit.truncated`."""
         observation, reward, terminated, truncated, infos = self.vector.step(self._actions)
         done = terminated | truncated
         out: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
@@ -58,11 +56,10 @@ class SB3VecEnv(VecEnv):
         return observation, reward.astype(np.float32), done, out
 
     def close(self) -> None:
-        """Close the vector environment."""
         self.vector.close()
 
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
-        """Return an attribute of the vector environment for each index."""
+        """Return an attribute of the vector environment, which all users share, for each index."""
         value = getattr(self.vector, attr_name)
         return [value for _ in self._get_indices(indices)]
 
@@ -78,11 +75,10 @@ class SB3VecEnv(VecEnv):
         return [result[i] for i in self._get_indices(indices)]
 
     def has_attr(self, attr_name: str) -> bool:
-        """Return whether the vector environment has an attribute."""
         return hasattr(self.vector, attr_name)
 
     def env_is_wrapped(self, wrapper_class: type, indices: Any = None) -> list[bool]:
-        """Return False for each index: sub-environments are not objects here."""
+        """Return False for each index: there are no sub-environment objects."""
         return [False for _ in self._get_indices(indices)]
 
     def get_images(self) -> Sequence[np.ndarray | None]:

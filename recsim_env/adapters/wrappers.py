@@ -1,4 +1,4 @@
-"""Wrappers that change the reward, for one user and for vector environments."""
+"""Reward wrappers, for single and for vector environments."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from responders import InputError
 
 
 def _weights(space: spaces.Space | None, weights: Sequence[float]) -> np.ndarray:
-    """Return `weights` [M] float64, or raise `InputError` where they do not fit the rewards."""
+    """Return `weights` [M] float64, or raise `InputError` if they do not fit the rewards."""
     if space is None:
         raise InputError('the environment has a single reward: make it with reward=("clicks", …)')
     array = np.asarray(weights, dtype=np.float64)
@@ -36,7 +36,6 @@ class ScalariseReward(gymnasium.RewardWrapper):
         self.weights = _weights(getattr(env.unwrapped, "reward_space", None), weights)
 
     def reward(self, reward: Any) -> float:
-        """Return the weighted sum."""
         return float(np.dot(reward, self.weights))
 
 
@@ -48,24 +47,23 @@ class VectorScalariseReward(VectorRewardWrapper):
         self.weights = _weights(getattr(env.unwrapped, "reward_space", None), weights)
 
     def rewards(self, reward: Any) -> Any:
-        """Return the weighted sums [B] of rewards [B, M]."""
         return reward @ self.weights
 
 
 def _check_ensemble(env: Any, weight: float) -> float:
     if not env.unwrapped.has_ensemble:
-        raise InputError("there is no disagreement to penalise: give several responders")
+        raise InputError("there is no ensemble to disagree: give several responders")
     return float(weight)
 
 
 class PenaliseDisagreement(gymnasium.Wrapper):
-    """Subtracts the disagreement of an ensemble's members, so that no policy exploits it.
+    """Subtracts the disagreement of an ensemble, so that policies do not exploit model errors.
 
-    Reward − weight · Σ over the slate of the deviation of the members' click probabilities: the
-    pessimism of MOPO (Yu et al., 2020) for a simulator of users.
+    The reward becomes reward − weight · Σ over the slate of the standard deviation of the members'
+    click probabilities, as in MOPO (Yu et al., 2020).
 
     Args:
-        env: of several responders.
+        env: with an ensemble.
         weight: of a deviation of 1 at one position, in units of the reward.
     """
 
@@ -74,7 +72,6 @@ class PenaliseDisagreement(gymnasium.Wrapper):
         self.weight = _check_ensemble(env, weight)
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """Step with the penalty subtracted."""
         observation, reward, terminated, truncated, info = self.env.step(action)
         penalty = self.weight * float(np.sum(info.get("disagreement", 0.0)))
         return observation, reward - penalty, terminated, truncated, info  # type: ignore[operator]
@@ -88,9 +85,8 @@ class VectorPenaliseDisagreement(VectorWrapper):
         self.weight = _check_ensemble(env, weight)
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-        """Step with the penalty subtracted."""
         observation, reward, terminated, truncated, info = self.env.step(actions)
-        if "disagreement" not in info:  # no page was complete: no user answered
+        if "disagreement" not in info:  # no page was completed, so no user answered
             return observation, reward, terminated, truncated, info
         penalty = self.weight * info["disagreement"].sum(1)
         penalty = penalty if reward.ndim == 1 else penalty[:, None]

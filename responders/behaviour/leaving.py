@@ -127,7 +127,7 @@ def fit_hazard(log: SessionLog, sessions: np.ndarray) -> Hazard:
 
 
 def _with_head(table: Hazard, streak: np.ndarray, session: np.ndarray, left: np.ndarray) -> Hazard:
-    """Return the hazard with a logistic head on `session` [n, 3], or `table` if that fits as well.
+    """Return the hazard with a logistic head on `session` [n, 3], or `table` if it fits as well.
 
     Args:
         table: the counted hazard.
@@ -145,10 +145,8 @@ def _with_head(table: Hazard, streak: np.ndarray, session: np.ndarray, left: np.
     def log_likelihood(p: np.ndarray) -> float:
         return float(np.log(np.where(left, p, 1 - p).clip(1e-12)).sum())
 
-    gain = 2 * (
-        log_likelihood(model.predict_proba(inputs)[:, 1])
-        - log_likelihood(np.array(table.by_streak)[streak])
-    )
+    head, base = model.predict_proba(inputs)[:, 1], np.array(table.by_streak)[streak]
+    gain = 2 * (log_likelihood(head) - log_likelihood(base))
     if chi2.sf(gain, inputs.shape[1] + 1) > _SIGNIFICANT:
         return table
     slope, *weights = model.coef_[0]

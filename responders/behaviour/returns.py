@@ -137,11 +137,9 @@ def fit_returns(log: SessionLog, sessions: np.ndarray) -> Returns | None:
     if not returned.any():
         return None
     bin_ = np.searchsorted(_BINS, clicks, "right") - 1
-    n_observed, n_returned = (
-        np.bincount(bin_[mask], minlength=len(_BINS)) for mask in (observed, returned)
-    )
-    overall = n_returned.sum() / n_observed.sum()
-    chance = (n_returned + _PRIOR * overall) / (n_observed + _PRIOR)
+    n_seen, n_back = (np.bincount(bin_[m], minlength=len(_BINS)) for m in (observed, returned))
+    overall = n_back.sum() / n_seen.sum()
+    chance = (n_back + _PRIOR * overall) / (n_seen + _PRIOR)
     share = np.linspace(0, 1, _QUANTILES)
     gap_quantiles = []
     for k in range(len(_BINS)):

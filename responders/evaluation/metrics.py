@@ -115,9 +115,7 @@ def evaluate(
     for s in positions:
         at_position = predictions.position == s
         part = Predictions(*(v[at_position] for v in vars(predictions).values()))
-        by_position.append(
-            {"position": int(s), "n": int(at_position.sum()), **_point(part, threshold)}
-        )
+        by_position.append({"position": int(s), "n": len(part.click), **_point(part, threshold)})
     result: dict[str, Any] = dict(_point(predictions, threshold))
     result["perplexity"] = float(np.mean([row["perplexity"] for row in by_position]))
     _, user = np.unique(predictions.user, return_inverse=True)

@@ -95,8 +95,8 @@ class ChunkedCrossEntropy(torch.autograd.Function):
                     gradient.mul_(up)
         gradients = (stash.hidden, stash.items, stash.bias)
         cast = [
-            None if gradient is None or given is None else gradient.to(given.dtype)
-            for gradient, given in zip(gradients, (hidden, items, inputs.bias), strict=True)
+            None if gradient is None or tensor is None else gradient.to(tensor.dtype)
+            for gradient, tensor in zip(gradients, (hidden, items, inputs.bias), strict=True)
         ]
         return (*cast, None, None, None, None)
 

@@ -32,13 +32,11 @@ def reference(
         logits = logits + bias.double()
     if softcap is not None:
         logits = softcap * torch.tanh(logits / softcap)
-    target_logit = logits.gather(1, target.unsqueeze(1))
+    positive = logits.gather(1, target.unsqueeze(1))
     if negatives is None:
-        return torch.logsumexp(logits, 1) - target_logit.squeeze(1)
-    negative_logit = logits.gather(1, negatives)
+        return torch.logsumexp(logits, 1) - positive.squeeze(1)
+    sampled = logits.gather(1, negatives)
     if shift is not None:
-        negative_logit = negative_logit - shift.double()
-    negative_logit = negative_logit.masked_fill(negatives == target.unsqueeze(1), -torch.inf)
-    return torch.logsumexp(torch.cat([target_logit, negative_logit], 1), 1) - target_logit.squeeze(
-        1
-    )
+        sampled = sampled - shift.double()
+    sampled = sampled.masked_fill(negatives == target.unsqueeze(1), -torch.inf)
+    return torch.logsumexp(torch.cat([positive, sampled], 1), 1) - positive.squeeze(1)

@@ -2,15 +2,16 @@
 
 Forward: one program per block of positions loops over the catalogue (or the negatives of its
 group). It keeps the running maximum and sum of the softmax and, if the gradient of the hidden
-states is needed, Σ p · C, as flash attention does with values; so that gradient is complete at the
-end of the forward pass.
+states is needed, Σ p · C, as flash attention does with values, so that this gradient is complete at
+the end of the forward pass.
 
 Backward, full catalogue: one program per tile of items loops over the positions, without atomics,
 so the result is deterministic. Backward, sampled: the programs of the forward pass draw their
 negatives again and add to the items' gradient atomically; with SLOTS (deterministic), they write
 each product to a separate slot, and the slots are then summed in a fixed order.
 
-Everything is accumulated in float32. TRITON_INTERPRET=1 runs the kernels on the CPU, for tests.
+h are hidden states, c item vectors, y targets; x_y is the value x of the target. Everything is
+accumulated in float32. TRITON_INTERPRET=1 runs the kernels on the CPU, for tests.
 """
 
 from __future__ import annotations
@@ -108,49 +109,48 @@ def full_forward(
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     d = tl.arange(0, SIZE)
-    row_valid = row < n_rows
+    in_rows = row < n_rows
     wide = d < size
-    h = _vectors(hidden, row, h_row, h_col, d, row_valid, wide, UPCAST)
-    y = tl.load(target + row, mask=row_valid, other=-1)
-    running_max = tl.full([ROWS], float("-inf"), tl.float32)
+    h = _vectors(hidden, row, h_row, h_col, d, in_rows, wide, UPCAST)
+    y = tl.load(target + row, mask=in_rows, other=-1)
+    top = tl.full([ROWS], float("-inf"), tl.float32)
     total = tl.zeros([ROWS], tl.float32)
-    target_logit = tl.zeros([ROWS], tl.float32)
-    weighted_items = tl.zeros([ROWS, SIZE], tl.float32)
+    logit_y = tl.zeros([ROWS], tl.float32)
+    sum_pc = tl.zeros([ROWS, SIZE], tl.float32)
     for first in range(0, n_items, ITEMS):
         item = first + tl.arange(0, ITEMS).to(tl.int64)
-        item_valid = item < n_items
-        c = _vectors(items, item, c_row, c_col, d, item_valid, wide, UPCAST)
+        in_items = item < n_items
+        c = _vectors(items, item, c_row, c_col, d, in_items, wide, UPCAST)
         logits = tl.dot(h, tl.trans(c), input_precision=PRECISION)
         if HAS_BIAS:
-            logits += tl.load(bias + item, mask=item_valid, other=0.0).to(tl.float32)[None, :]
+            logits += tl.load(bias + item, mask=in_items, other=0.0).to(tl.float32)[None, :]
         slope = logits
         if SOFTCAP > 0:
             logits, slope = _cap(logits, SOFTCAP)
         is_target = item[None, :] == y[:, None]
-        target_logit += tl.sum(tl.where(is_target, logits, 0.0), 1)
-        logits = tl.where(item_valid[None, :], logits, float("-inf"))
-        new_max = tl.maximum(running_max, tl.max(logits, 1))
-        scale = tl.exp(running_max - new_max)
-        p = tl.exp(logits - new_max[:, None])
+        logit_y += tl.sum(tl.where(is_target, logits, 0.0), 1)
+        logits = tl.where(in_items[None, :], logits, float("-inf"))
+        # Online softmax: when the maximum grows, the sums so far are rescaled.
+        new_top = tl.maximum(top, tl.max(logits, 1))
+        scale = tl.exp(top - new_top)
+        p = tl.exp(logits - new_top[:, None])
         total = total * scale + tl.sum(p, 1)
         if GRADIENT:
             if SOFTCAP > 0:
                 p = p * slope
-            weighted_items = weighted_items * scale[:, None] + tl.dot(
-                p.to(c.dtype), c, input_precision=PRECISION
-            )
-        running_max = new_max
-    tl.store(lse + row, running_max + tl.log(total), mask=row_valid)
-    tl.store(own + row, target_logit, mask=row_valid)
+            sum_pc = sum_pc * scale[:, None] + tl.dot(p.to(c.dtype), c, input_precision=PRECISION)
+        top = new_top
+    tl.store(lse + row, top + tl.log(total), mask=in_rows)
+    tl.store(own + row, logit_y, mask=in_rows)
     if GRADIENT:
-        target_items = _vectors(items, y, c_row, c_col, d, row_valid & (y >= 0), wide, True)
+        c_y = _vectors(items, y, c_row, c_col, d, in_rows & (y >= 0), wide, True)
         if SOFTCAP > 0:
-            tanh = target_logit / SOFTCAP
-            target_items = target_items * (1.0 - tanh * tanh)[:, None]
+            tanh = logit_y / SOFTCAP
+            c_y = c_y * (1.0 - tanh * tanh)[:, None]
         tl.store(
             grad_hidden + row[:, None] * size + d[None, :],
-            weighted_items / total[:, None] - target_items,
-            mask=row_valid[:, None] & wide[None, :],
+            sum_pc / total[:, None] - c_y,
+            mask=in_rows[:, None] & wide[None, :],
         )
 
 
@@ -163,21 +163,21 @@ def full_backward(
 ):  # fmt: skip
     item = tl.program_id(0).to(tl.int64) * ITEMS + tl.arange(0, ITEMS)
     d = tl.arange(0, SIZE)
-    item_valid = item < n_items
+    in_items = item < n_items
     wide = d < size
-    c = _vectors(items, item, c_row, c_col, d, item_valid, wide, UPCAST)
+    c = _vectors(items, item, c_row, c_col, d, in_items, wide, UPCAST)
     b = tl.zeros([ITEMS], tl.float32)
     if HAS_BIAS:
-        b = tl.load(bias + item, mask=item_valid, other=0.0).to(tl.float32)
-    item_gradient = tl.zeros([ITEMS, SIZE], tl.float32)
-    bias_gradient = tl.zeros([ITEMS], tl.float32)
+        b = tl.load(bias + item, mask=in_items, other=0.0).to(tl.float32)
+    grad_c = tl.zeros([ITEMS, SIZE], tl.float32)
+    grad_b = tl.zeros([ITEMS], tl.float32)
     for first in range(0, n_rows, ROWS):
         row = first + tl.arange(0, ROWS).to(tl.int64)
-        row_valid = row < n_rows
-        h = _vectors(hidden, row, h_row, h_col, d, row_valid, wide, UPCAST)
-        y = tl.load(target + row, mask=row_valid, other=-1)
-        up = tl.load(upstream + row, mask=row_valid, other=0.0)
-        row_lse = tl.load(lse + row, mask=row_valid, other=0.0)
+        in_rows = row < n_rows
+        h = _vectors(hidden, row, h_row, h_col, d, in_rows, wide, UPCAST)
+        y = tl.load(target + row, mask=in_rows, other=-1)
+        up = tl.load(upstream + row, mask=in_rows, other=0.0)
+        row_lse = tl.load(lse + row, mask=in_rows, other=0.0)
         logits = tl.dot(c, tl.trans(h), input_precision=PRECISION) + b[:, None]
         slope = logits
         if SOFTCAP > 0:
@@ -186,16 +186,16 @@ def full_backward(
         g = tl.where(item[:, None] == y[None, :], p - 1.0, p)
         if SOFTCAP > 0:
             g = g * slope
-        g = tl.where(row_valid[None, :], g * up[None, :], 0.0)
-        item_gradient += tl.dot(g.to(h.dtype), h, input_precision=PRECISION)
-        bias_gradient += tl.sum(g, 1)
+        g = tl.where(in_rows[None, :], g * up[None, :], 0.0)
+        grad_c += tl.dot(g.to(h.dtype), h, input_precision=PRECISION)
+        grad_b += tl.sum(g, 1)
     tl.store(
         grad_items + item[:, None] * size + d[None, :],
-        item_gradient,
-        mask=item_valid[:, None] & wide[None, :],
+        grad_c,
+        mask=in_items[:, None] & wide[None, :],
     )
     if HAS_BIAS:
-        tl.store(grad_bias + item, bias_gradient, mask=item_valid)
+        tl.store(grad_bias + item, grad_b, mask=in_items)
 
 
 @triton.jit(do_not_specialize=_NUMBERS)
@@ -211,36 +211,34 @@ def shared(
     """Forward or backward pass of a block of positions of one group and its negatives."""
     program = tl.program_id(0).to(tl.int64)
     first_row = (first_program + program) * ROWS
-    target_slot = (
-        tl.num_programs(0).to(tl.int64) * n_negatives + program * ROWS + tl.arange(0, ROWS)
-    )
+    slot_y = tl.num_programs(0).to(tl.int64) * n_negatives + program * ROWS + tl.arange(0, ROWS)
     row = first_row + tl.arange(0, ROWS)
     group = first_row // group_rows
     d = tl.arange(0, SIZE)
-    row_valid = row < n_rows
+    in_rows = row < n_rows
     wide = d < size
-    h = _vectors(hidden, row, h_row, h_col, d, row_valid, wide, UPCAST)
-    y = tl.load(target + row, mask=row_valid, other=0)
-    target_items = _vectors(items, y, c_row, c_col, d, row_valid, wide, True)
-    target_logit = tl.sum(h.to(tl.float32) * target_items, 1)
+    h = _vectors(hidden, row, h_row, h_col, d, in_rows, wide, UPCAST)
+    y = tl.load(target + row, mask=in_rows, other=0)
+    c_y = _vectors(items, y, c_row, c_col, d, in_rows, wide, True)
+    logit_y = tl.sum(h.to(tl.float32) * c_y, 1)
     if HAS_BIAS:
-        target_logit += tl.load(bias + y, mask=row_valid, other=0.0).to(tl.float32)
-    target_slope = target_logit * 0 + 1.0
+        logit_y += tl.load(bias + y, mask=in_rows, other=0.0).to(tl.float32)
+    slope_y = logit_y * 0 + 1.0
     if SOFTCAP > 0:
-        target_logit, target_slope = _cap(target_logit, SOFTCAP)
-    running_max = target_logit
+        logit_y, slope_y = _cap(logit_y, SOFTCAP)
+    top = logit_y
     total = tl.full([ROWS], 1.0, tl.float32)
-    weighted_items = target_items * target_slope[:, None]
+    sum_pc = c_y * slope_y[:, None]
     if BACKWARD:
-        running_max = tl.load(lse + row, mask=row_valid, other=0.0)
-        up = tl.load(upstream + row, mask=row_valid, other=0.0)
-        target_gradient = (tl.exp(target_logit - running_max) - 1.0) * target_slope * up
+        top = tl.load(lse + row, mask=in_rows, other=0.0)
+        up = tl.load(upstream + row, mask=in_rows, other=0.0)
+        g_y = (tl.exp(logit_y - top) - 1.0) * slope_y * up
         _add(
-            grad_items, y, target_slot, size, d, target_gradient[:, None] * h,
-            row_valid[:, None] & wide[None, :], SLOTS,
+            grad_items, y, slot_y, size, d, g_y[:, None] * h,
+            in_rows[:, None] & wide[None, :], SLOTS,
         )  # fmt: skip
         if HAS_BIAS:
-            _add_numbers(grad_bias, y, target_slot, target_gradient, row_valid, SLOTS)
+            _add_numbers(grad_bias, y, slot_y, g_y, in_rows, SLOTS)
     for first in range(0, n_negatives, DRAWN):
         k = first + tl.arange(0, DRAWN)
         drawn = k < n_negatives
@@ -257,9 +255,7 @@ def shared(
         counts = drawn[None, :] & (item[None, :] != y[:, None])
         logits = tl.where(counts, logits, float("-inf"))
         if BACKWARD:
-            g = tl.where(
-                row_valid[:, None], tl.exp(logits - running_max[:, None]) * up[:, None], 0.0
-            )
+            g = tl.where(in_rows[:, None], tl.exp(logits - top[:, None]) * up[:, None], 0.0)
             if SOFTCAP > 0:
                 g = g * slope
             slot = program * n_negatives + k
@@ -271,26 +267,26 @@ def shared(
             if HAS_BIAS:
                 _add_numbers(grad_bias, item, slot, tl.sum(g, 0), drawn, SLOTS)
         else:
-            new_max = tl.maximum(running_max, tl.max(logits, 1))
-            scale = tl.exp(running_max - new_max)
-            p = tl.exp(logits - new_max[:, None])
+            new_top = tl.maximum(top, tl.max(logits, 1))
+            scale = tl.exp(top - new_top)
+            p = tl.exp(logits - new_top[:, None])
             total = total * scale + tl.sum(p, 1)
             if GRADIENT:
                 if SOFTCAP > 0:
                     p = p * slope
-                weighted_items = weighted_items * scale[:, None] + tl.dot(
+                sum_pc = sum_pc * scale[:, None] + tl.dot(
                     p.to(c.dtype), c, input_precision=PRECISION
                 )
-            running_max = new_max
+            top = new_top
     if not BACKWARD:
-        tl.store(lse + row, running_max + tl.log(total), mask=row_valid)
-        tl.store(own + row, target_logit, mask=row_valid)
+        tl.store(lse + row, top + tl.log(total), mask=in_rows)
+        tl.store(own + row, logit_y, mask=in_rows)
         if GRADIENT:
-            gradient = weighted_items / total[:, None] - target_items * target_slope[:, None]
+            gradient = sum_pc / total[:, None] - c_y * slope_y[:, None]
             tl.store(
                 grad_hidden + row[:, None] * size + d[None, :],
                 gradient,
-                mask=row_valid[:, None] & wide[None, :],
+                mask=in_rows[:, None] & wide[None, :],
             )
 
 
@@ -307,46 +303,30 @@ def by_row(
     """Forward or backward pass of one position and its own negatives."""
     program = tl.program_id(0).to(tl.int64)
     row = first_program + program
-    target_slot = tl.num_programs(0).to(tl.int64) * n_negatives + program + tl.arange(0, 1)
+    slot_y = tl.num_programs(0).to(tl.int64) * n_negatives + program + tl.arange(0, 1)
     d = tl.arange(0, SIZE)
     wide = d < size
     h = tl.load(hidden + row * h_row + d * h_col, mask=wide, other=0.0).to(tl.float32)
     y = tl.load(target + row)
-    target_items = tl.load(items + y * c_row + d * c_col, mask=wide, other=0.0).to(tl.float32)
-    target_logit = tl.sum(h * target_items, 0)
+    c_y = tl.load(items + y * c_row + d * c_col, mask=wide, other=0.0).to(tl.float32)
+    logit_y = tl.sum(h * c_y, 0)
     if HAS_BIAS:
-        target_logit += tl.load(bias + y).to(tl.float32)
-    target_slope = target_logit * 0 + 1.0
+        logit_y += tl.load(bias + y).to(tl.float32)
+    slope_y = logit_y * 0 + 1.0
     if SOFTCAP > 0:
-        target_logit, target_slope = _cap(target_logit, SOFTCAP)
-    running_max = target_logit
-    total = target_logit * 0 + 1.0
-    weighted_items = target_items * target_slope
+        logit_y, slope_y = _cap(logit_y, SOFTCAP)
+    top = logit_y
+    total = logit_y * 0 + 1.0
+    sum_pc = c_y * slope_y
     if BACKWARD:
-        running_max = tl.load(lse + row)
+        top = tl.load(lse + row)
         up = tl.load(upstream + row)
-        target_gradient = (tl.exp(target_logit - running_max) - 1.0) * target_slope * up
-        target_index = target_slot * 0 + y
-        _add(
-            grad_items,
-            target_index,
-            target_slot,
-            size,
-            d,
-            (target_gradient * h)[None, :],
-            wide[None, :],
-            SLOTS,
-        )
+        g_y = (tl.exp(logit_y - top) - 1.0) * slope_y * up
+        index_y = slot_y * 0 + y
+        _add(grad_items, index_y, slot_y, size, d, (g_y * h)[None, :], wide[None, :], SLOTS)
         if HAS_BIAS:
-            always = target_slot >= 0
-            _add_numbers(
-                grad_bias,
-                target_index,
-                target_slot,
-                target_gradient + target_slot * 0.0,
-                always,
-                SLOTS,
-            )
+            always = slot_y >= 0
+            _add_numbers(grad_bias, index_y, slot_y, g_y + slot_y * 0.0, always, SLOTS)
     for first in range(0, n_negatives, DRAWN):
         k = first + tl.arange(0, DRAWN)
         drawn = k < n_negatives
@@ -362,7 +342,7 @@ def by_row(
             logits -= _log_kq(log_q, item, drawn, log_k, uniform_log_q, WEIGHTED)
         logits = tl.where(drawn & (item != y), logits, float("-inf"))
         if BACKWARD:
-            g = tl.exp(logits - running_max) * up
+            g = tl.exp(logits - top) * up
             if SOFTCAP > 0:
                 g = g * slope
             slot = program * n_negatives + k
@@ -373,21 +353,17 @@ def by_row(
             if HAS_BIAS:
                 _add_numbers(grad_bias, item, slot, g, drawn, SLOTS)
         else:
-            new_max = tl.maximum(running_max, tl.max(logits, 0))
-            scale = tl.exp(running_max - new_max)
-            p = tl.exp(logits - new_max)
+            new_top = tl.maximum(top, tl.max(logits, 0))
+            scale = tl.exp(top - new_top)
+            p = tl.exp(logits - new_top)
             total = total * scale + tl.sum(p, 0)
             if GRADIENT:
                 if SOFTCAP > 0:
                     p = p * slope
-                weighted_items = weighted_items * scale + tl.sum(p[:, None] * c, 0)
-            running_max = new_max
+                sum_pc = sum_pc * scale + tl.sum(p[:, None] * c, 0)
+            top = new_top
     if not BACKWARD:
-        tl.store(lse + row, running_max + tl.log(total))
-        tl.store(own + row, target_logit)
+        tl.store(lse + row, top + tl.log(total))
+        tl.store(own + row, logit_y)
         if GRADIENT:
-            tl.store(
-                grad_hidden + row * size + d,
-                weighted_items / total - target_items * target_slope,
-                mask=wide,
-            )
+            tl.store(grad_hidden + row * size + d, sum_pc / total - c_y * slope_y, mask=wide)

@@ -42,7 +42,7 @@ def make_catalogue(config: TruthConfig) -> tuple[Catalogue, dict[str, np.ndarray
     attributes: dict[str, np.ndarray] = {}
     ids = np.arange(n)
     if config.layers:
-        ids = ids + 1  # as in RL4RS
+        ids = ids + 1  # ids start at 1, as in RL4RS
         bounds = np.array([39, 147]) * n // 283
         attributes["layer"] = (1 + np.searchsorted(bounds, ids, side="left")).astype(np.int8)
         attributes["special"] = (attributes["layer"] > 1) & (rng.random(n) < 0.45)

@@ -98,7 +98,7 @@ def _check_rows(frame: pd.DataFrame) -> None:
     fail(
         frame.duplicated(["session", "step", "position"]),
         "position",
-        "holds two items; give each item of a slate a position of its own",
+        "holds two items; give each item of a slate its own position",
     )
     fail(frame["time"] < 0, "time", "is negative; give seconds since an origin")
     slate_time = frame.groupby(["session", "step"])["time"].transform("first")

@@ -44,16 +44,20 @@ def configure(name: str, settings: Mapping[str, Any]) -> tuple[Config, TrainConf
         InputError: an unknown name, or a value that is invalid for its field.
     """
     kind = responder_class(name)
-    own, shared = ([f.name for f in fields(c)] for c in (kind.config_class, TrainConfig))
+    responder_keys, training_keys = (
+        [f.name for f in fields(c)] for c in (kind.config_class, TrainConfig)
+    )
     for key in settings:
-        if key not in (*own, *shared):
-            near = near_matches(key, [*own, *shared])
+        if key not in (*responder_keys, *training_keys):
+            near = near_matches(key, [*responder_keys, *training_keys])
             raise InputError(f"setting {key!r} is unknown to {name}; {near}")
-    chosen = {k: v for k, v in settings.items() if k in own}
-    given = {"learning_rate": kind.learning_rate, **settings}
+    chosen = {k: v for k, v in settings.items() if k in responder_keys}
+    values = {"learning_rate": kind.learning_rate, **settings}
     return (
         make_config(kind.config_class, chosen, name),
-        make_config(TrainConfig, {k: v for k, v in given.items() if k in shared}, "training"),
+        make_config(
+            TrainConfig, {k: v for k, v in values.items() if k in training_keys}, "training"
+        ),
     )
 
 

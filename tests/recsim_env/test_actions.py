@@ -229,7 +229,7 @@ BAD = [
     ({"retrieval": "random"}, "random candidates need their number"),
     ({"action": "proto", "candidates": 9}, "a proto-item is compared with the whole catalogue"),
     ({"action": "scores", "candidates": 9}, "9 candidates do not fill 10 positions"),
-    ({"action": "arm", "candidates": 9, "retrieval": "random"}, "go with slates or scores"),
+    ({"action": "arm", "candidates": 9, "retrieval": "random"}, "with action slate or scores"),
     ({"candidates": 1001}, "candidates must be 1 to 1000, not 1001"),
     ({"candidates": 2.5}, "candidates must be 1 to 1000, not 2.5"),
     ({"horizon": "a"}, "horizon must be a whole number"),

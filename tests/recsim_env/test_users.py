@@ -82,8 +82,8 @@ def test_a_rule_makes_users_leave(trained: Path) -> None:
     for _ in range(4):
         before = world.episodes.streak.clone()
         outcome = world.step(random_slates(world))
-        fruitless = ~outcome.click.any(1)
-        assert torch.equal(outcome.left, fruitless & (before >= 1))
+        without_click = ~outcome.click.any(1)
+        assert torch.equal(outcome.left, without_click & (before >= 1))
         world.reset(outcome.left)
     with pytest.raises(InputError, match="chances between 0 and 1"):
         Hazard((0.1, 1.5))
