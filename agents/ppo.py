@@ -83,8 +83,13 @@ class PPOPolicy(Policy):
         )
 
     def train(self, world: World, steps: int, seed: int) -> int:
-        world.reset(seed=seed)
-        self.model.set_env(self._env(world))
+        if world.num_users != self.model.n_envs:
+            raise InputError(
+                f"ppo was made for {self.model.n_envs} users, the world has {world.num_users}"
+            )
+        env = self._env(world)
+        env.seed(seed)
+        self.model.set_env(env)
         self.model.learn(steps)
         return self.model.num_timesteps
 

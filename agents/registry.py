@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 POLICIES = {
-    "random": "agents.random:RandomPolicy",
+    "random": "agents.uniform:RandomPolicy",
     "popular": "agents.popular:PopularPolicy",
     "epsilon_greedy": "agents.epsilon_greedy:EpsilonGreedyPolicy",
     "ppo": "agents.ppo:PPOPolicy",

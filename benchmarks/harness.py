@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import platform
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -16,6 +15,7 @@ import pandas as pd
 import torch
 import typer
 
+from benchmarks.errors import one_line_errors
 from benchmarks.reports.tables import Cell, console, fill, markdown_table, show_table
 from benchmarks.speed.memory import forget_peak, memory, peak_memory
 from responders import InputError
@@ -139,11 +139,8 @@ def describe(device: torch.device | str) -> str:
 
 def run_script(command: Callable[..., None]) -> None:
     """Run a typer command; bad input becomes one line on stderr and exit code 1."""
-    try:
+    with one_line_errors():
         typer.run(command)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
 
 
 def names_in(text: str | Sequence[str]) -> list[str]:

@@ -43,7 +43,7 @@ def __getattr__(name: str) -> Any:
     return getattr(import_module(_MODULES[name]), name)
 
 
-check_installation()
+check_installation("responders")
 for _id, _scenario in ENVIRONMENTS.items():
     if _id not in gymnasium.registry:
         gymnasium.register(

@@ -109,9 +109,9 @@ def make_candidates(
         near = near_matches(str(retrieval), ("popular", "random"))
         raise InputError(f"retrieval {retrieval!r} is unknown; {near}")
     if retrieval == "random":
-        if not isinstance(candidates, int):
+        if not isinstance(candidates, (int, np.integer)):
             raise InputError("random candidates need their number: candidates=…")
-        return Candidates(world, retrieve=RandomCandidates(world, candidates))
+        return Candidates(world, retrieve=RandomCandidates(world, int(candidates)))
     if candidates is None:
         return Candidates(world)
     if isinstance(candidates, Sequence | np.ndarray | Tensor):

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -29,101 +28,15 @@ from recsim_env.loading import (
     with_items,
 )
 from recsim_env.pages import PageVectorEnv
-from recsim_env.registry import ACTIONS, ENVIRONMENTS, OBSERVATIONS
+from recsim_env.registry import ACTIONS, OBSERVATIONS
+from recsim_env.scenarios import Scenario, find_scenario
 from recsim_env.single import RecSimEnv
 from recsim_env.vector import RecSimVectorEnv, WorldVectorEnv
 from recsim_env.world import World
 from responders import InputError
-from responders.config import Config, setting
-from responders.errors import near_matches
 from responders.registry import load
 
 ASSETS = Path(__file__).parent / "assets"
-
-
-@dataclass(frozen=True)
-class Scenario(Config):
-    """The configuration of an environment: the arguments of `gym.make` and their defaults.
-
-    Without a `responder`, that in the folder `home` of `RECSIM_HOME` is used or, if there is none,
-    the embedded one in the folder `asset` of `recsim_env/assets`.
-    """
-
-    asset: str = "contentwise"
-    home: str | None = None
-    responder: Any = setting(
-        None, "Folder of a trained responder or a synthetic log; several = ensemble."
-    )
-    catalogue: Any = setting(None, "The responder's catalogue with new (cold) items appended.")
-    population: Any = setting(
-        "held_out", "`held_out` users, `cold` ones without known features, or another log."
-    )
-    shift: Any = setting(None, 'Which users come more often, such as `{"click_rate": -1}`.')
-    warm_start: Any = setting(
-        None,
-        "Logged slates that users have seen before the start; None = 0 if users have "
-        "features or are cold, else 1.",
-    )
-    leaving: Any = setting(True, "As learned from the log (True), never (False), or a `Hazard`.")
-    returns: Any = setting(
-        None,
-        "Users who leave come back: `learned` from the log, `rule`, or `Returns`; None = "
-        "they do not.",
-    )
-    one_member: Any = setting(False, "Let a random member of the ensemble answer in each episode.")
-    action: Any = setting("slate", "`slate`, `scores`, `proto` or `arm`; see `recsim_env.actions`.")
-    candidates: Any = setting(None, "Choose from this number of items, or from these items.")
-    retrieval: Any = setting(
-        "popular", "Which candidates: `popular`, `random` at every step, or a function."
-    )
-    observe: Any = setting(
-        "history", "`history` (Dict), `flat` or `state` (Box, the responder's memory)."
-    )
-    history: Any = setting(10, "Number of slates in observations.")
-    reward: Any = setting("clicks", "Name, names, names with weights, or a function.")
-    horizon: Any = setting(100, "Slates (pages) after which an episode is truncated.")
-    paged: Any = setting(False, "Choose the slate item by item.")
-    proto_features: int | None = setting(
-        None, "Last item features that proto-items use; None = all."
-    )
-    device: Any = setting("cpu", "Device of the world: auto, cpu or cuda.")
-
-
-SCENARIOS = {
-    "contentwise": Scenario(home="contentwise"),
-    "rl4rs": Scenario(
-        asset="rl4rs",
-        home="rl4rs",
-        reward="expected_revenue",
-        horizon=4,
-        paged=True,
-        proto_features=32,
-    ),
-    "any": Scenario(),
-}
-
-
-def find_scenario(name: str, **changes: Any) -> Scenario:
-    """Return the scenario called `name` (or of the environment id `name`), with changes.
-
-    Args:
-        name: a key of `SCENARIOS` or of `recsim_env.registry.ENVIRONMENTS`.
-        changes: fields of `Scenario`; None leaves the scenario's reward, horizon or paged.
-
-    Raises:
-        InputError: an unknown name or field.
-    """
-    scenario = ENVIRONMENTS.get(name, name)
-    if scenario not in SCENARIOS:
-        known = [*ENVIRONMENTS, *SCENARIOS]
-        raise InputError(f"environment {name!r} is unknown; {near_matches(name, known)}")
-    known = [field.name for field in fields(Scenario)]
-    for key in changes:
-        if key not in known:
-            raise InputError(f"environments have no argument {key!r}; {near_matches(key, known)}")
-    optional = ("reward", "horizon", "paged")
-    given = {k: v for k, v in changes.items() if v is not None or k not in optional}
-    return replace(SCENARIOS[scenario], **given)
 
 
 def find_responder(scenario: Scenario) -> Path:
@@ -161,7 +74,7 @@ def make_world(
         num_users: B.
         seed: of the users' random streams.
         first_user: number of the first user's stream, see `World`.
-        changes: fields of `Scenario`: responder, reward, horizon, …
+        changes: fields of `EnvConfig`: responder, reward, horizon, …
 
     Raises:
         InputError: an unknown scenario or an unusable argument.
@@ -172,32 +85,32 @@ def make_world(
 def _world(
     scenario: Scenario, name: str, num_users: int, seed: int = 0, first_user: int = 0
 ) -> World:
-    responder = scenario.responder
+    responder = scenario.config.responder
     checkpoint = open_responder(find_responder(scenario) if responder is None else responder)
     if checkpoint.synthetic:
         _warn_synthetic(name)
-    if scenario.catalogue is not None:
-        checkpoint = with_items(checkpoint, scenario.catalogue)
-    users = open_population(scenario.population, checkpoint)
-    warm_start = scenario.warm_start
+    if scenario.config.catalogue is not None:
+        checkpoint = with_items(checkpoint, scenario.config.catalogue)
+    users = open_population(scenario.config.population, checkpoint)
+    warm_start = scenario.config.warm_start
     if warm_start is None:
-        cold = isinstance(scenario.population, str) and scenario.population == "cold"
+        cold = isinstance(scenario.config.population, str) and scenario.config.population == "cold"
         warm_start = 0 if users.users.features.shape[1] or cold else 1
     return World(
         checkpoint.responder,
         users,
-        choose_hazard(scenario.leaving, checkpoint),
+        choose_hazard(scenario.config.leaving, checkpoint),
         num_users=num_users,
-        horizon=scenario.horizon,
-        history=scenario.history,
-        reward=scenario.reward,
+        horizon=scenario.config.horizon,
+        history=scenario.config.history,
+        reward=scenario.config.reward,
         warm_start=warm_start,
-        shift=scenario.shift,
-        returns=choose_returns(scenario.returns, checkpoint),
-        one_member=scenario.one_member,
+        shift=scenario.config.shift,
+        returns=choose_returns(scenario.config.returns, checkpoint),
+        one_member=scenario.config.one_member,
         seed=seed,
         first_user=first_user,
-        device=scenario.device,
+        device=scenario.config.device,
     )
 
 
@@ -221,22 +134,20 @@ def make_vector_env(
         max_episode_steps: alias of `horizon` for `gym.make_vec`; `gym.make` wraps a TimeLimit
             instead of passing it on.
         users: ignored; it shows in `env.spec` that embedded users are synthetic.
-        changes: fields of `Scenario`: responder, action, observe, reward, horizon, …
+        changes: fields of `EnvConfig`: responder, action, observe, reward, horizon, …
 
     Raises:
         InputError: an unknown scenario or an unusable argument.
     """
     if "seed" in changes:
         raise InputError("pass the seed to reset(seed=…), not when making the environment")
-    if max_episode_steps is not None:
-        changes.setdefault("horizon", max_episode_steps)
+    if max_episode_steps is not None and changes.get("horizon") is None:
+        changes["horizon"] = max_episode_steps
     parts = find_scenario(scenario, **changes)
-    if not isinstance(parts.paged, bool):
-        raise InputError(f"paged is True, False or None, not {parts.paged!r}")
     world = _world(parts, scenario, num_envs)
-    if parts.paged:
+    if parts.config.paged:
         return _make_pages(parts, world, autoreset_mode, render_mode)
-    encoder = load(OBSERVATIONS, parts.observe, "observe")(world)
+    encoder = load(OBSERVATIONS, parts.config.observe, "observe")(world)
     return RecSimVectorEnv(world, make_actions(parts, world), encoder, autoreset_mode, render_mode)
 
 
@@ -246,8 +157,8 @@ def make_actions(scenario: Scenario, world: World) -> Actions:
     Raises:
         InputError: an unknown name, or a combination that makes no sense.
     """
-    action_class = load(ACTIONS, scenario.action, "action")
-    candidates = make_candidates(world, scenario.candidates, scenario.retrieval)
+    action_class = load(ACTIONS, scenario.config.action, "action")
+    candidates = make_candidates(world, scenario.config.candidates, scenario.config.retrieval)
     if action_class is ProtoActions and candidates.is_catalogue:
         return ProtoActions(world, vectors=item_vectors(world, scenario.proto_features))
     return action_class(world, candidates)
@@ -256,14 +167,18 @@ def make_actions(scenario: Scenario, world: World) -> Actions:
 def _make_pages(
     scenario: Scenario, world: World, autoreset_mode: AutoresetMode | str, render_mode: str | None
 ) -> PageVectorEnv:
-    all_items = scenario.candidates is None and scenario.retrieval == "popular"
-    if not all_items or scenario.observe != "history" or scenario.action not in ("slate", "proto"):
+    all_items = scenario.config.candidates is None and scenario.config.retrieval == "popular"
+    if (
+        not all_items
+        or scenario.config.observe != "history"
+        or scenario.config.action not in ("slate", "proto")
+    ):
         raise InputError(
             "paged environments choose among all items (or action='proto') and observe the "
             "history: leave out candidates, or give paged=False"
         )
     vectors = None
-    if scenario.action == "proto":
+    if scenario.config.action == "proto":
         vectors = item_vectors(world, scenario.proto_features)
     return PageVectorEnv(world, autoreset_mode, render_mode, vectors)
 

@@ -134,7 +134,7 @@ class StateObservation:
     """The responder's state, [total] float32, which is not observable for real users.
 
     It serves as an upper bound on what memory can contribute. The tensors of the state are
-    concatenated in the order of their names.
+    concatenated in the order of the responder's `start`.
 
     Raises:
         InputError: the responder has no state, or one that grows with the session.

@@ -38,9 +38,9 @@ class Config:
     """
 
     def __post_init__(self) -> None:
-        for name, (hint, adapter) in _adapters(type(self)).items():  # type: ignore[arg-type]
-            value = getattr(self, name)
-            object.__setattr__(self, name, _checked(name, value, hint, adapter))
+        for name, field_type in _types(type(self)).items():  # type: ignore[arg-type]
+            value = _checked(name, getattr(self, name), *field_type)
+            object.__setattr__(self, name, value)
 
 
 def setting(default: Any, description: str, **limits: float) -> Any:
@@ -115,31 +115,36 @@ def settings_of(kind: type[Config]) -> list[Setting]:
 
 
 @cache
-def _adapters(kind: type[Config]) -> dict[str, tuple[Any, TypeAdapter[Any]]]:
+def _types(kind: type[Config]) -> dict[str, tuple[Any, dict[str, float], TypeAdapter[Any]]]:
+    """Return the type, the limits and the parser of each field."""
     hints, found = get_type_hints(kind), {}
     config: Any = {"allow_inf_nan": False, "arbitrary_types_allowed": True}
     for f in fields(kind):
         hint, limits = hints[f.name], f.metadata.get("limits", {})
         limited: Any = Annotated[hint, Field(**limits)]
-        found[f.name] = hint, TypeAdapter[Any](limited, config=config)
+        found[f.name] = hint, limits, TypeAdapter[Any](limited, config=config)
     return found
 
 
-def _checked(name: str, value: Any, hint: Any, adapter: TypeAdapter[Any]) -> Any:
+def _checked(
+    name: str, value: Any, hint: Any, limits: Mapping[str, float], adapter: TypeAdapter[Any]
+) -> Any:
     if get_origin(hint) is Literal and value not in get_args(hint):
         near = near_matches(str(value), get_args(hint))
         raise InputError(f"{name} {value!r} is unknown; {near}")
+    wanted = f"setting {name} must be {_range(hint, limits)}, not {value!r}"
+    if hint in (int, float) and isinstance(value, bool):
+        raise InputError(wanted)
     try:
         return adapter.validate_python(value)
-    except ValidationError as error:
-        reason = error.errors()[0]["msg"].replace("Input should be", "must be", 1)
-        raise InputError(f"setting {name} {reason}, not {value!r}") from None
+    except ValidationError:
+        raise InputError(wanted) from None
 
 
 def _range(hint: Any, limits: Mapping[str, float]) -> str:
     if get_origin(hint) is Literal:
         return ", ".join(map(str, get_args(hint)))
-    names = {int: "whole number", float: "number", bool: "true or false", str: "text"}
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
     signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
     bounds = [f"{sign} {limits[name]:,}" for name, sign in signs.items() if name in limits]
-    return " ".join([names.get(hint, str(hint)), *bounds])
+    return " ".join([names.get(hint, str(hint)), " and ".join(bounds)]).strip()

@@ -1,15 +1,4 @@
-"""SessionLog on disk: a folder of Parquet tables and a JSON card, read memory-mapped.
-
-    LOG/slates.parquet     slate, response, time[, propensity]: a row per slate
-    LOG/sessions.parquet   n_slates, user: a row per session
-    LOG/catalogue.parquet  id[, features, price, attributes]: a row per item
-    LOG/users.parquet      id[, features]: a row per user
-    LOG/card.json          name, source, licence, synthetic or not, how made
-    LOG/.cache/            the slates decoded into .npy files, made when a large log is first
-                           loaded, and mapped
-
-A folder appears under its name only when it is complete.
-"""
+"""Writing folders and JSON files so that nothing incomplete is left behind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A check that no other distribution has taken the place of one of our packages.
+"""A check that no other package has taken the place of one of ours.
 
 `responders`, `agents` and `benchmarks` are common names: `openai-agents`, for one, also installs a
 package called `agents`.
@@ -9,19 +9,22 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
-PACKAGES = ("responders", "recsim_env", "agents", "benchmarks")
 
+def check_installation(*packages: str) -> None:
+    """Raise `ImportError` if Python finds a package of ours in another place than next to this one.
 
-def check_installation() -> None:
-    """Raise `ImportError` if a package of ours is found in another place than this one."""
+    Args:
+        packages: names of the packages that are about to be imported.
+    """
     ours = Path(__file__).resolve().parents[1]
-    for name in PACKAGES:
+    for name in packages:
         spec = find_spec(name)
-        places = list(spec.submodule_search_locations or ()) if spec is not None else []
-        if not places or Path(places[0]).resolve() != ours / name:
-            found = places[0] if places else "nowhere"
+        places = [] if spec is None else [*(spec.submodule_search_locations or ()), spec.origin]
+        if not places or Path(str(places[0])).resolve() != ours / name:
+            found = f"at {places[0]}" if places else "nowhere"
             raise ImportError(
-                f"recsim-env's package {name!r} belongs at {ours / name}, but Python finds it at "
-                f"{found}: another distribution installs a package of this name (openai-agents "
-                "installs 'agents'). Install recsim-env in a virtual environment of its own"
+                f"recsim-env's package {name!r} is in {ours}, but Python finds {name!r} {found}. "
+                "If that belongs to another distribution (openai-agents installs 'agents'), "
+                "install recsim-env in a virtual environment of its own; if it is your own "
+                "folder, rename it or run from another one"
             )

@@ -24,7 +24,7 @@ def load(registry: Mapping[str, str], name: str, what: str) -> Any:
     Raises:
         InputError: the registry has no such name; the message lists near matches.
     """
-    if name not in registry:
+    if not isinstance(name, str) or name not in registry:
         raise InputError(f"{what} {name!r} is unknown; {near_matches(str(name), registry)}")
     module, _, attribute = registry[name].partition(":")
     return getattr(import_module(module), attribute)

@@ -83,11 +83,11 @@ def test_a_foreign_package_in_our_place_is_one_clear_error(tmp_path: Path) -> No
     (tmp_path / "agents").mkdir()
     (tmp_path / "agents" / "__init__.py").write_text("")
     run = subprocess.run(
-        [sys.executable, "-c", "import recsim_env"],
+        [sys.executable, "-c", "import benchmarks"],
         capture_output=True,
         text=True,
         env=os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])},
         cwd=tmp_path,
         check=False,
     )
-    assert "another distribution installs a package of this name" in run.stderr
+    assert "belongs to another distribution" in run.stderr

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-
 import typer
 
 from benchmarks.cli import bench, compare, data, demo, evaluate, train
-from responders.errors import InputError
+from benchmarks.errors import one_line_errors
 
 app = typer.Typer(
     name="recsim",
@@ -28,15 +26,8 @@ for command in (train.train, evaluate.evaluate, compare.compare, bench.bench, de
 
 def main() -> None:
     """Run the command line; bad input becomes one line on stderr and exit code 1."""
-    debug = "--debug" in sys.argv
-    sys.argv = [word for word in sys.argv if word != "--debug"]
-    try:
+    with one_line_errors():
         app()
-    except (InputError, OSError) as error:
-        if debug:
-            raise
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks.harness import publish
+from benchmarks.harness import publish, run_script
 from benchmarks.peers import measure
 from benchmarks.peers.registry import PEERS, Peer
 from benchmarks.reports.plots import plot_bars
@@ -146,4 +146,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_script(main)

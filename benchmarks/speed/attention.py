@@ -16,7 +16,7 @@ import numpy as np
 import torch
 import typer
 
-from benchmarks.harness import PeakMemory, describe, publish, run_cases, synchronize
+from benchmarks.harness import PeakMemory, describe, publish, run_cases, run_script, synchronize
 from benchmarks.reports.tables import number, text
 from responders import Catalogue, SessionLog, Users
 from responders.log.batch import Part, make_batch, plan_batches
@@ -103,4 +103,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_script(main)

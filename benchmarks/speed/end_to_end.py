@@ -52,7 +52,7 @@ def measure_ppo(options: dict[str, Any], seconds: float) -> float:
 
 def measure_one_user(seconds: float) -> tuple[float, float]:
     """Return steps per second of the bare responder and of `gym.make`, both with one user."""
-    env = gymnasium.make("RecSim-ContentWise-v0")
+    env = gymnasium.make("recsim_env:RecSim-ContentWise-v0")
     world = env.unwrapped.vector.world  # type: ignore[attr-defined]
     slate = np.arange(world.n_positions)
     shown, uniform = torch.from_numpy(slate[None]), torch.rand(1, len(slate))
@@ -60,7 +60,7 @@ def measure_one_user(seconds: float) -> tuple[float, float]:
 
     @torch.no_grad()
     def respond() -> None:
-        world.responder.respond(world.state, shown, uniform=uniform)
+        world.responder.respond(world.episodes.memory, shown, uniform)
 
     def step() -> None:
         *_, terminated, truncated, _ = env.step(slate)

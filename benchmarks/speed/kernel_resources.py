@@ -23,7 +23,7 @@ import typer
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from benchmarks.harness import publish
+from benchmarks.harness import publish, run_script
 from benchmarks.reports.tables import number, text
 from responders.kernels import triton_kernels
 from responders.kernels.triton_loss import Tiles
@@ -150,4 +150,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_script(main)

@@ -23,7 +23,7 @@ import typer
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.harness import PeakMemory, describe, publish, run_cases, time_calls
+from benchmarks.harness import PeakMemory, describe, publish, run_cases, run_script, time_calls
 from benchmarks.reports.plots import Panel, plot_lines
 from benchmarks.reports.tables import Cell, console, number, text
 from benchmarks.speed.limits import Limits
@@ -272,4 +272,4 @@ def _plot(table: pd.DataFrame, path: Path, hardware: str) -> None:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_script(main)

@@ -19,7 +19,7 @@ import gymnasium
 import numpy as np
 import typer
 
-from benchmarks.harness import publish, run_cases
+from benchmarks.harness import publish, run_cases, run_script
 from benchmarks.reports.tables import number, text
 from benchmarks.speed.memory import memory
 from recsim_env.registry import ENVIRONMENTS
@@ -124,4 +124,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_script(main)

@@ -30,6 +30,7 @@ from benchmarks.harness import (
     describe,
     publish,
     run_cases,
+    run_script,
     synchronize,
     time_calls,
 )
@@ -245,4 +246,4 @@ def _plot(table: pd.DataFrame, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_script(main)

@@ -18,7 +18,8 @@ from agents.registry import POLICIES
 from agents.rollout import Rollout, rollout
 from benchmarks.harness import check_out, names_in
 from benchmarks.reports.leaderboard import Row, write
-from recsim_env.make import find_responder, find_scenario, make_world, open_responder
+from recsim_env.make import find_responder, make_world, open_responder
+from recsim_env.scenarios import find_scenario
 from recsim_env.world import World
 from responders import EMPTY, InputError
 from responders.device import pick_device

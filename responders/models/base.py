@@ -92,7 +92,7 @@ class Responder(nn.Module):
     def __init__(self, shape: LogShape, config: Config) -> None:
         super().__init__()
         self.shape, self.config = shape, config
-        self._prepared: Any = None
+        self._prepared: tuple[Any, list[tuple[Tensor, int]]] | None = None
 
     def start(self, user: Tensor) -> State:
         """Return the state of new users with features `user` [B, F]."""
@@ -133,27 +133,31 @@ class Responder(nn.Module):
         """
         return unroll(self, batch)
 
+    @torch.no_grad()
     def prepare(self) -> None:
-        """Precompute in `self._prepared` what stepping needs of weights that no longer change.
+        """Precompute what stepping needs of weights that no longer change (`tabulate`).
 
-        It saves time and changes no answer. Call it in eval mode. Training mode, loading weights,
-        moving to a device and `extend` discard what was prepared; after any other change of the
-        weights call it again.
+        It saves time and changes no answer. What was prepared is used only where no gradient is
+        recorded, and only while the weights are those that it was made of.
         """
+        weights = (*self.parameters(), *self.buffers())
+        self._prepared = self.tabulate(), [(weight, _version(weight)) for weight in weights]
 
-    def train(self, mode: bool = True) -> Self:
-        """Set training or evaluation mode; see `torch.nn.Module.train`."""
-        if mode:
-            self._prepared = None
-        return super().train(mode)
+    def tabulate(self) -> Any:
+        """Return products of the weights that stepping can look up; None = there are none."""
+        return None
 
-    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """Load weights; see `torch.nn.Module.load_state_dict`."""
-        self._prepared = None
-        return super().load_state_dict(*args, **kwargs)
+    @property
+    def prepared(self) -> Any:
+        """What `tabulate` returned, None unless it can be used."""
+        if self._prepared is None or torch.is_grad_enabled():
+            return None
+        tables, weights = self._prepared
+        current = all(_version(weight) == version for weight, version in weights)
+        return tables if current else None
 
     def _apply(self, *args: Any, **kwargs: Any) -> Self:
-        self._prepared = None
+        self._prepared = None  # weights move to another device or dtype
         return super()._apply(*args, **kwargs)
 
     def training_loss(self, batch: SessionBatch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -206,3 +210,8 @@ def unroll(responder: Responder, batch: SessionBatch) -> Tensor:
         logits.append(responder.logits(state, slate, click))
         state = responder.observe(state, slate, click)
     return torch.stack(logits, 1)
+
+
+def _version(tensor: Tensor) -> int:
+    """Return how often a tensor was written to; inference tensors do not count."""
+    return 0 if tensor.is_inference() else tensor._version

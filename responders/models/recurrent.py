@@ -46,30 +46,31 @@ class RecurrentResponder(NeuralResponder):
     ) -> None:
         super().__init__(shape, config, item_vectors, memory_size)
         self.gru = ClickGRU(shape.n_positions, config.embedding_size, config.hidden_size)
-        self._prepared: Tables | None = None
 
-    @torch.no_grad()
-    def prepare(self) -> None:
-        if self.items.n_rows <= LARGEST_TABLE:
-            self._prepared = self.gru.tables(self.items, self.readout)
+    def tabulate(self) -> Tables | None:
+        """Return the products of weights and items; see `Responder.tabulate`."""
+        small = self.items.n_rows <= LARGEST_TABLE
+        return self.gru.tables(self.items, self.readout) if small else None
 
     def inputs(self, slate: Tensor) -> SlateInputs:
         """Return what reading slates [B, S] needs of items and positions."""
-        return self.gru.inputs(self.items, self.readout, slate, self._prepared)
+        return self.gru.inputs(self.items, self.readout, slate, self.prepared)
 
     def clicked_input(self, rows: Tensor) -> Tensor:
         """Return the gate input [B, 3H] of items (table rows [B]) clicked before a slate."""
-        return self.gru.clicked_input(self.items, rows, self._prepared)
+        return self.gru.clicked_input(self.items, rows, self.prepared)
 
 
-Readout = Literal["teacher", "threshold", "soft", "sample", "differentiable_sample"]
+ReadoutKind = Literal["teacher", "threshold", "soft", "sample", "differentiable_sample"]
 
 
 @dataclass(frozen=True)
 class SlateGRUConfig(NeuralConfig):
     """Settings of `SlateGRU`."""
 
-    readout: Readout = setting("teacher", "The click that the next position reads during training.")
+    readout: ReadoutKind = setting(
+        "teacher", "The click that the next position reads during training."
+    )
 
 
 class SlateGRU(ClickMemory, RecurrentResponder):

@@ -61,12 +61,11 @@ class SCOT(NeuralResponder):
         self.norm = nn.LayerNorm(hidden)
         self.user_token = nn.Parameter(torch.zeros(hidden))
         self.next_click_query = nn.Parameter(torch.zeros(size))
-        self._prepared: Tensor | None = None
 
-    @torch.no_grad()
-    def prepare(self) -> None:
-        if self.items.n_rows <= LARGEST_TABLE:
-            self._prepared = self._click_tokens(self.items.every_row())
+    def tabulate(self) -> Tensor | None:
+        """Return keys and values of every item, before rotation; see `Responder.tabulate`."""
+        small = self.items.n_rows <= LARGEST_TABLE
+        return self._click_tokens(self.items.every_row()) if small else None
 
     def start(self, user: Tensor) -> State:
         b = len(user)
@@ -94,10 +93,8 @@ class SCOT(NeuralResponder):
             slate: [B, C] the numbers of the slates of those clicks.
         """
         first = self._key_value(self.user_token + user).unsqueeze(1)
-        if self._prepared is None:
-            clicks = self._click_tokens(rows)
-        else:
-            clicks = F.embedding(rows, self._prepared)
+        table = self.prepared
+        clicks = self._click_tokens(rows) if table is None else F.embedding(rows, table)
         tokens = torch.cat([first, clicks], 1)
         return self.attention.split_keys_values(tokens, F.pad(slate, (1, 0)))
 

@@ -26,7 +26,7 @@ from responders.models.base import Responder
 from responders.models.build import rebuild_responder
 from responders.models.registry import RESPONDERS
 
-FORMAT = 1
+FORMAT = 2
 WEIGHTS, CARD, INITIAL = "responder.safetensors", "card.json", "initial_sessions"
 
 
@@ -115,7 +115,9 @@ def load_responder(path: Path, catalogue: Catalogue | None = None) -> Checkpoint
         )
     card = read_json(path / CARD, "responder")
     if card.get("kind") != "responder" or card.get("format") != FORMAT:
-        raise InputError(f"{path} is not a responder of format {FORMAT}: train it again")
+        raise InputError(
+            f"{path} is not a responder of format {FORMAT}, but of another version: train it again"
+        )
     name = card["responder"]["name"]
     if name not in RESPONDERS:
         raise InputError(

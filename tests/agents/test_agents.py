@@ -11,8 +11,8 @@ from agents.oracle import OraclePolicy
 from agents.policy import Policy
 from agents.popular import PopularPolicy
 from agents.ppo import PPOConfig, PPOPolicy
-from agents.random import RandomPolicy
 from agents.rollout import rollout
+from agents.uniform import RandomPolicy
 from benchmarks.studies.leaderboard import leaderboard
 from recsim_env.make import make_world
 from recsim_env.observations import HistoryObservation
@@ -94,7 +94,7 @@ def test_epsilon_greedy_learns_the_best_items(truth_world: World) -> None:
     observation = {"item": torch.zeros(2, 1, dtype=torch.int64)}
     assert bandit.act(observation)[0, 0] == 3
     assert 4 not in bandit.act(observation)[0]
-    with pytest.raises(InputError, match="epsilon must be less than or equal to 1"):
+    with pytest.raises(InputError, match="epsilon must be a number ≥ 0 and ≤ 1"):
         EpsilonGreedyConfig(epsilon=2)
 
 
@@ -106,6 +106,19 @@ def test_ppo_learns_to_beat_random_candidates(small_log_path: Path) -> None:
     evaluation = make_world("any", num_users=300, responder=small_log_path)
     before, after = (rollout(evaluation, p, seed=0).reward.mean() for p in (untrained, trained))
     assert after > 1.2 * before
+
+
+def test_ppo_trains_to_the_same_weights_again(small_log_path: Path) -> None:
+    weights = []
+    for _ in range(2):
+        world = make_world("any", num_users=16, responder=small_log_path)
+        policy = PPOPolicy(world, PPOConfig(candidates=10), seed=0)
+        policy.train(world, 512, seed=7)
+        weights.append(policy.model.policy.state_dict())
+    for name, value in weights[0].items():
+        assert torch.equal(value, weights[1][name]), name
+    with pytest.raises(InputError, match="ppo was made for 16 users"):
+        policy.train(make_world("any", num_users=3, responder=small_log_path), 10, seed=0)
 
 
 def test_policies_say_what_they_lack(trained: Path) -> None:

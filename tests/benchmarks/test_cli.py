@@ -155,7 +155,10 @@ def bad_input(log: Path, run: Path, tmp: Path) -> list[tuple[list[Any], str]]:
         (["data", "convert", "rl4rs", tmp / "no", tmp / "o"], "no"),
         (["data", "synthesize", tmp / "o", "--preset", "contentwize"], "did you mean contentwise"),
         (["data", "synthesize", tmp / "o", "--set", "tast=1"], "did you mean taste"),
-        (["data", "synthesize", tmp / "o", "--set", "taste=much"], "must be a valid number"),
+        (
+            ["data", "synthesize", tmp / "o", "--set", "taste=much"],
+            "taste must be a number, not 'much'",
+        ),
         (["data", "synthesize", tmp / "o", "--set", "taste"], "a setting has the form KEY=VALUE"),
         (["data", "synthesize", tmp / "o", "--policy", "best"], "policy 'best' is unknown"),
         (["data", "synthesize", log], "exists already"),

@@ -93,7 +93,7 @@ def test_compare_refuses_results_of_other_settings(
         ({"--embeddings": "neural"}, "embedding 'neural' is unknown"),
         ({"--split": "space"}, "split 'space' is unknown"),
         ({"--set": "hiden_size=8"}, "setting 'hiden_size' is unknown"),
-        ({"--set": "hidden_size=x"}, "hidden_size must be a valid integer"),
+        ({"--set": "hidden_size=x"}, "hidden_size must be a whole number"),
     ],
 )
 def test_bad_input_is_reported_before_any_run(

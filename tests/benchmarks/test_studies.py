@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.speed.end_to_end import measure_one_user
 from benchmarks.studies import leaderboard
 from benchmarks.studies.evaluate import evaluate_responder
 from benchmarks.studies.sasrec import compare_losses
@@ -93,3 +94,8 @@ def test_synthesize_takes_settings_as_text_or_numbers(tmp_path: Path) -> None:
         assert truth.config.n_items == 30
     with pytest.raises(InputError, match="did you mean contentwise"):
         synthesize(tmp_path / "o", "contentwize")
+
+
+def test_one_user_through_gym_make_is_measured() -> None:
+    bare, whole = measure_one_user(0.05)
+    assert min(bare, whole) > 0

@@ -24,7 +24,8 @@ from recsim_env.actions import (
     single_item_arms,
 )
 from recsim_env.candidates import Candidates, RandomCandidates
-from recsim_env.make import find_scenario, make_actions, make_vector_env, make_world
+from recsim_env.make import make_actions, make_vector_env, make_world
+from recsim_env.scenarios import find_scenario
 from recsim_env.vector import RecSimVectorEnv
 from responders import InputError
 from tests.conftest import random_responder
@@ -233,7 +234,7 @@ BAD = [
     ({"candidates": 1001}, "candidates must be 1 to 1000, not 1001"),
     ({"candidates": 2.5}, "candidates must be 1 to 1000, not 2.5"),
     ({"horizon": "a"}, "horizon must be a whole number"),
-    ({"history": 0}, "history must be a whole number of at least 1, not 0"),
+    ({"history": 0}, "history must be a whole number ≥ 1, not 0"),
     ({"warm_start": 99}, "warm_start is 99; the initial sessions hold 0 to 3"),
     ({"shift": {"click_rate": float("nan")}}, "shift by click_rate must be a finite number"),
     ({"shift": 3}, "shift must name traits"),
@@ -257,9 +258,9 @@ BAD = [
     ({"reward": [["clicks"]]}, "is unknown"),
     ({"shift": {3: 1.0}}, "shift by 3 is unknown"),
     ({"observe": 5}, "observe 5 is unknown"),
-    ({"first_user": 1.5}, "environments have no argument 'first_user'"),
-    ({"paged": "x"}, "paged is True, False or None"),
-    ({"one_member": 5}, "one_member is True or False"),
+    ({"first_user": 1.5}, "gym.make has no setting 'first_user'"),
+    ({"paged": "x"}, "paged must be true or false"),
+    ({"one_member": 5}, "one_member must be true or false"),
 ]
 
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from responders import Catalogue, InputError
 from responders.log.batch import SessionBatch
 from responders.models.base import Responder, unroll
+from responders.models.ensemble import Ensemble
 from responders.models.state import put_rows, take_rows
 from tests.conftest import EVERY_RESPONDER, random_batch, random_responder, uniform
 
@@ -172,6 +173,47 @@ def test_state_can_be_taken_and_put_row_by_row(responder: Responder) -> None:
     )
     rest = shown & ~mask[:, None]
     torch.testing.assert_close(answers[0][rest], answers[1][rest], atol=1e-5, rtol=1e-5)
+
+
+def answer_of(responder: Responder, batch: SessionBatch) -> torch.Tensor:
+    """Log-odds of a second slate, given the first; what is tabulated is used."""
+    with torch.no_grad():
+        state = responder.start(batch.user)
+        state = responder.observe(state, batch.slate[:, 0], batch.click[:, 0])
+        return responder.logits(state, batch.slate[:, 1], batch.click[:, 1])
+
+
+def test_preparing_changes_no_answer(responder: Responder) -> None:
+    batch = random_batch()
+    plain = answer_of(responder, batch)
+    responder.prepare()
+    torch.testing.assert_close(answer_of(responder, batch), plain, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["slate_gru", "session_gru", "hierarchical_gru", "scot"])
+def test_what_was_prepared_is_not_used_after_the_weights_change(name: str) -> None:
+    responder, batch = random_responder(name), random_batch()
+    responder.prepare()
+    stepped = unroll(responder, batch)  # with gradients
+    stepped[batch.shown].sum().backward()
+    assert all(p.grad is not None for k, p in responder.items.named_parameters())  # type: ignore[union-attr]
+    with torch.no_grad():
+        for parameter in responder.parameters():
+            parameter.mul_(1.5)
+    changed = answer_of(responder, batch)
+    fresh = random_responder(name)
+    fresh.load_state_dict(responder.state_dict())
+    torch.testing.assert_close(changed, answer_of(fresh, batch), atol=1e-5, rtol=1e-5)
+
+    ensemble = Ensemble([fresh]).eval()
+    ensemble.prepare()
+    ensemble.load_state_dict(
+        {k: v / 2 for k, v in ensemble.state_dict().items() if v.is_floating_point()}, strict=False
+    )
+    halved = random_responder(name)
+    halved.load_state_dict(ensemble.members[0].state_dict())
+    expected = answer_of(halved, batch).sigmoid()
+    torch.testing.assert_close(answer_of(ensemble, batch).sigmoid(), expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["item_ctr", "mf", "slate_gru", "session_gru"])

@@ -150,7 +150,7 @@ def test_bad_settings_are_named() -> None:
         TruthConfig().changed(tast=1)
     with pytest.raises(InputError, match="n_positions 10 exceeds n_items 5"):
         TruthConfig(n_items=5)
-    with pytest.raises(InputError, match="hidden must be less than 1, not 1"):
+    with pytest.raises(InputError, match="hidden must be a number ≥ 0 and < 1, not 1"):
         TruthConfig(hidden=1)
     with pytest.raises(InputError, match="max_slates 2 is below min_slates 3"):
         TruthConfig(max_slates=2)

@@ -223,9 +223,11 @@ def test_options_are_checked_by_name_and_type(small_log: SessionLog) -> None:
     assert training.learning_rate == 0.01
     with pytest.raises(InputError, match="'hiden_size' is unknown to slate_gru; did you mean hidd"):
         configure("slate_gru", {"hiden_size": "32"})
-    with pytest.raises(InputError, match=r"hidden_size must be a valid integer.*, not 'many'"):
+    with pytest.raises(InputError, match=r"hidden_size must be a whole number.*, not 'many'"):
         configure("slate_gru", {"hidden_size": "many"})
-    with pytest.raises(InputError, match="batch_size must be greater than or equal to 0, not '-1'"):
+    with pytest.raises(InputError, match=r"hidden_size must be a whole number.*, not True"):
+        configure("slate_gru", {"hidden_size": True})
+    with pytest.raises(InputError, match="batch_size must be a whole number ≥ 0, not '-1'"):
         configure("slate_gru", {"batch_size": "-1"})
     with pytest.raises(InputError, match="'sesion_gru' is unknown; did you mean session_gru"):
         configure("sesion_gru", {})
