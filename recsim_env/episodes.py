@@ -41,16 +41,6 @@ class Episodes:
     memory: State
     member: Tensor | None = None
 
-    @staticmethod
-    def begin(
-        user: Tensor, slates: Tensor, clicks: Tensor, memory: State, member: Tensor | None
-    ) -> Episodes:
-        """Return new episodes, with all counters 0; for the arguments see the class."""
-        zero = torch.zeros_like(user)
-        return Episodes(
-            user, zero, zero, zero, zero, zero, zero.float(), slates, clicks, memory, member
-        )
-
     def where(self, mask: Tensor, other: Episodes) -> Episodes:
         """Return these episodes, with those of `other` for the users of `mask` [B] bool."""
         chosen: dict[str, Any] = {}
@@ -78,21 +68,21 @@ class Episodes:
             memory=memory,
         )
 
-    def new_visit(self, mask: Tensor, gap: Tensor, memory: State) -> Episodes:
-        """Return the episodes with a new visit for the users of `mask` [B] bool.
+    def new_visit(self, mask: Tensor, gap: Tensor, fresh: Episodes) -> Episodes:
+        """Return the episodes with a new visit opened by the users of `mask` [B] bool.
 
         Args:
-            mask: the users who come back.
-            gap: [B] float32, seconds since the previous visit.
-            memory: the responder's state of new visits, of all B users.
+            mask: users who come back.
+            gap: [B] float32, seconds since the visit before.
+            fresh: new episodes of the same users, whose memory and counters a visit starts from.
         """
-        keep = ~mask
-        return replace(
+        opened = replace(
             self,
-            visit=self.visit + mask,
-            visit_step=self.visit_step * keep,
-            visit_clicks=self.visit_clicks * keep,
-            streak=self.streak * keep,
-            gap=torch.where(mask, gap, self.gap),
-            memory=put_rows(self.memory, mask, memory),
+            visit=self.visit + 1,
+            visit_step=fresh.visit_step,
+            visit_clicks=fresh.visit_clicks,
+            streak=fresh.streak,
+            gap=gap,
+            memory=fresh.memory,
         )
+        return self.where(mask, opened)

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recsim_env.episodes import Episodes
 from responders import EMPTY, InputError, SessionLog, Users
 from responders.errors import check_finite, near_matches
 from responders.models.base import Responder
-from responders.models.state import State
+from responders.models.state import State, take_rows
 
 
 class Population:
@@ -59,10 +60,15 @@ class Population:
         self.features = torch.from_numpy(
             initial_sessions.users.features[initial_sessions.user].copy()
         ).to(device)
+        length = initial_sessions.session_length
+        # A user who left during the warm start has no episode. Sessions are stored up to `longest`
+        # slates, so those of that length may have continued.
+        still_there = (length > warm_start) | (length == longest)
+        weight = shift_weights(initial_sessions, shift or {}) * still_there
         self._cumulative: Tensor | None = None
-        if shift:
-            weight = torch.from_numpy(shift_weights(initial_sessions, shift)).to(device)
-            self._cumulative = (weight.cumsum(0) / weight.sum()).float()
+        if shift or not still_there.all():
+            cumulative = torch.from_numpy(weight).to(device).cumsum(0)
+            self._cumulative = (cumulative / cumulative[-1]).float()
         self._warm(responder, warm_start, history, device)
 
     @torch.no_grad()
@@ -72,6 +78,8 @@ class Population:
         self.slates = torch.tensor(EMPTY, dtype=torch.int32, device=device).repeat(shape)
         self.clicks = torch.tensor(False, device=device).repeat(shape)
         memory = responder.start(self.features)
+        zero = torch.zeros(log.n_sessions, dtype=torch.int64, device=device)
+        self.steps, self.n_clicks, self.streak = zero, zero, zero
         start = torch.from_numpy(log.session_start[:-1].copy())
         length = torch.from_numpy(log.session_length)
         for r in range(slates):
@@ -84,9 +92,35 @@ class Population:
             slate = torch.nn.functional.pad(slate, (0, missing), value=EMPTY)
             click = torch.nn.functional.pad(click, (0, missing))
             memory = responder.observe(memory, slate, click)
+            clicks = click.sum(1)
+            self.steps = self.steps + has_slate.squeeze(1)
+            self.n_clicks = self.n_clicks + clicks
+            self.streak = (self.streak + has_slate.squeeze(1)) * (clicks == 0)
             self.slates = torch.cat([self.slates[:, 1:], slate[:, None].int()], 1)
             self.clicks = torch.cat([self.clicks[:, 1:], click[:, None]], 1)
         self.memory: State = memory
+
+    def begin(self, user: Tensor, member: Tensor | None = None) -> Episodes:
+        """Return new episodes of the users `user` [B]; the warm start counts as part of the visit.
+
+        Args:
+            user: rows of the population.
+            member: [B] int64, the member of an ensemble that answers each user.
+        """
+        zero = torch.zeros_like(user)
+        return Episodes(
+            user=user,
+            step=zero,
+            visit=zero,
+            visit_step=self.steps[user],
+            visit_clicks=self.n_clicks[user],
+            streak=self.streak[user],
+            gap=zero.float(),
+            slates=self.slates.index_select(0, user),
+            clicks=self.clicks.index_select(0, user),
+            memory=take_rows(self.memory, user),
+            member=member,
+        )
 
     def draw(self, uniform: Tensor) -> Tensor:
         """Return users [B] int64 for random numbers [B] in [0, 1)."""

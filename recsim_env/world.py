@@ -25,7 +25,6 @@ from responders.device import pick_device
 from responders.errors import check_whole
 from responders.models.base import Responder, Response
 from responders.models.ensemble import Ensemble
-from responders.models.state import take_rows
 
 
 class World:
@@ -138,11 +137,7 @@ class World:
         uniform = self.streams.uniform(2 if self._one_member else 1, mask)
         user = self.population.draw(uniform[:, 0])
         member = (uniform[:, 1] * self.n_members).long() if self._one_member else None
-        p = self.population
-        memory = take_rows(p.memory, user)
-        new = Episodes.begin(
-            user, p.slates.index_select(0, user), p.clicks.index_select(0, user), memory, member
-        )
+        new = self.population.begin(user, member)
         self.episodes = new if mask is None else self.episodes.where(mask, new)
 
     @torch.no_grad()
@@ -171,7 +166,7 @@ class World:
             returns, gap = draw_return(self._returns, now.visit_clicks, uniform[:, s + 1 :])
             returned, left = left & returns, left & ~returns
             gap = gap * returned
-            now = now.new_visit(returned, gap, take_rows(self.population.memory, now.user))
+            now = now.new_visit(returned, gap, self.population.begin(now.user, now.member))
         disagreement = response.disagreement
         if disagreement is None:
             disagreement = torch.zeros_like(response.probability)

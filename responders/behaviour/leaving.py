@@ -16,6 +16,7 @@ from responders.log.session_log import SessionLog
 
 _STREAKS = 21
 _PRIOR = 20.0
+_NEXT_SLATES = 0.99  # share of next slates that follow within the silence that means leaving
 _SLATES, _SIGNIFICANT = 500_000, 0.01
 
 
@@ -95,23 +96,36 @@ def streaks(log: SessionLog, sessions: np.ndarray) -> np.ndarray:
     return index - np.maximum(last_reset, first - 1)
 
 
-def fit_hazard(log: SessionLog, sessions: np.ndarray) -> Hazard:
+def fit_hazard(log: SessionLog, sessions: np.ndarray, silence: float | None = None) -> Hazard:
     """Estimate the hazard from the lengths of `sessions`.
 
     The table by streak is a discrete Kaplan-Meier estimate, with rare streaks shrunk towards the
     overall rate. A logistic head on the session so far is kept if it fits the lengths better than
-    the table alone (likelihood ratio test, p < 0.01). Nobody leaves before the shortest length in
-    the log, because shorter sessions were filtered out. Sessions of the greatest length are
-    treated as censored if there are several: the log may have cut them there.
+    the table alone (likelihood ratio test, p < 0.01).
+
+    A session that is cut by the end of the log is no departure (right-censoring): only slates after
+    which the log continues for at least `silence` count. Nobody leaves before the shortest length
+    of the completed sessions, because shorter ones were filtered out. Sessions of the greatest
+    length are treated as censored if there are several: the log may have cut them there.
+
+    Args:
+        log: the log; a part of it that ends early is a log that ends there.
+        sessions: indices of sessions.
+        silence: seconds without a slate that count as leaving; None = the time within which 99 of
+            100 next slates of a session follow. It is 0 for logs without a clock, in which all
+            sessions start at the same time.
     """
     length = log.session_length[sessions]
-    shortest, longest = int(length.min()), int(length.max())
+    ends = ragged.offsets(length)[1:] - 1
+    observed = _followed(log, sessions, silence)
+    completed = length[observed[ends]] if observed[ends].any() else length
+    shortest, longest = int(completed.min()), int(length.max())
     first = np.repeat(ragged.offsets(length)[:-1], length)
     step = 1 + ragged.place(length)
     streak = np.minimum(streaks(log, sessions), _STREAKS - 1)
     left = step == np.repeat(length, length)
     cut = (length == longest).sum() > 1 and longest > shortest
-    at_risk = (step >= shortest) & ~((step == longest) & cut)
+    at_risk = observed & (step >= shortest) & ~((step == longest) & cut)
     n_at_risk = np.bincount(streak[at_risk], minlength=_STREAKS)
     n_left = np.bincount(streak[at_risk & left], minlength=_STREAKS)
     overall = n_left.sum() / max(n_at_risk.sum(), 1)
@@ -124,6 +138,22 @@ def fit_hazard(log: SessionLog, sessions: np.ndarray) -> Hazard:
     clicks_before = np.where(first > 0, clicks_so_far[np.maximum(first - 1, 0)], 0)
     features = np.stack([np.log1p(step), clicks, (clicks_so_far - clicks_before) / step], 1)[sample]
     return _with_head(table, streak[sample], features, left[sample])
+
+
+def _followed(log: SessionLog, sessions: np.ndarray, silence: float | None) -> np.ndarray:
+    """Return [n] bool for the slates of `sessions`: whether the log shows if another one followed.
+
+    See `fit_hazard` for `silence`.
+    """
+    time = log.time[log.rows(sessions)]
+    begin = log.time[log.session_start[:-1]]
+    if begin.min() == begin.max():
+        return np.ones(len(time), dtype=bool)
+    if silence is None:
+        same_session = ragged.place(log.session_length[sessions])[1:] > 0
+        gaps = np.diff(time)[same_session]
+        silence = float(np.quantile(gaps, _NEXT_SLATES)) if len(gaps) else 0.0
+    return time <= log.time.max() - silence
 
 
 def _with_head(table: Hazard, streak: np.ndarray, session: np.ndarray, left: np.ndarray) -> Hazard:

@@ -9,11 +9,12 @@ import numpy as np
 from responders.log.counts import count
 from responders.log.session_log import SessionLog
 
-_SESSIONS, _SLATES = 1000, 3
+_SESSIONS = 1000
+_SLATES = 4  # a warm start of up to 3, and whether the user was still there after it
 
 
 def select_initial(log: SessionLog, sessions: np.ndarray) -> SessionLog:
-    """Return the first 3 slates of up to 1,000 of `sessions` [K], evenly spaced."""
+    """Return the first 4 slates of up to 1,000 of `sessions` [K], evenly spaced."""
     step = max(len(sessions) // _SESSIONS, 1)
     chosen = log.select(sessions[::step][:_SESSIONS], first_slates=_SLATES)
     return replace(chosen, propensity=None)
