@@ -235,7 +235,7 @@ BAD = [
     ({"candidates": 2.5}, "candidates must be 1 to 1000, not 2.5"),
     ({"horizon": "a"}, "horizon must be a whole number"),
     ({"history": 0}, "history must be a whole number ≥ 1, not 0"),
-    ({"warm_start": 99}, "warm_start is 99; the initial sessions hold 0 to 3"),
+    ({"warm_start": 99}, "warm_start is 99; the initial sessions hold 0 to 4"),
     ({"shift": {"click_rate": float("nan")}}, "shift by click_rate must be a finite number"),
     ({"shift": 3}, "shift must name traits"),
     ({"reward": 3}, "reward 3 names nothing"),

@@ -246,7 +246,7 @@ def test_warm_start_shows_logged_slates_first(trained: Path) -> None:
     assert (world.episodes.step == 0).all()
     cold = small(trained, num_users=5)
     assert not torch.equal(world.episodes.memory["hidden"], cold.episodes.memory["hidden"])
-    with pytest.raises(InputError, match="warm_start is 9; the initial sessions hold 0 to 3"):
+    with pytest.raises(InputError, match="warm_start is 9; the initial sessions hold 0 to 4"):
         small(trained, warm_start=9)
 
 
