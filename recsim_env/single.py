@@ -39,6 +39,15 @@ class RecSimEnv(gymnasium.Env):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
+        """Start an episode with a new user.
+
+        Args:
+            seed: whole number; the same seed gives the same episodes.
+            options: as those of the vector environment.
+
+        Returns:
+            the observation and the infos.
+        """
         seed = None if seed is None else check_seed(seed)
         super().reset(seed=seed)
         observation, infos = self.vector.reset(seed=seed)
