@@ -37,11 +37,13 @@ class OraclePolicy(Policy):
             )
         self.truth = truth.to(self.device)
         self._state: State | None = None
+        self._first: State | None = None  # at the start of the episode
+        self._visit: Tensor | None = None
         price = self.catalogue.price
         self._price = None if price is None else torch.from_numpy(price.copy()).to(self.device)
 
     def reset(self) -> None:
-        self._state = None
+        self._state = self._first = self._visit = None
 
     @torch.inference_mode()
     def act(self, observation: dict[str, Tensor]) -> Tensor:
@@ -51,15 +53,22 @@ class OraclePolicy(Policy):
             )
             for name in ("item", "click")
         )
-        new = observation["step"][:, 0] == 0
-        state = self._state
+        new, state = observation["step"][:, 0] == 0, self._state
         if state is not None:
             state = self.truth.observe(state, item[:, -1], click[:, -1])
         if state is None or bool(new.any()):  # new users start with the warm start's history
             from_history = self.truth.start(observation["user"])
             for age in range(item.shape[1]):
                 from_history = self.truth.observe(from_history, item[:, age], click[:, age])
+            first = self._first
+            self._first = from_history if first is None else put_rows(first, new, from_history)
             state = from_history if state is None else put_rows(state, new, from_history)
+        if "visit" in observation:  # a user who comes back starts as at the first visit
+            visit = observation["visit"][:, 0]
+            came_back = torch.zeros_like(new) if self._visit is None else visit != self._visit
+            assert self._first is not None
+            state = put_rows(state, came_back & ~new, self._first)
+            self._visit = visit
         self._state = state
         return self._fill(self.truth.attraction(state))
 

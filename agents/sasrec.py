@@ -173,7 +173,11 @@ def gains(net: SASRec, item: np.ndarray, target: np.ndarray, top: int = 10) -> n
     for users in np.array_split(np.arange(len(item)), max(len(item) // 512, 1)):
         scores = net.scores(torch.from_numpy(item[users]).to(device))
         target_score = scores.gather(1, torch.from_numpy(target[users]).to(device).unsqueeze(1))
-        rank = 1 + (scores > target_score).sum(1).double()
+        if not torch.isfinite(scores).all():
+            raise InputError("scores are NaN or infinite: the model cannot be ranked")
+        # Ties share the middle rank, so that constant scores are as bad as random ones.
+        ties = (scores == target_score).sum(1) - 1
+        rank = 1 + (scores > target_score).sum(1).double() + ties / 2
         gain.append(torch.where(rank <= top, 1 / torch.log2(1 + rank), 0.0).cpu())
     return torch.cat(gain).numpy()
 

@@ -52,7 +52,9 @@ def open_responder(source: Source | Sequence[Source]) -> Checkpoint:
             f"{path} is a log of real users, which cannot answer new slates: train a responder on "
             f"it with `recsim train {path} --responder session_gru --out DIR`"
         )
-    hazard = Hazard(tuple(truth.hazard), truth.config.min_slates)
+    hazard = Hazard(
+        tuple(truth.hazard), truth.config.min_slates, max_slates=truth.config.max_slates
+    )
     card = {
         "synthetic": True,
         "responder": {"name": "known_truth"},

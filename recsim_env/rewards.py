@@ -96,6 +96,8 @@ class FunctionReward:
                 f"the reward function returned {got}, not a tensor of one number for each of "
                 f"{len(answer.slate)} users"
             )
+        if reward.device.type == "cpu" and not torch.isfinite(reward).all():  # no synchronisation
+            raise InputError("the reward function returned NaN or infinity")
         return reward.float()
 
 

@@ -43,14 +43,15 @@ class RecSimEnv(gymnasium.Env):
 
         Args:
             seed: whole number; the same seed gives the same episodes.
-            options: as those of the vector environment.
+            options: `user`: row of the population (`info["user"]`) to start with; by default it
+                is drawn.
 
         Returns:
             the observation and the infos.
         """
         seed = None if seed is None else check_seed(seed)
         super().reset(seed=seed)
-        observation, infos = self.vector.reset(seed=seed)
+        observation, infos = self.vector.reset(seed=seed, options=options)
         return _first(observation), _first_info(infos)
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:

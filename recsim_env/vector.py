@@ -109,36 +109,56 @@ class WorldVectorEnv(VectorEnv):
 
         Args:
             seed: a whole number; the same seed gives the same episodes.
-            options: `reset_mask` [B] bool: only reset these users.
+            options: `reset_mask` [B] bool: only reset these users. `user`: rows of the population
+                (`info["user"]`) to start with, [B] or one for all; by default they are drawn.
 
         Raises:
-            InputError: the seed or the mask has the wrong type.
+            InputError: an unknown option, or the seed or an option has a wrong type or value.
         """
         if seed is not None:
             seed = check_seed(seed)
         super().reset(seed=seed)
-        mask = (options or {}).get("reset_mask")
+        mask, user = self._reset_options(options or {})
         if mask is None:
             if self._fresh and seed is None:
                 seed = secrets.randbits(48)
-            self.world.reset(seed=seed)
+            self.world.reset(seed=seed, user=user)
             self._begin(None)
             self._ended = np.zeros(self.num_envs, dtype=bool)
             self._fresh, self._last = False, None
         else:
-            mask = np.asarray(mask)
-            if mask.dtype != bool or mask.shape != (self.num_envs,):
-                raise InputError(f"reset_mask must be {self.num_envs} booleans, not {mask!r}")
             if self._fresh:
                 raise InputError("the first reset must be of all users: leave out reset_mask")
             if seed is not None:
                 raise InputError("a seed resets all users: leave out seed or reset_mask")
-            self._restart(mask)
+            self._restart(mask, user)
         return self._observe(), with_masks(self._state_info())
 
-    def _restart(self, mask: np.ndarray) -> None:
+    def _reset_options(self, options: dict[str, Any]) -> tuple[np.ndarray | None, Tensor | None]:
+        """Return the mask [B] bool and the users [B] int64 of `reset(options=…)`, checked."""
+        for name in options:
+            if name not in ("reset_mask", "user"):
+                near = near_matches(str(name), ("reset_mask", "user"))
+                raise InputError(f"reset has no option {name!r}; {near}")
+        mask, user = options.get("reset_mask"), options.get("user")
+        if mask is not None:
+            mask = np.asarray(mask)
+            if mask.dtype != bool or mask.shape != (self.num_envs,):
+                raise InputError(f"reset_mask must be {self.num_envs} booleans, not {mask!r}")
+            if not mask.any():
+                raise InputError("reset_mask names no user to reset: every entry is False")
+        if user is None:
+            return mask, None
+        rows, last = np.asarray(user), self.world.population.initial_sessions.n_sessions - 1
+        fits = rows.dtype.kind in "iu" and rows.shape in ((), (self.num_envs,))
+        if not fits or rows.min() < 0 or rows.max() > last:
+            raise InputError(f"user must be rows of the population, 0 to {last}, not {user!r}")
+        rows = np.broadcast_to(rows, (self.num_envs,)).astype(np.int64)
+        return mask, torch.from_numpy(rows).to(self.world.device)
+
+    def _restart(self, mask: np.ndarray, user: Tensor | None = None) -> None:
         users = torch.from_numpy(mask).to(self.world.device)
-        self.world.reset(users)
+        self.world.reset(users, user=user)
         self._begin(users)
         self._ended = self._ended & ~mask
 
@@ -177,7 +197,7 @@ class WorldVectorEnv(VectorEnv):
         ended = terminated | truncated
         extra: dict[str, Any] = {}
         if mode == AutoresetMode.SAME_STEP and ended.any():
-            extra = final_info(self._observe(), infos, ended)
+            extra = final_info(self._observe(), infos | self._state_info(), ended)
             self._restart(ended)
         else:
             self._ended = ended

@@ -99,6 +99,7 @@ class World:
         self.hazard, self.returns = hazard, returns
         self._hazard = (hazard or Hazard((0.0,))).tables(self.device)
         self._min_slates = 0 if hazard is None else hazard.min_slates
+        self._max_slates = None if hazard is None else hazard.max_slates
         self._returns = None if returns is None else returns.tables(self.device)
         self.n_members = len(responder.members) if isinstance(responder, Ensemble) else 0
         window = None if returns is None else returns.window
@@ -118,12 +119,15 @@ class World:
         return self.population.features
 
     @torch.no_grad()
-    def reset(self, mask: Tensor | None = None, seed: int | None = None) -> None:
+    def reset(
+        self, mask: Tensor | None = None, seed: int | None = None, user: Tensor | None = None
+    ) -> None:
         """Start new episodes: each user of the world draws a user of the population.
 
         Args:
             mask: [B] bool, the users to reset; None = all.
             seed: seed the streams first; requires mask None.
+            user: [B] int64, rows of the population to start with instead of those drawn.
 
         Raises:
             InputError: a seed together with a mask, or an invalid seed.
@@ -135,7 +139,7 @@ class World:
                 self.num_users, check_seed(seed), self._first_user, self.device
             )
         uniform = self.streams.uniform(2 if self._one_member else 1, mask)
-        user = self.population.draw(uniform[:, 0])
+        user = self.population.draw(uniform[:, 0]) if user is None else user
         member = (uniform[:, 1] * self.n_members).long() if self._one_member else None
         new = self.population.begin(user, member)
         self.episodes = new if mask is None else self.episodes.where(mask, new)
@@ -200,7 +204,11 @@ class World:
         chance = leave_chance(
             self._hazard, now.streak, now.visit_step, click.sum(1), now.visit_clicks
         )
-        return chance * (now.visit_step >= self._min_slates) if self._min_slates > 1 else chance
+        if self._min_slates > 1:
+            chance = chance * (now.visit_step >= self._min_slates)
+        if self._max_slates is not None:
+            chance = torch.where(now.visit_step >= self._max_slates, 1.0, chance)
+        return chance
 
     def _invalid(self, slate: Tensor, duplicates: Tensor) -> Tensor:
         """Return [B] bool, the slates that break a rule of the catalogue."""

@@ -24,7 +24,7 @@ from recsim_env.world import World
 from responders import EMPTY, InputError
 from responders.device import pick_device
 from responders.errors import check_whole, near_matches
-from responders.evaluation.bootstrap import percentile_intervals, user_weights
+from responders.evaluation.bootstrap import percentile_intervals, run_and_user_weights
 from responders.known_truth.world import truth_of
 from responders.progress import progress_bar
 from responders.registry import load
@@ -188,12 +188,12 @@ def _row(name: str, runs: list[Rollout], trained: int, seconds: float) -> Row:
     clicks, shown = (np.concatenate(sums) for sums in zip(*map(_sums, runs), strict=True))
     length = np.concatenate([run.log.session_length for run in runs])
     by_session = [
-        {"ctr": weight @ clicks / (weight @ shown), "length": weight @ length / len(length)}
-        for weight in user_weights(len(length), _RESAMPLES)
+        {"ctr": weight @ clicks / (weight @ shown), "length": weight @ length / weight.sum()}
+        for weight in run_and_user_weights([run.log.n_sessions for run in runs], _RESAMPLES)
     ]
     by_user = [
-        {"reward": weight @ reward / len(reward)}
-        for weight in user_weights(len(reward), _RESAMPLES)
+        {"reward": weight @ reward / weight.sum()}
+        for weight in run_and_user_weights([len(run.reward) for run in runs], _RESAMPLES)
     ]
     intervals: dict[str, Any] = percentile_intervals(by_session) | percentile_intervals(by_user)
     return Row(

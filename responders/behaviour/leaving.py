@@ -33,6 +33,7 @@ class Hazard:
             holds for longer streaks.
         min_slates: nobody leaves before this number of slates.
         weights: of the session so far; zeros = only the streak matters.
+        max_slates: everybody has left after this number of slates; None = there is no such number.
 
     Raises:
         InputError: a chance is outside [0, 1], or weights are not three finite numbers.
@@ -41,6 +42,7 @@ class Hazard:
     by_streak: tuple[float, ...]
     min_slates: int = 1
     weights: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    max_slates: int | None = None
 
     def __post_init__(self) -> None:
         if not self.by_streak or not all(0 <= p <= 1 for p in self.by_streak):

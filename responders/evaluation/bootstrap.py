@@ -15,6 +15,30 @@ def user_weights(n_users: int, resamples: int, seed: int = 0) -> Iterator[np.nda
         yield np.bincount(rng.integers(n_users, size=n_users), minlength=n_users)
 
 
+def run_and_user_weights(
+    users: Sequence[int], resamples: int, seed: int = 0
+) -> Iterator[np.ndarray]:
+    """Yield `resamples` arrays [Σ users]: how often each user of each run was drawn.
+
+    Runs are drawn with replacement, then users within each run that was drawn, so that intervals
+    include the variance between runs (training seeds).
+
+    Args:
+        users: number of users in each run.
+        resamples: number of resamples.
+        seed: of the draws.
+    """
+    rng = np.random.default_rng(seed)
+    for _ in range(resamples):
+        times_drawn = np.bincount(rng.integers(len(users), size=len(users)), minlength=len(users))
+        yield np.concatenate(
+            [
+                np.bincount(rng.integers(n, size=n * times), minlength=n)
+                for n, times in zip(users, times_drawn, strict=True)
+            ]
+        )
+
+
 def percentile_intervals(samples: Sequence[dict[str, float]]) -> dict[str, float | None]:
     """Return 95 % percentile intervals of resampled metrics.
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from responders.kernels.negatives import Sampling
+from responders.kernels.second_derivative import refuse_second_derivative
 
 _TILE = 1 << 21  # numbers in a tile: 8 MB in float32
 _SHARE = 0.15  # of the memory of inputs and gradients: a tile may take this if it is more
@@ -75,8 +75,8 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         return loss if scale is None else loss.sum() * scale
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        refuse_second_derivative()
         """Return the gradients of hidden, items and bias."""
         (up,) = upstream
         hidden, items, target, *rest = ctx.saved_tensors

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from responders.errors import InputError, near_matches
+from responders.errors import InputError, check_finite, check_whole, near_matches
 from responders.kernels.chunked import ChunkedCrossEntropy
 from responders.kernels.negatives import Proposal, Sampling
 
@@ -61,9 +61,9 @@ def linear_cross_entropy(
     float32.
 
     Args:
-        hidden: [N, d] float32, float64, bfloat16 or float16.
+        hidden: [..., d] float32, float64, bfloat16 or float16, such as [N, d] or [B, T, d].
         items: [V, d] of the same dtype.
-        target: [N] int64 in [0, V), or `ignore_index`.
+        target: [...] int64 in [0, V), or `ignore_index`.
         negatives: K, negatives drawn per position; None = the whole catalogue; "auto" = the cheaper
             one by `choose_negatives`, which logs its choice (INFO, responders.kernels.loss). A
             negative that equals its position's target is ignored.
@@ -84,6 +84,20 @@ def linear_cross_entropy(
     Raises:
         InputError: a wrong shape, dtype or name, or a target outside the catalogue.
     """
+    _check_types(hidden, items, target, bias, softcap, ignore_index, negatives, seed)
+    if torch.is_autocast_enabled(hidden.device.type):  # as torch.nn.functional.linear does
+        dtype = torch.get_autocast_dtype(hidden.device.type)
+        hidden, items = hidden.to(dtype), items.to(dtype)
+        bias = None if bias is None else bias.to(dtype)
+    shape = target.shape
+    if hidden.ndim != 2 and hidden.shape[:-1] == shape:
+        losses = linear_cross_entropy(
+            hidden.reshape(-1, hidden.shape[-1]), items, target.reshape(-1),
+            negatives=negatives, share=share, proposal=proposal, correction=correction, bias=bias,
+            softcap=softcap, ignore_index=ignore_index, reduction=reduction,
+            deterministic=deterministic, seed=seed, implementation=implementation,
+        )  # fmt: skip
+        return losses.view(shape) if reduction == "none" else losses
     _check(hidden, items, target, bias, softcap, ignore_index)
     for name, value, known in (
         ("share", share, get_args(Share)),
@@ -95,11 +109,6 @@ def linear_cross_entropy(
             raise InputError(f"{name} {value!r} is unknown; {near_matches(value, known)}")
     if negatives == "auto":
         negatives, _ = choose_negatives(len(items), share)
-    if negatives is not None and (isinstance(negatives, (str, bool)) or negatives < 1):
-        raise InputError(f"negatives must be a number of at least 1 or 'auto', not {negatives!r}")
-    if torch.is_autocast_enabled(hidden.device.type):
-        dtype = torch.get_autocast_dtype(hidden.device.type)
-        hidden, items = hidden.to(dtype), items.to(dtype)
     bias = None if bias is None else bias.contiguous()
     chosen = (
         implementation_for(hidden, negatives is None)
@@ -224,12 +233,41 @@ def _proposal(proposal: str | Proposal | Tensor, items: Tensor) -> Proposal:
                 f"proposal {proposal!r} is unknown: uniform, or give weights [V] such as counts"
             )
         return Proposal(len(items))
+    if not isinstance(proposal, (Proposal, Tensor)):
+        raise InputError(
+            f"proposal must be 'uniform', weights [V] or a Proposal, not {type(proposal).__name__}"
+        )
     built = proposal if isinstance(proposal, Proposal) else Proposal.by_weight(proposal)
     if built.n_items != len(items):
         raise InputError(
             f"the proposal is of {built.n_items} items, the catalogue has {len(items)}"
         )
     return built.to(items.device)
+
+
+def _check_types(
+    hidden: object,
+    items: object,
+    target: object,
+    bias: object,
+    softcap: object,
+    ignore_index: object,
+    negatives: object,
+    seed: object,
+) -> None:
+    for name, value in (("hidden", hidden), ("items", items), ("target", target), ("bias", bias)):
+        if not isinstance(value, Tensor) and not (name == "bias" and value is None):
+            raise InputError(f"{name} must be a tensor, not {type(value).__name__}")
+    if isinstance(bias, Tensor) and not bias.is_floating_point():
+        raise InputError(f"bias must be of a floating-point dtype, not {bias.dtype}")
+    if softcap is not None and not check_finite("softcap", softcap) > 0:
+        raise InputError(f"softcap must be positive, not {softcap}")
+    if isinstance(ignore_index, bool) or not isinstance(ignore_index, int):
+        raise InputError(f"ignore_index must be a whole number, not {ignore_index!r}")
+    if negatives is not None and negatives != "auto":
+        check_whole("negatives", negatives, 1)
+    if seed is not None and check_whole("seed", seed, 0) >= 1 << 63:
+        raise InputError(f"seed must be below 2^63, not {seed}")
 
 
 def _check(
@@ -254,8 +292,6 @@ def _check(
         raise InputError(f"bias must be [{len(items)}], not {tuple(bias.shape)}")
     if not len(items):
         raise InputError("items is empty: there is no catalogue")
-    if softcap is not None and not softcap > 0:
-        raise InputError(f"softcap must be positive, not {softcap}")
     wrong = (target != ignore_index) & ((target < 0) | (target >= len(items)))
     if wrong.any():
         row = int(wrong.nonzero()[0])

@@ -68,14 +68,19 @@ class Proposal:
 
     @staticmethod
     def by_weight(weight: Tensor) -> Proposal:
-        """Return the proposal q ∝ `weight` [V], such as click counts; none may be negative.
+        """Return the proposal q ∝ `weight` [V], such as click counts + 1; all must be positive.
 
         Raises:
-            InputError: a weight is negative, NaN or infinite, or all are zero.
+            InputError: a weight is not positive and finite. An item that is never drawn would
+                change the limit of the loss.
         """
         w = weight.detach().double().cpu().numpy()
-        if not np.isfinite(w).all() or (w < 0).any() or w.sum() <= 0:
-            raise InputError("proposal weights must be finite, not negative, and not all zero")
+        if not np.isfinite(w).all() or not (w > 0).all():
+            item = int(np.argmin(np.isfinite(w) & (w > 0)))
+            raise InputError(
+                f"proposal weight {w[item]:g} of item {item} is not positive and finite: add a "
+                "small number to counts, since items that are never drawn change the loss's limit"
+            )
         q = w / w.sum()
         accept, alias = np.ones(len(q)), np.arange(len(q))
         scaled = q * len(q)
@@ -86,8 +91,7 @@ class Proposal:
             scaled[over] -= 1 - scaled[under]
             if scaled[over] < 1:
                 small.append(large.pop())
-        with np.errstate(divide="ignore"):
-            log_q = np.log(q)
+        log_q = np.log(q)
         device = weight.device
         return Proposal(
             len(q),

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 import triton
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from responders.errors import InputError
 from responders.kernels.negatives import Sampling
+from responders.kernels.second_derivative import refuse_second_derivative
 from responders.kernels.triton_kernels import (
     INTERPRETED,
     by_row,
@@ -296,8 +296,8 @@ class TritonCrossEntropy(torch.autograd.Function):
         return loss
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        refuse_second_derivative()
         """Return the gradients; that of hidden was computed in the forward pass."""
         (up,) = upstream
         hidden, items, bias, lse, grad = ctx.saved_tensors

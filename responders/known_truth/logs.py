@@ -102,7 +102,8 @@ def synthesize(
         for first in range(0, sessions, 2048):
             part = slice(first, first + 2048)
             state = truth.start_at((visible[part] + hidden[part])[:, None])
-            slates = _play(truth, logging_policy, state, generator)
+            known = truth.start(visible[part]) if settings.hidden else None
+            slates = _play(truth, logging_policy, state, known, generator)
             length[part] = slates["length"]
             time = slates["time"] + np.repeat(start_time[part], slates["length"])
             writer.append(slates["slate"], slates["click"], time)
@@ -122,16 +123,30 @@ def synthesize(
 
 
 def _play(
-    truth: KnownTruth, logging: LoggingPolicy, state: State, generator: torch.Generator
+    truth: KnownTruth,
+    logging: LoggingPolicy,
+    state: State,
+    known: State | None,
+    generator: torch.Generator,
 ) -> dict[str, np.ndarray]:
-    """Simulate users in `state` until all have left; return their slates session by session."""
+    """Simulate users until all have left; return their slates session by session.
+
+    Args:
+        truth: the world.
+        logging: chooses the slates.
+        state: of the users.
+        known: what is known of them where a part of their taste is hidden. The logging policy sees
+            no more than this: otherwise its slates would reveal the hidden part, and a model could
+            beat the Bayes optimum. None = nothing is hidden.
+        generator: of the randomness.
+    """
     s = truth.config
     hazard = torch.tensor(truth.hazard, dtype=torch.float32)
     b = len(state["fatigue"])
     active, streak, time = torch.arange(b), torch.zeros(b, dtype=torch.int64), torch.zeros(b)
     steps = []
     for step in range(1, s.max_slates + 1):
-        slate = logging(state, generator)
+        slate = logging(state if known is None else known, generator)
         uniform = torch.rand(slate.shape, generator=generator)
         answer = truth.respond(state, slate, uniform)
         time = time + 30 + torch.randint(0, 300, (len(active),), generator=generator)
@@ -140,6 +155,8 @@ def _play(
         uniform_leave = torch.rand(len(active), generator=generator)
         stay = uniform_leave >= hazard[streak.clamp(max=len(hazard) - 1)] * (step >= s.min_slates)
         state = take_rows(answer.state, stay)
+        if known is not None:
+            known = take_rows(truth.observe(known, slate, answer.click.float()), stay)
         active, streak, time = active[stay], streak[stay], time[stay]
         if not len(active):
             break

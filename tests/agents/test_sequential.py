@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from agents.sasrec import SASRec, ndcg, sequences_of, train, with_last
+from agents.sasrec import SASRec, gains, ndcg, sequences_of, train, with_last
 from responders import Catalogue, InputError, SessionLog, Users
 
 
@@ -81,3 +81,30 @@ def test_too_few_clicks_are_refused() -> None:
     log = chains(3)
     with pytest.raises(InputError, match="three clicks"):
         sequences_of(log.select(np.arange(3), first_slates=2))
+
+
+class Scores:
+    """A model with given scores of all items."""
+
+    def __init__(self, scores: torch.Tensor) -> None:
+        self.items, self.given = torch.nn.Embedding(scores.shape[1], 1), scores
+
+    def eval(self) -> None: ...
+
+    def scores(self, item: torch.Tensor) -> torch.Tensor:
+        return self.given[: len(item)]
+
+
+def test_constant_scores_are_ranked_in_the_middle_and_nan_is_refused() -> None:
+    history, target = np.zeros((4, 3), np.int64), np.array([0, 5, 50, 99])
+    constant = Scores(torch.zeros(4, 100))
+    assert (gains(constant, history, target) == 0).all()  # type: ignore[arg-type]
+    best = torch.zeros(4, 100)
+    best[torch.arange(4), torch.from_numpy(target)] = 1.0
+    assert (gains(Scores(best), history, target) == 1).all()  # type: ignore[arg-type]
+    two = torch.zeros(4, 100)
+    two[:, [7, 8]] = 1.0
+    tied = gains(Scores(two), history, np.full(4, 7))  # type: ignore[arg-type]
+    np.testing.assert_allclose(tied, 1 / np.log2(2.5))  # rank 1.5
+    with pytest.raises(InputError, match="NaN"):
+        gains(Scores(torch.full((4, 100), torch.nan)), history, target)  # type: ignore[arg-type]

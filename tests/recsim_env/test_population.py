@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 
 from recsim_env import make_world
-from responders import SessionLog
+from responders import InputError, SessionLog
 from responders.known_truth.logs import synthesize
 from responders.known_truth.presets import TruthConfig
 
@@ -56,3 +57,56 @@ def test_counters_continue_from_the_warm_start(uniform_log: Path) -> None:
     first = world.initial_sessions
     assert (first.session_length[episodes.user.numpy()] > 2).all()
     assert int(first.session_length.max()) == min(4, int(log.session_length.max()))
+
+
+def test_true_users_leave_at_the_latest_when_the_world_says(
+    small_world: TruthConfig, tmp_path: Path
+) -> None:
+    world = small_world.changed(max_slates=5, leaving=0.0, impatience=0.0)
+    synthesize(tmp_path / "log", world, 50, progress=False)
+    users = make_world("any", num_users=20, responder=str(tmp_path / "log"))
+    for step in range(1, 6):
+        outcome = users.step(users.rules.choose(torch.rand(20, users.n_items)))
+        assert outcome.left.all() == (step == 5)
+        assert outcome.left.any() == (step == 5)
+
+
+def test_an_episode_can_start_with_a_chosen_user() -> None:
+    envs = gym.make_vec("RecSim-ContentWise-v0", num_envs=3)
+    _, info = envs.reset(seed=0, options={"user": [5, 900, 31]})
+    assert info["user"].tolist() == [5, 900, 31]
+    _, info = envs.reset(options={"user": 7})
+    assert info["user"].tolist() == [7, 7, 7]
+    mask = np.array([False, True, False])
+    _, info = envs.reset(options={"user": 9, "reset_mask": mask})
+    assert info["user"].tolist() == [7, 9, 7]
+    env = gym.make("RecSim-ContentWise-v0")
+    assert env.reset(seed=1, options={"user": 12})[1]["user"] == 12
+    for options, message in (
+        ({"users": 3}, "no option 'users'; did you mean user"),
+        ({"user": 1000}, "rows of the population, 0 to 999"),
+        ({"user": [1, 2]}, "rows of the population"),
+        ({"reset_mask": np.zeros(3, bool)}, "every entry is False"),
+    ):
+        with pytest.raises(InputError, match=message):
+            envs.reset(options=options)
+
+
+def test_the_last_info_of_an_episode_names_the_user() -> None:
+    envs = gym.make_vec(
+        "RecSim-ContentWise-v0", num_envs=8, autoreset_mode="SameStep", horizon=3, leaving=False
+    )
+    _, info = envs.reset(seed=0)
+    users = info["user"]
+    for _ in range(3):
+        *_, info = envs.step(envs.action_space.sample())
+    np.testing.assert_array_equal(info["final_info"]["user"], users)
+    assert (info["user"] != users).any()
+
+
+def test_a_reward_function_must_return_numbers() -> None:
+    world = make_world(
+        "contentwise", num_users=2, reward=lambda slate, click, p: p.sum(1) * torch.nan
+    )
+    with pytest.raises(InputError, match="NaN or infinity"):
+        world.step(torch.arange(10).expand(2, -1))

@@ -8,7 +8,7 @@ import torch
 
 from responders import InputError, SessionLog
 from responders.behaviour.slate_rules import SlateRules
-from responders.evaluation.metrics import evaluate
+from responders.evaluation.metrics import evaluate, log_loss
 from responders.evaluation.predict import predict
 from responders.known_truth.logs import POLICIES, synthesize
 from responders.known_truth.presets import PRESETS, TruthConfig
@@ -162,3 +162,22 @@ def test_bad_requests_leave_nothing_behind(tmp_path: Path, small_world: TruthCon
     with pytest.raises(InputError, match="policy 'best' is unknown"):
         synthesize(tmp_path / "log", small_world, 5, policy="best")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("policy", ["mixed", "personal"])
+def test_the_optimum_is_calibrated_where_taste_is_hidden(
+    policy: str, small_world: TruthConfig, tmp_path: Path
+) -> None:
+    """The logging policy sees no more of the users than a model does."""
+    world = small_world.changed(hidden=0.8, taste=6.0)
+    log = synthesize(tmp_path / "log", world, 1500, policy=policy, progress=False)
+    truth = truth_of(log)
+    assert truth is not None
+    found = predict(truth, log, Part.of(log, np.arange(log.n_sessions)))
+    residual = found.click - found.probability
+    by_session = np.bincount(found.session, residual)
+    z = by_session.sum() / np.sqrt((by_session**2).sum())
+    assert abs(z) < 3
+    best = log_loss(found.logit, found.click)
+    assert best < log_loss(found.logit + 0.1, found.click)
+    assert best < log_loss(found.logit - 0.1, found.click)
