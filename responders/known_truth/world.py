@@ -22,7 +22,7 @@ from responders.log.session_log import SessionLog
 from responders.models.base import LogShape, Responder, Response
 from responders.models.state import State
 
-PARTICLES = 64
+PARTICLES = 1024
 """Draws of the hidden taste, from which the Bayes optimum is estimated if `hidden` > 0."""
 
 
