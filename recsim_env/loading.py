@@ -65,7 +65,10 @@ def open_responder(source: Source | Sequence[Source]) -> Checkpoint:
 
 
 def _ensemble(members: Sequence[Checkpoint]) -> Checkpoint:
-    """Return checkpoints of one catalogue as an ensemble, with users and hazard of the first."""
+    """Return checkpoints of one catalogue as an ensemble, with the hazard of the first.
+
+    Episodes start with the users that every member holds out, if there are any.
+    """
     if not members:
         raise InputError("an ensemble needs at least one responder")
     first = members[0]
@@ -78,7 +81,16 @@ def _ensemble(members: Sequence[Checkpoint]) -> Checkpoint:
         "catalogue": first.card["catalogue"],
     }
     responder = Ensemble([member.responder for member in members]).eval()
-    return Checkpoint(responder, card, first.initial_sessions, first.hazard, first.returns)
+    initial = first.initial_sessions
+    common = np.ones(initial.n_sessions, dtype=bool)
+    for member in members[1:]:
+        others = member.initial_sessions.users.ids
+        common &= np.isin(initial.users.ids, others)[initial.user]
+    if common.any():
+        initial, card["initial_users"] = initial.select(common), "users held out by every member"
+    else:
+        card["initial_users"] = "users held out by the first member only"
+    return Checkpoint(responder, card, initial, first.hazard, first.returns)
 
 
 def with_items(checkpoint: Checkpoint, catalogue: Catalogue) -> Checkpoint:

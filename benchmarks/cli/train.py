@@ -26,6 +26,9 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder for checkpoint, card and TensorBoard run.")],
     seed: Seed = 0,
     epochs: Annotated[int | None, typer.Option(min=1, help="Maximum number of epochs.")] = None,
+    fractions: Annotated[
+        str, typer.Option(help="Shares of the users that train, validate and test.")
+    ] = "0.8,0.1,0.1",
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue an interrupted training.")
     ] = False,
@@ -43,6 +46,7 @@ def train(
     """
     from benchmarks.reports.tables import print_metrics
     from responders.config import parse_settings
+    from responders.log.split import parse_fractions
     from responders.training.fit import fit
     from responders.training.trainer import Interrupted
 
@@ -57,6 +61,7 @@ def train(
             out,
             chosen,
             seed=seed,
+            fractions=parse_fractions(fractions),
             resume=resume,
             device=device,
             command=command_line(),

@@ -107,5 +107,5 @@ def _part(checkpoint: Checkpoint, log: SessionLog, split: str, context: float) -
     if split == "all":
         return Part.of(log, np.arange(log.n_sessions), context)
     trained = checkpoint.card["split"]
-    part = make_split(log, trained["by"], trained["seed"])["test"]
+    part = make_split(log, trained["by"], trained["seed"], trained["fractions"])["test"]
     return Part.of(log, part.sessions, context) if trained["by"] == "user" else part

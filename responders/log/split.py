@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
-from responders.errors import InputError
+from responders.errors import InputError, check_finite
 from responders.log.batch import Part
 from responders.log.session_log import SessionLog
 
@@ -16,7 +18,7 @@ CONTEXT = 0.8
 
 
 def split_users(
-    log: SessionLog, seed: int = 0, fractions: tuple[float, float, float] = FRACTIONS
+    log: SessionLog, seed: int = 0, fractions: tuple[float, ...] = FRACTIONS
 ) -> dict[str, Part]:
     """Split the sessions by user into train, validation and test (arXiv 2409.20055, 80/10/10).
 
@@ -46,9 +48,7 @@ def split_users(
     return split
 
 
-def split_time(
-    log: SessionLog, fractions: tuple[float, float, float] = FRACTIONS
-) -> dict[str, Part]:
+def split_time(log: SessionLog, fractions: tuple[float, ...] = FRACTIONS) -> dict[str, Part]:
     """Split the slates at two points in time, so that no part sees later slates.
 
     The first 80 % of all slates train, the next 10 % validate, the rest test. A session that
@@ -84,11 +84,32 @@ def _before(log: SessionLog, moment: float) -> np.ndarray:
 SPLITS = ("user", "time")
 
 
-def make_split(log: SessionLog, by: str, seed: int) -> dict[str, Part]:
-    """Return the split of `log` by `user` (drawn by `seed`) or by `time`."""
+def make_split(
+    log: SessionLog, by: str, seed: int, fractions: Sequence[float] = FRACTIONS
+) -> dict[str, Part]:
+    """Return the split of `log` by `user` (drawn by `seed`) or by `time`.
+
+    Raises:
+        InputError: an unknown name, fractions that are not three positive numbers with sum 1, or a
+            part would be empty.
+    """
     if by not in SPLITS:
         raise InputError(f"split {by!r} is unknown: user or time")
-    return split_users(log, seed) if by == "user" else split_time(log)
+    shares = tuple(check_finite("a fraction of the split", f) for f in fractions)
+    if len(shares) != 3 or not min(shares) > 0 or abs(sum(shares) - 1) > 1e-6:
+        raise InputError(
+            f"fractions of a split are three positive numbers that add up to 1, not {fractions!r}"
+        )
+    return split_users(log, seed, shares) if by == "user" else split_time(log, shares)
+
+
+def parse_fractions(text: str) -> tuple[float, float, float]:
+    """Return the fractions in a text such as "0.8,0.1,0.1", or raise `InputError`."""
+    try:
+        train, validation, test = (float(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"fractions are three numbers such as 0.8,0.1,0.1, not {text!r}") from None
+    return train, validation, test
 
 
 def visible_log(log: SessionLog, part: Part) -> tuple[SessionLog, np.ndarray]:

@@ -9,8 +9,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from responders.behaviour.leaving import fit_hazard
 from responders.behaviour.returns import fit_returns
 from responders.config import Config, make_config
@@ -26,7 +24,7 @@ from responders.models.base import Responder
 from responders.models.build import build_responder, responder_class
 from responders.training.checkpoint import CARD, Checkpoint, load_responder, save_checkpoint
 from responders.training.config import TrainConfig
-from responders.training.initial_sessions import make_initial_sessions
+from responders.training.initial_sessions import make_initial_sessions, unseen_sessions
 from responders.training.trainer import STATE, Trainer
 
 RUN = "run.json"
@@ -69,6 +67,7 @@ def fit(
     *,
     seed: int = 0,
     split: str = "user",
+    fractions: tuple[float, float, float] = FRACTIONS,
     resume: bool = False,
     device: str = "auto",
     progress: bool = True,
@@ -82,8 +81,9 @@ def fit(
         out: folder for the checkpoint, its card and the TensorBoard run.
         settings: of the responder and of `TrainConfig`, by field name.
         seed: fixes the split by user and the training.
-        split: "user" = 80 % of the users train, 10 % validate, 10 % test; "time" = the first 80 %
-            of the slates train, and so on; see `responders.log.split`.
+        split: "user" = each user trains, validates or tests; "time" = the first slates train, the
+            next ones validate, the last ones test; see `responders.log.split`.
+        fractions: of the users or slates that train, validate and test; they add up to 1.
         resume: continue an interrupted training in `out`.
         device: auto, cpu or cuda.
         progress: show progress bars.
@@ -101,11 +101,12 @@ def fit(
         "training": asdict(training),
         "seed": seed,
         "split": split,
+        "fractions": list(fractions),
         "log": log.fingerprint(),
     }
     if _already_finished(out, run, resume):
         return load_responder(out, log.catalogue)
-    parts = make_split(log, split, seed)
+    parts = make_split(log, split, seed, fractions)
     training_log, sessions = visible_log(log, parts["train"])
     responder, description = build_responder(name, training_log, sessions, config, seed)
     out.mkdir(parents=True, exist_ok=True)
@@ -125,7 +126,7 @@ def fit(
         "responder": description,
         "parameters": sum(p.numel() for p in responder.parameters()),
         "data": {**log.card, "fingerprint": run["log"], "summary": _counts(log)},
-        "split": {"by": split, "seed": seed, "fractions": FRACTIONS, "context": CONTEXT},
+        "split": {"by": split, "seed": seed, "fractions": fractions, "context": CONTEXT},
         "training": facts,
         "threshold": threshold,
         "metrics": metrics,
@@ -134,12 +135,12 @@ def fit(
         "command": command,
         "versions": versions(),
     }
-    held_out = np.union1d(parts["validation"].sessions, parts["test"].sessions)
+    sessions_to_start, card["initial_users"] = unseen_sessions(log, parts)
     save_checkpoint(
         out,
         responder,
         card,
-        make_initial_sessions(log, held_out, (training_log, sessions)),
+        make_initial_sessions(log, sessions_to_start, (training_log, sessions)),
         fit_hazard(training_log, sessions),
         fit_returns(training_log, sessions),
     )

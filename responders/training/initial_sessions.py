@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from responders.log.batch import Part
 from responders.log.counts import count
 from responders.log.session_log import SessionLog
 
@@ -18,6 +19,23 @@ def select_initial(log: SessionLog, sessions: np.ndarray) -> SessionLog:
     step = max(len(sessions) // _SESSIONS, 1)
     chosen = log.select(sessions[::step][:_SESSIONS], first_slates=_SLATES)
     return replace(chosen, propensity=None)
+
+
+def unseen_sessions(log: SessionLog, parts: dict[str, Part]) -> tuple[np.ndarray, str]:
+    """Return the sessions with whose users a simulation starts, and who they are, in words.
+
+    They are the sessions of users of whom nothing was trained on. A split by time may leave none;
+    then they are the sessions of which nothing was trained on, or else all that are evaluated.
+    """
+    trained = parts["train"].sessions
+    evaluated = np.union1d(parts["validation"].sessions, parts["test"].sessions)
+    new_users = evaluated[~np.isin(log.user[evaluated], log.user[trained])]
+    if len(new_users):
+        return new_users, "users held out of training"
+    new_sessions = np.setdiff1d(evaluated, trained)
+    if len(new_sessions):
+        return new_sessions, "users of training sessions, in later sessions"
+    return evaluated, "users of training sessions"
 
 
 def make_initial_sessions(

@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from recsim_env import make_world
-from responders import InputError, SessionLog
+from recsim_env.loading import open_responder
+from responders import InputError, SessionLog, fit
 from responders.known_truth.logs import synthesize
 from responders.known_truth.presets import TruthConfig
+from responders.log.split import make_split
 
 
 @pytest.fixture(scope="module")
@@ -110,3 +112,35 @@ def test_a_reward_function_must_return_numbers() -> None:
     )
     with pytest.raises(InputError, match="NaN or infinity"):
         world.step(torch.arange(10).expand(2, -1))
+
+
+def test_an_ensemble_starts_with_users_that_no_member_trained_on(
+    small_log: SessionLog, tmp_path: Path
+) -> None:
+    trained = set()
+    for seed in (0, 1):
+        fit(small_log, "pbm", tmp_path / str(seed), seed=seed, progress=False)
+        part = make_split(small_log, "user", seed)["train"]
+        trained |= set(small_log.users.ids[small_log.user[part.sessions]].tolist())
+    users = open_responder([tmp_path / "0", tmp_path / "1"])
+    assert users.card["initial_users"] == "users held out by every member"
+    assert not trained & set(users.initial_sessions.users.ids.tolist())
+
+
+def test_a_split_by_time_starts_with_users_that_were_not_trained_on(
+    small_log: SessionLog, tmp_path: Path
+) -> None:
+    users = fit(small_log, "pbm", tmp_path / "run", split="time", progress=False)
+    assert users.card["initial_users"] == "users held out of training"
+    part = make_split(small_log, "time", 0)["train"]
+    trained = set(small_log.users.ids[small_log.user[part.sessions]].tolist())
+    assert not trained & set(users.initial_sessions.users.ids.tolist())
+
+
+def test_the_fractions_of_the_split_are_an_argument(small_log: SessionLog, tmp_path: Path) -> None:
+    users = fit(small_log, "pbm", tmp_path / "run", fractions=(0.5, 0.2, 0.3), progress=False)
+    assert users.card["metrics"]["n_sessions"] == 180
+    assert users.card["split"]["fractions"] == [0.5, 0.2, 0.3]
+    with pytest.raises(InputError, match="add up to 1"):
+        fit(small_log, "pbm", tmp_path / "other", fractions=(0.5, 0.2, 0.2), progress=False)
+    assert not (tmp_path / "other").exists()
