@@ -171,7 +171,7 @@ def _make_pages(
     if (
         not all_items
         or scenario.config.observe != "history"
-        or scenario.config.action not in ("slate", "proto")
+        or scenario.config.action not in ("slate", "arm", "proto")
     ):
         raise InputError(
             "paged environments choose among all items (or action='proto') and observe the "

@@ -60,6 +60,8 @@ def render_rgb(world: World, outcome: Outcome | None, user: int) -> np.ndarray:
     _draw_cards(cards, world, outcome, user, rows)
     clicks = world.episodes.clicks[user].cpu().numpy().astype(float)
     clicks[(world.episodes.slates[user] < 0).cpu().numpy()] = np.nan
+    strip.set_facecolor("#f4f6f8")  # slates that were not shown yet
+    strip.spines[:].set_visible(False)
     strip.imshow(clicks.T, aspect="auto", cmap="Oranges", vmin=-0.15, vmax=1)
     strip.set_xticks(np.arange(world.history + 1) - 0.5, minor=True)
     strip.grid(which="minor", axis="x", color="white", linewidth=2)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from responders.errors import check_whole
+from responders.errors import InputError, check_whole
 
 # SplitMix64 (Steele, Lea, Flood, OOPSLA 2014) as signed 64-bit integers; products wrap.
 _GOLDEN = -7046029254386353131
@@ -41,8 +41,11 @@ def _mix_all(x: Tensor) -> Tensor:
 
 
 def check_seed(seed: object) -> int:
-    """Return `seed` as an int, or raise `InputError` unless it is a whole number ≥ 0."""
-    return check_whole("seed", seed, 0)
+    """Return `seed` as an int, or raise `InputError` unless it is a whole number in [0, 2^62)."""
+    whole = check_whole("seed", seed, 0)
+    if whole >= 1 << 62:  # larger ones would repeat the streams of smaller ones
+        raise InputError(f"seed must be below 2^62, not {whole}")
+    return whole
 
 
 class UserStreams:
@@ -61,7 +64,7 @@ class UserStreams:
         self, num_users: int, seed: int, first_user: int = 0, device: torch.device | str = "cpu"
     ) -> None:
         user = torch.arange(first_user, first_user + num_users, device=device)
-        start = _mix_all(torch.tensor(check_seed(seed) % (1 << 62), device=device) + 1)
+        start = _mix_all(torch.tensor(check_seed(seed), device=device) + 1)
         self._position = _mix_all(start + (user + 1) * _GOLDEN)
         self._steps = torch.arange(1, 4097, device=device) * _GOLDEN
         self._by_numpy = self._position.device.type == "cpu"  # the same numbers, computed faster

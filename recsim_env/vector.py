@@ -37,7 +37,7 @@ class WorldVectorEnv(VectorEnv):
             ignores the action (NEXT_STEP, Gymnasium's default); at once, with the last observation
             in `info["final_obs"]` (SAME_STEP); or only by `reset(options={"reset_mask": …})`
             (DISABLED).
-        render_mode: None, "ansi" or "rgb_array" (of the first user).
+        render_mode: None, "ansi" or "rgb_array".
     """
 
     def __init__(
@@ -205,11 +205,11 @@ class WorldVectorEnv(VectorEnv):
         return self._observe(), reward, terminated, truncated, info
 
     def render(self) -> Any:
-        """Return a tuple of one frame: the last slate and the history of the first user."""
+        """Return a frame for each user: the last slate and the history."""
         if self.render_mode is None:
             return None
         draw = render_ansi if self.render_mode == "ansi" else render_rgb
-        return (draw(self.world, self._last, 0),)
+        return tuple(draw(self.world, self._last, user) for user in range(self.num_envs))
 
 
 class RecSimVectorEnv(WorldVectorEnv):

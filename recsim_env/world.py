@@ -7,7 +7,11 @@ device.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -25,6 +29,22 @@ from responders.device import pick_device
 from responders.errors import check_whole
 from responders.models.base import Responder, Response
 from responders.models.ensemble import Ensemble
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def in_float32(function: Function) -> Function:
+    """Decorate a function so that it computes in float32 even inside an autocast region."""
+
+    @wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        regions = [kind for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)]
+        with ExitStack() as stack:
+            for kind in regions:
+                stack.enter_context(torch.autocast(kind, enabled=False))
+            return function(*args, **kwargs)
+
+    return cast(Function, run)
 
 
 class World:
@@ -63,6 +83,7 @@ class World:
         InputError: an argument is out of range or does not fit the responder.
     """
 
+    @in_float32
     def __init__(
         self,
         responder: Responder,
@@ -88,6 +109,7 @@ class World:
             raise InputError(f"one_member is True or False, not {one_member!r}")
         if one_member and not isinstance(responder, Ensemble):
             raise InputError("one_member needs an ensemble: give several responders")
+        _check_memory(num_users, history, responder.shape.n_positions)
         self.device = pick_device(device)
         self.responder = _on_device(responder, self.device)
         self.initial_sessions, self.catalogue = initial_sessions, initial_sessions.catalogue
@@ -118,6 +140,7 @@ class World:
         """Features [U, F] of the users of the population."""
         return self.population.features
 
+    @in_float32
     @torch.no_grad()
     def reset(
         self, mask: Tensor | None = None, seed: int | None = None, user: Tensor | None = None
@@ -144,6 +167,7 @@ class World:
         new = self.population.begin(user, member)
         self.episodes = new if mask is None else self.episodes.where(mask, new)
 
+    @in_float32
     @torch.no_grad()
     def step(self, slate: Tensor, mask: Tensor | None = None) -> Outcome:
         """Show each user a slate.
@@ -233,6 +257,22 @@ class World:
                 f"{self.num_users} users × {self.n_positions} positions"
             )
         self.responder.check_slate(slate)
+
+
+def _check_memory(num_users: int, history: int, n_positions: int) -> None:
+    """Raise `InputError` if the histories alone would not fit into this machine's memory."""
+    # The history has 5 bytes a position; a step makes about two copies of it.
+    needed = num_users * history * n_positions * 5 * 3
+    try:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # not on Windows
+        return
+    if needed > memory:
+        raise InputError(
+            f"{num_users:,} users with a history of {history} slates need at least "
+            f"{needed / 2**30:,.0f} GiB, this machine has {memory / 2**30:,.0f} GiB: simulate "
+            "fewer users at a time"
+        )
 
 
 def _on_device(responder: Responder, device: torch.device) -> Responder:

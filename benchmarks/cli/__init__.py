@@ -1,0 +1,1 @@
+"""The `recsim` command, one module per subcommand."""

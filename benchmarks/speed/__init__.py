@@ -1,0 +1,1 @@
+"""Speed and memory of environments, responders, readers and kernels."""

@@ -1,0 +1,1 @@
+"""Studies: comparisons of responders, leaderboards of policies, losses of recommenders."""

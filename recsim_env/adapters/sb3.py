@@ -46,11 +46,18 @@ class SB3VecEnv(VecEnv):
         self._actions = actions
 
     def step_wait(self) -> tuple[Any, np.ndarray, np.ndarray, list[dict[str, Any]]]:
-        """Step; infos of users who ended have `terminal_observation`, `TimeLimit.truncated`."""
+        """Step; only users whose episode ended have infos.
+
+        They have those of the vector environment (for `Monitor(info_keywords=…)`),
+        `terminal_observation` and `TimeLimit.truncated`. Dictionaries for all users at every step
+        would take longer than the step.
+        """
         observation, reward, terminated, truncated, infos = self.vector.step(self._actions)
         done = terminated | truncated
         out: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+        final = infos.get("final_info", {})
         for i in np.flatnonzero(done):
+            out[i] |= {name: value[i] for name, value in final.items() if name[0] != "_"}
             out[i]["terminal_observation"] = infos["final_obs"][i]
             out[i]["TimeLimit.truncated"] = bool(truncated[i] and not terminated[i])
         return observation, reward.astype(np.float32), done, out
@@ -82,5 +89,5 @@ class SB3VecEnv(VecEnv):
         return [False for _ in self._get_indices(indices)]
 
     def get_images(self) -> Sequence[np.ndarray | None]:
-        """Return the frame of the first user."""
+        """Return the frame of each user."""
         return list(self.vector.render() or [None])

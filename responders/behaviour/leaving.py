@@ -80,7 +80,9 @@ def leave_chance(
     chance = by_streak.index_select(0, streak.clamp(max=len(by_streak) - 1))
     if weights is None:
         return chance
-    session = torch.stack([step.log1p(), last_clicks.float(), clicks / step.clamp(min=1)], 1)
+    slates = step.float()  # whole numbers would become PyTorch's default dtype
+    features = slates.log1p(), last_clicks.float(), clicks.float() / slates.clamp(min=1)
+    session = torch.stack(features, 1)
     return torch.sigmoid(torch.logit(chance, eps=1e-7) + session @ weights)
 
 

@@ -1,0 +1,1 @@
+"""How well a responder predicts logged clicks."""

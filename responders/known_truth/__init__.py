@@ -1,0 +1,1 @@
+"""Synthetic worlds in which every probability is known."""

@@ -1,0 +1,1 @@
+"""Responders: models of how users answer slates."""

@@ -74,4 +74,4 @@ def rebuild_responder(description: dict[str, Any]) -> Responder:
         vectors["item_vectors"] = torch.zeros(shape.n_items, description["item_features"])
     config = make_config(kind.config_class, description["options"], description["name"])
     with torch.random.fork_rng(devices=[]):  # the weights drawn here are replaced by saved ones
-        return kind(shape, config, **vectors)
+        return kind(shape, config, **vectors).float()  # whatever PyTorch's default dtype is

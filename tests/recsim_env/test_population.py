@@ -9,7 +9,10 @@ import torch
 
 from recsim_env import make_world
 from recsim_env.loading import open_responder
+from recsim_env.make import make_vector_env
+from recsim_env.world import World
 from responders import InputError, SessionLog, fit
+from responders.behaviour.leaving import Hazard
 from responders.known_truth.logs import synthesize
 from responders.known_truth.presets import TruthConfig
 from responders.log.split import make_split
@@ -144,3 +147,68 @@ def test_the_fractions_of_the_split_are_an_argument(small_log: SessionLog, tmp_p
     with pytest.raises(InputError, match="add up to 1"):
         fit(small_log, "pbm", tmp_path / "other", fractions=(0.5, 0.2, 0.2), progress=False)
     assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("name", ["contentwise", "rl4rs"])
+def test_a_world_does_not_depend_on_global_settings_of_pytorch(name: str) -> None:
+    slates = [torch.randperm(283, generator=torch.Generator().manual_seed(i)) for i in range(3)]
+
+    def play(world: World) -> list[torch.Tensor]:
+        rewards = []
+        for slate in slates:
+            outcome = world.step(slate[: world.n_positions].expand(4, -1))
+            assert outcome.probability.dtype == torch.float32
+            rewards += [outcome.reward, outcome.probability, outcome.leave_chance]
+            world.reset(outcome.left | outcome.truncated)
+        return rewards
+
+    def world() -> World:
+        return make_world(name, num_users=4, returns="rule", leaving=Hazard((0.3,), 1, (0.1, 0, 0)))
+
+    plain = play(world())
+    with torch.autocast("cpu", torch.bfloat16):
+        cast = play(world())
+    torch.set_default_dtype(torch.float64)
+    try:
+        double = play(world())
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for expected, one, other in zip(plain, cast, double, strict=True):
+        assert torch.equal(expected, one)
+        assert torch.equal(expected, other)
+
+
+def test_what_cannot_fit_or_would_repeat_is_refused() -> None:
+    with pytest.raises(InputError, match="1,000,000,000 users with a history of 10 slates need"):
+        gym.make_vec("RecSim-ContentWise-v0", num_envs=10**9)
+    with pytest.raises(InputError, match="seed must be below 2"):
+        gym.make_vec("RecSim-ContentWise-v0", num_envs=2).reset(seed=1 << 63)
+
+
+def test_vector_environments_draw_every_user(tmp_path: Path) -> None:
+    envs = gym.make_vec(
+        "RecSim-ContentWise-v0", num_envs=2, render_mode="rgb_array", autoreset_mode="SameStep"
+    )
+    envs.reset(seed=0)
+    envs.step(envs.action_space.sample())
+    first, second = envs.render()
+    assert first.shape == second.shape
+    assert (first != second).any()
+
+
+def test_stable_baselines3_gets_the_infos_of_ended_episodes() -> None:
+    from stable_baselines3.common.vec_env import VecMonitor
+
+    from recsim_env.adapters.sb3 import SB3VecEnv
+
+    vector = make_vector_env(4, "contentwise", autoreset_mode="SameStep", horizon=2, leaving=False)
+    env = VecMonitor(SB3VecEnv(vector), info_keywords=("user", "invalid"))
+    env.reset()
+    for _ in range(2):
+        *_, infos = env.step(np.stack([env.action_space.sample() for _ in range(4)]))
+    assert {"user", "invalid", "r", "l"} <= infos[0]["episode"].keys()
+
+
+def test_pages_take_items_as_arms() -> None:
+    env = gym.make("RecSim-RL4RS-v0", action="arm")
+    assert env.action_space == gym.spaces.Discrete(283)

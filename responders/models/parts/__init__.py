@@ -1,0 +1,1 @@
+"""Parts that responders are composed of."""
