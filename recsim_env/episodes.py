@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from responders.models.state import State, put_rows
+from responders.models.state import State, copy_rows, put_rows
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,21 @@ class Episodes:
                 chosen[field.name] = torch.where(
                     mask.view(-1, *[1] * (mine.ndim - 1)), others, mine
                 )
+        return Episodes(**chosen)
+
+    def copied(self, rows: Tensor, fresh: Episodes) -> Episodes:
+        """Return the episodes with those of the users `rows` [n] int64 replaced by `fresh`, of n.
+
+        For few users it takes a third of the time of `where`, but finding them on a GPU would
+        synchronise.
+        """
+        chosen: dict[str, Any] = {}
+        for field in fields(self):
+            mine, others = getattr(self, field.name), getattr(fresh, field.name)
+            if isinstance(mine, dict):
+                chosen[field.name] = copy_rows(mine, rows, others)
+            elif mine is not None:
+                chosen[field.name] = mine.index_copy(0, rows, others)
         return Episodes(**chosen)
 
     def answered(self, slate: Tensor, click: Tensor, memory: State) -> Episodes:

@@ -29,6 +29,7 @@ from responders.device import pick_device
 from responders.errors import check_whole
 from responders.models.base import Responder, Response
 from responders.models.ensemble import Ensemble
+from responders.models.state import may_count
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -164,8 +165,14 @@ class World:
         uniform = self.streams.uniform(2 if self._one_member else 1, mask)
         user = self.population.draw(uniform[:, 0]) if user is None else user
         member = (uniform[:, 1] * self.n_members).long() if self._one_member else None
-        new = self.population.begin(user, member)
-        self.episodes = new if mask is None else self.episodes.where(mask, new)
+        if mask is None:
+            self.episodes = self.population.begin(user, member)
+        elif may_count(mask):
+            rows = mask.nonzero().squeeze(1)
+            member = None if member is None else member[rows]
+            self.episodes = self.episodes.copied(rows, self.population.begin(user[rows], member))
+        else:
+            self.episodes = self.episodes.where(mask, self.population.begin(user, member))
 
     @in_float32
     @torch.no_grad()

@@ -28,12 +28,32 @@ def put_rows(state: State, mask: Tensor, fresh: State) -> State:
     """
 
     def choose(old: Tensor, new: Tensor) -> Tensor:
-        if old.shape[1:] != new.shape[1:]:
-            longest = max(old.shape[1], new.shape[1])
-            old, new = _padded(old, longest), _padded(new, longest)
+        old, new = _equally_long(old, new)
         return torch.where(mask.view(-1, *[1] * (old.ndim - 1)), new, old)
 
     return tree_map(choose, state, fresh)
+
+
+def copy_rows(state: State, rows: Tensor, fresh: State) -> State:
+    """Return `state` with the users `rows` [n] int64 replaced by those of `fresh`, of n users."""
+
+    def copied(old: Tensor, new: Tensor) -> Tensor:
+        old, new = _equally_long(old, new)
+        return old.index_copy(0, rows, new)
+
+    return tree_map(copied, state, fresh)
+
+
+def may_count(mask: Tensor) -> bool:
+    """Return whether the entries of a mask can be counted without synchronising with a device."""
+    return mask.device.type == "cpu"
+
+
+def _equally_long(old: Tensor, new: Tensor) -> tuple[Tensor, Tensor]:
+    if old.shape[1:] == new.shape[1:]:
+        return old, new
+    longest = max(old.shape[1], new.shape[1])
+    return _padded(old, longest), _padded(new, longest)
 
 
 def _padded(memory: Tensor, length: int) -> Tensor:
