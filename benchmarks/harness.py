@@ -150,7 +150,7 @@ def names_in(text: str | Sequence[str]) -> list[str]:
 
 
 def check_out(out: Path) -> None:
-    """Raise `InputError` if the folder `out` cannot be written, before any work is done."""
+    """Raise `InputError` if the folder `out` cannot be written; call it before any work."""
     existing = next(path for path in (out, *out.absolute().parents) if path.exists())
     if not existing.is_dir():
         raise InputError(f"{existing} is a file: choose another --out")

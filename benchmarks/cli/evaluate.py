@@ -47,10 +47,13 @@ def evaluate(
 
     Example: `recsim evaluate runs/session_gru logs/known --json metrics.json`
     """
+    from benchmarks.harness import check_out
     from benchmarks.reports.tables import kind_of, print_metrics
     from benchmarks.studies.evaluate import evaluate_responder
 
     set_threads(threads)
+    if json is not None:
+        check_out(json.absolute().parent)
     loaded = SessionLog.load(log)
     result = evaluate_responder(
         responder, loaded, split=split, context=context, draws=draws, device=device, progress=True

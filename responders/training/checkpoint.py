@@ -25,6 +25,7 @@ from responders.log.session_log import SessionLog
 from responders.models.base import Responder
 from responders.models.build import rebuild_responder
 from responders.models.registry import RESPONDERS
+from responders.training.card import check_card
 
 FORMAT = 2
 WEIGHTS, CARD, INITIAL = "responder.safetensors", "card.json", "initial_sessions"
@@ -118,18 +119,26 @@ def load_responder(path: Path, catalogue: Catalogue | None = None) -> Checkpoint
         raise InputError(
             f"{path} is not a responder of format {FORMAT}, but of another version: train it again"
         )
-    name = card["responder"]["name"]
+    check_card(card, path / CARD)
+    name, shape = card["responder"]["name"], card["responder"]["shape"]
     if name not in RESPONDERS:
         raise InputError(
             f"{path / CARD}: responder {name!r} is unknown; {near_matches(name, RESPONDERS)}"
         )
-    responder = rebuild_responder(card["responder"])
-    _load_weights(responder, path / WEIGHTS)
     initial_sessions = SessionLog.load(path / INITIAL)
-    if initial_sessions.catalogue.fingerprint() != card["catalogue"]["fingerprint"]:
+    own = initial_sessions.catalogue
+    if own.fingerprint() != card["catalogue"]["fingerprint"] or len(own) != shape["n_items"]:
         raise InputError(
             f"{path / INITIAL} has another catalogue than the responder: it is damaged"
         )
+    n_features = initial_sessions.users.features.shape[1]
+    if n_features != shape["n_user_features"]:
+        raise InputError(
+            f"{path / INITIAL} has {n_features} user features, the responder reads "
+            f"{shape['n_user_features']}: it is damaged"
+        )
+    responder = rebuild_responder(card["responder"])
+    _load_weights(responder, path / WEIGHTS)
     if catalogue is not None:
         check_catalogue(card, catalogue, str(path))
         if len(catalogue) > responder.shape.n_items:
@@ -160,9 +169,13 @@ def check_catalogue(card: dict[str, Any], catalogue: Catalogue, who: str) -> Non
 
 def _load_weights(responder: Responder, path: Path) -> None:
     try:
-        responder.load_state_dict(load_file(path))
+        weights = load_file(path)
+        responder.load_state_dict(weights)
     except FileNotFoundError:
         raise InputError(f"{path} is missing: the checkpoint is incomplete, train again") from None
     except (SafetensorError, RuntimeError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{path} cannot be read ({reason}): it is damaged, train again") from error
+    for name, weight in weights.items():
+        if weight.is_floating_point() and not weight.isfinite().all():
+            raise InputError(f"{path} has NaN or infinite weights in {name}: train again")

@@ -210,14 +210,16 @@ def test_disabled_autoreset() -> None:
 
 
 def test_gymnasium_wrappers_work() -> None:
-    env = gym.wrappers.FlattenObservation(gym.make(SLATES))
+    env = gym.wrappers.FlattenObservation(gym.make(SLATES, leaving=False))
     env = gym.wrappers.RecordEpisodeStatistics(gym.wrappers.TimeLimit(env, 4))
     env.reset(seed=0)
     for _ in range(4):
         *_, truncated, info = env.step(env.action_space.sample())
     assert truncated
     assert info["episode"]["l"] == 4
-    many = gym.wrappers.vector.RecordEpisodeStatistics(gym.make_vec(SLATES, num_envs=3, horizon=2))
+    many = gym.wrappers.vector.RecordEpisodeStatistics(
+        gym.make_vec(SLATES, num_envs=3, horizon=2, leaving=False)
+    )
     many.reset(seed=0)
     for _ in range(2):
         *_, info = many.step(many.action_space.sample())
@@ -228,7 +230,7 @@ def test_gymnasium_wrappers_work() -> None:
 
 def test_episodes_can_be_filmed(tmp_path: Path) -> None:
     pytest.importorskip("moviepy")
-    env = gym.make(SLATES, render_mode="rgb_array", horizon=2)
+    env = gym.make(SLATES, render_mode="rgb_array", horizon=2, leaving=False)
     env = gym.wrappers.RecordVideo(
         env, str(tmp_path / "film"), episode_trigger=lambda episode: True
     )

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from responders import Catalogue, InputError, SessionLog
 from responders.behaviour.leaving import fit_hazard, streaks
@@ -261,6 +261,48 @@ def test_damaged_checkpoints_are_named(trained: Path, tmp_path: Path) -> None:
         load_responder(broken)
     (broken / "resume.safetensors").touch()
     with pytest.raises(InputError, match=r"is not finished: continue it with .*--resume"):
+        load_responder(broken)
+
+
+ODD: list[Any] = [None, -1, 3, 1.5, 10**15, "x", [], {}, [None], {"a": 1}]
+
+
+def refusal(checkpoint: Path) -> str | None:
+    """What `load_responder` says of a checkpoint that it refuses."""
+    try:
+        load_responder(checkpoint)
+    except InputError as error:
+        return str(error)
+    return None
+
+
+def test_any_edit_of_a_card_is_one_clear_error(trained: Path, tmp_path: Path) -> None:
+    """The checkpoint loads, or `InputError` names what is wrong; never another exception."""
+    broken = copy(trained, tmp_path / "edited")
+    whole = json.loads((broken / "card.json").read_text())
+    refused = 0
+    for field in ("synthetic", "responder", "catalogue", "hazard", "returns", "split", "data"):
+        parts = [None, *whole[field]] if isinstance(whole[field], dict) else [None]
+        for part in parts:
+            for value in ODD:
+                card = json.loads(json.dumps(whole))
+                if part is None:
+                    card[field] = value
+                else:
+                    card[field][part] = value
+                (broken / "card.json").write_text(json.dumps(card))
+                message = refusal(broken)
+                assert message is None or str(broken) in message or "setting" in message
+                refused += message is not None
+    assert refused > 100
+
+
+def test_weights_that_are_not_numbers_are_refused(trained: Path, tmp_path: Path) -> None:
+    broken = copy(trained, tmp_path / "nan")
+    weights = load_file(broken / "responder.safetensors")
+    weights["readout.out.bias"].fill_(torch.nan)
+    save_file(weights, broken / "responder.safetensors")
+    with pytest.raises(InputError, match=r"NaN or infinite weights in readout\.out\.bias"):
         load_responder(broken)
 
 

@@ -1,0 +1,76 @@
+"""What a responder's card must hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field, ValidationError
+
+from responders.errors import InputError
+
+Chance = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Shape(BaseModel):
+    n_items: int = Field(ge=1)
+    n_positions: int = Field(ge=1, le=10_000)
+    n_user_features: int = Field(ge=0)
+
+
+class _Description(BaseModel):
+    name: str
+    options: dict[str, Any]
+    shape: _Shape
+    item_features: int | None = Field(ge=1, le=1_000_000)
+
+
+class _Catalogue(BaseModel):
+    items: int = Field(ge=1)
+    fingerprint: str
+
+
+class _Hazard(BaseModel):
+    by_streak: list[Chance] = Field(min_length=1)
+    min_slates: int = Field(ge=0)
+    weights: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+
+class _Returns(BaseModel):
+    window: float = Field(gt=0)
+    clicks: list[int]
+    chance: list[Chance]
+    gap: list[list[float]]
+
+
+class _Split(BaseModel):
+    by: Literal["user", "time"]
+    seed: int = Field(ge=0)
+    fractions: tuple[float, float, float]
+
+
+class _Data(BaseModel):
+    fingerprint: str
+
+
+class _Card(BaseModel):
+    synthetic: bool
+    responder: _Description
+    catalogue: _Catalogue
+    hazard: _Hazard
+    returns: _Returns | None = None
+    split: _Split
+    data: _Data
+    threshold: float
+    metrics: dict[str, Any]
+
+
+def check_card(card: dict[str, Any], path: Path) -> None:
+    """Raise `InputError` naming the first field of a card that is missing or has a wrong value."""
+    try:
+        _Card.model_validate(card, strict=False)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        reason = first["msg"].replace("Input should be", "it should be", 1)
+        raise InputError(f"{path}, field {field}: {reason}; train the responder again") from None
