@@ -31,10 +31,10 @@ from responders.models.base import Responder, Response
 from responders.models.ensemble import Ensemble
 from responders.models.state import may_count
 
-Function = TypeVar("Function", bound=Callable[..., Any])
+F = TypeVar("F", bound=Callable[..., Any])
 
 
-def in_float32(function: Function) -> Function:
+def in_float32(function: F) -> F:
     """Decorate a function so that it computes in float32 even inside an autocast region."""
 
     @wraps(function)
@@ -45,7 +45,7 @@ def in_float32(function: Function) -> Function:
                 stack.enter_context(torch.autocast(kind, enabled=False))
             return function(*args, **kwargs)
 
-    return cast(Function, run)
+    return cast(F, run)
 
 
 class World:
