@@ -53,7 +53,9 @@ class _Data(BaseModel):
     fingerprint: str
 
 
-class _Card(BaseModel):
+class Card(BaseModel):
+    """The fields of `card.json` that loading a responder reads."""
+
     synthetic: bool
     responder: _Description
     catalogue: _Catalogue
@@ -65,10 +67,14 @@ class _Card(BaseModel):
     metrics: dict[str, Any]
 
 
-def check_card(card: dict[str, Any], path: Path) -> None:
-    """Raise `InputError` naming the first field of a card that is missing or has a wrong value."""
+def check_card(card: dict[str, Any], path: Path) -> Card:
+    """Return the checked fields of the card read from `path`.
+
+    Raises:
+        InputError: a field is missing or has a wrong value; the message names the first.
+    """
     try:
-        _Card.model_validate(card, strict=False)
+        return Card.model_validate(card)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"]))

@@ -119,40 +119,37 @@ def load_responder(path: Path, catalogue: Catalogue | None = None) -> Checkpoint
         raise InputError(
             f"{path} is not a responder of format {FORMAT}, but of another version: train it again"
         )
-    check_card(card, path / CARD)
-    name, shape = card["responder"]["name"], card["responder"]["shape"]
+    checked = check_card(card, path / CARD)
+    name, shape = checked.responder.name, checked.responder.shape
     if name not in RESPONDERS:
         raise InputError(
             f"{path / CARD}: responder {name!r} is unknown; {near_matches(name, RESPONDERS)}"
         )
     initial_sessions = SessionLog.load(path / INITIAL)
     own = initial_sessions.catalogue
-    if own.fingerprint() != card["catalogue"]["fingerprint"] or len(own) != shape["n_items"]:
+    if own.fingerprint() != checked.catalogue.fingerprint or len(own) != shape.n_items:
         raise InputError(
             f"{path / INITIAL} has another catalogue than the responder: it is damaged"
         )
     n_features = initial_sessions.users.features.shape[1]
-    if n_features != shape["n_user_features"]:
+    if n_features != shape.n_user_features:
         raise InputError(
             f"{path / INITIAL} has {n_features} user features, the responder reads "
-            f"{shape['n_user_features']}: it is damaged"
+            f"{shape.n_user_features}: it is damaged"
         )
-    responder = rebuild_responder(card["responder"])
+    responder = rebuild_responder(checked.responder.model_dump())
     _load_weights(responder, path / WEIGHTS)
     if catalogue is not None:
         check_catalogue(card, catalogue, str(path))
         if len(catalogue) > responder.shape.n_items:
             responder.extend(catalogue)
-    leaving = card["hazard"]
-    weights = tuple(leaving.get("weights", (0.0, 0.0, 0.0)))
-    hazard = Hazard(tuple(leaving["by_streak"]), leaving["min_slates"], weights)
-    returns = card.get("returns")
+    leaving, returns = checked.hazard, checked.returns
     return Checkpoint(
         responder.eval(),
         card,
         initial_sessions,
-        hazard,
-        None if returns is None else Returns.from_json(returns),
+        Hazard(tuple(leaving.by_streak), leaving.min_slates, leaving.weights),
+        None if returns is None else Returns.from_json(returns.model_dump()),
     )
 
 
