@@ -16,9 +16,14 @@ from responders.behaviour.returns import Returns
 from responders.errors import near_matches
 from responders.files import read_json
 from responders.known_truth.world import KnownTruth, truth_of
+from responders.log.split import make_split, visible_log
 from responders.models.ensemble import Ensemble
 from responders.training.checkpoint import Checkpoint, check_catalogue, load_responder
-from responders.training.initial_sessions import make_initial_sessions, select_initial
+from responders.training.initial_sessions import (
+    make_initial_sessions,
+    select_initial,
+    unseen_sessions,
+)
 
 Source = str | Path | Checkpoint
 
@@ -61,7 +66,11 @@ def open_responder(source: Source | Sequence[Source]) -> Checkpoint:
         "data": log.card,
         "catalogue": {"items": len(log.catalogue), "fingerprint": log.catalogue.fingerprint()},
     }
-    return Checkpoint(truth, card, make_initial_sessions(log, np.arange(log.n_sessions)), hazard)
+    # The users and the popularity of a responder that `recsim train` learned from this log.
+    parts = make_split(log, "user", seed=0)
+    sessions, card["initial_users"] = unseen_sessions(log, parts)
+    counted = visible_log(log, parts["train"])
+    return Checkpoint(truth, card, make_initial_sessions(log, sessions, counted), hazard)
 
 
 def _ensemble(members: Sequence[Checkpoint]) -> Checkpoint:

@@ -37,12 +37,15 @@ class RewardContext:
 
     Args:
         catalogue: has prices, features and popularity.
+        marginal: from slates [B, S] to click probabilities [B, S] given the history before the
+            step, the clicks above averaged out; see `Responder.marginal`.
         device: of the tensors.
         return_window: seconds within which users come back; None = they do not.
         is_ensemble: whether several responders answer.
     """
 
     catalogue: Catalogue
+    marginal: Callable[[Tensor], Tensor]
     device: torch.device | str
     return_window: float | None = None
     is_ensemble: bool = False
@@ -132,13 +135,13 @@ class Clicks:
 
 
 class ExpectedClicks:
-    """Sum of the click probabilities."""
+    """Expected number of clicks, given the history; it does not depend on the clicks drawn."""
 
     def __init__(self, context: RewardContext) -> None:
-        pass
+        self.marginal = context.marginal
 
     def __call__(self, answer: Answer) -> Tensor:
-        return answer.probability.sum(1)
+        return self.marginal(answer.slate).sum(1)
 
 
 class Revenue:
@@ -152,13 +155,13 @@ class Revenue:
 
 
 class ExpectedRevenue:
-    """Sum of price × probability."""
+    """Expected revenue, given the history: the reward of a page in RL4RS's simulator."""
 
     def __init__(self, context: RewardContext) -> None:
-        self.price = _prices(context)
+        self.price, self.marginal = _prices(context), context.marginal
 
     def __call__(self, answer: Answer) -> Tensor:
-        return (self.price[answer.slate.clamp(min=0)] * answer.probability).sum(1)
+        return (self.price[answer.slate.clamp(min=0)] * self.marginal(answer.slate)).sum(1)
 
 
 class Satisfaction:

@@ -126,7 +126,9 @@ class World:
         self._returns = None if returns is None else returns.tables(self.device)
         self.n_members = len(responder.members) if isinstance(responder, Ensemble) else 0
         window = None if returns is None else returns.window
-        context = RewardContext(self.catalogue, self.device, window, self.n_members > 0)
+        context = RewardContext(
+            self.catalogue, self._marginal, self.device, window, self.n_members > 0
+        )
         self.reward, self.n_objectives = make_reward(reward, context)
         self._one_member, self._first_user = one_member, first_user
         self.population = Population(
@@ -229,6 +231,14 @@ class World:
             return self.responder.respond(memory, slate, uniform)
         assert isinstance(self.responder, Ensemble)
         return self.responder.respond(memory, slate, uniform, member)
+
+    def _marginal(self, slate: Tensor) -> Tensor:
+        """Return click probabilities [B, S] given the histories before the current step."""
+        memory, member = self.episodes.memory, self.episodes.member
+        if member is None:
+            return self.responder.marginal(memory, slate)
+        assert isinstance(self.responder, Ensemble)
+        return self.responder.marginal(memory, slate, member)
 
     def _leave_chance(self, now: Episodes, click: Tensor) -> Tensor:
         """Return the chance [B] to leave after a slate that was answered with `click` [B, S]."""

@@ -7,6 +7,7 @@ and equals stepping through them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils._pytree import tree_map
 
 from responders.config import Config
 from responders.errors import InputError
@@ -21,6 +23,9 @@ from responders.log.batch import SessionBatch
 from responders.log.catalogue import Catalogue
 from responders.log.session_log import SessionLog
 from responders.models.state import State
+
+MARGINAL_DRAWS = 64
+"""Draws of a slate's clicks over which `Responder.marginal` averages where it is not exact."""
 
 LARGEST_TABLE = 1 << 16
 """`Responder.prepare` tabulates per-item products for catalogues of at most this many items."""
@@ -126,6 +131,21 @@ class Responder(nn.Module):
         click = uniform < probability
         return Response(click, probability, self.observe(state, slate, click))
 
+    def marginal(self, state: State, slate: Tensor) -> Tensor:
+        """Return the click probabilities [B, S] given the history but not the clicks above.
+
+        Exact for responders that do not read clicks above. Otherwise the mean of the conditional
+        probabilities over `MARGINAL_DRAWS` draws of the slate's clicks, from the same quasi-random
+        numbers for every user, so that equal states and slates have equal probabilities.
+
+        Args:
+            state: of B users, before the slate.
+            slate: [B, S].
+        """
+        if not self.reads_clicks_above:
+            return torch.where(slate >= 0, self.logits(state, slate).sigmoid(), 0.0)
+        return average_over_draws(self.respond, state, slate)
+
     def forward(self, batch: SessionBatch) -> Tensor:
         """Return the log-odds [B, R, S] of every position of `batch`, given all that came before.
 
@@ -200,6 +220,27 @@ def click_loss(logits: Tensor, batch: SessionBatch) -> Tensor:
     return F.binary_cross_entropy_with_logits(
         logits[shown].float(), batch.click[shown], reduction="sum"
     )
+
+
+def average_over_draws(
+    respond: Callable[..., Response], state: State, slate: Tensor, *others: Tensor
+) -> Tensor:
+    """Return the probabilities [B, S] of `respond`, averaged over draws of the clicks above.
+
+    Args:
+        respond: takes a state, slates, uniform numbers and `others`.
+        state: of B users.
+        slate: [B, S].
+        others: tensors with B first.
+    """
+    sobol = torch.quasirandom.SobolEngine(slate.shape[1], scramble=True, seed=0)
+    draws = sobol.draw(MARGINAL_DRAWS).to(slate.device)
+    state, slate, *others = tree_map(
+        lambda value: value.repeat_interleave(len(draws), 0), (state, slate, *others)
+    )
+    uniform = draws.repeat(len(slate) // len(draws), 1)
+    probability = respond(state, slate, uniform, *others).probability
+    return probability.view(-1, len(draws), slate.shape[1]).mean(1)
 
 
 def unroll(responder: Responder, batch: SessionBatch) -> Tensor:

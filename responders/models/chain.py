@@ -135,6 +135,9 @@ class ChainModel(Responder):
         """Return log-odds [B, S]; see `Responder.logits`. Without clicks they are unconditional."""
         return self._read(slate, click)[0]
 
+    def marginal(self, state: State, slate: Tensor) -> Tensor:
+        return torch.where(slate >= 0, self.logits(state, slate).sigmoid(), 0.0)  # exact
+
     def respond(self, state: State, slate: Tensor, uniform: Tensor) -> Response:
         logits, click = self._read(slate, None, uniform)
         return Response(click > 0, torch.where(slate >= 0, logits.sigmoid(), 0.0), state)

@@ -11,7 +11,7 @@ from responders.config import Config
 from responders.errors import InputError
 from responders.log.batch import SessionBatch
 from responders.log.catalogue import Catalogue
-from responders.models.base import Responder, Response
+from responders.models.base import Responder, Response, average_over_draws
 from responders.models.state import State
 
 
@@ -71,6 +71,14 @@ class Ensemble(Responder):
         mean = torch.stack([member(batch).sigmoid() for member in self.members]).mean(0)
         return torch.logit(mean, eps=1e-7)
 
+    def marginal(self, state: State, slate: Tensor, member: Tensor | None = None) -> Tensor:
+        """Return probabilities given the history alone; see `Responder.marginal`."""
+        if self.reads_clicks_above:
+            members = () if member is None else (member,)
+            return average_over_draws(self.respond, state, slate, *members)
+        answer = _answer(self.probabilities(state, slate), member)
+        return torch.where(slate >= 0, answer, 0.0)
+
     def respond(
         self, state: State, slate: Tensor, uniform: Tensor, member: Tensor | None = None
     ) -> Response:
@@ -89,10 +97,7 @@ class Ensemble(Responder):
         steps = range(slate.shape[1]) if self.reads_clicks_above else [slice(None)]
         for s in steps:
             p = self.probabilities(state, slate, click.float())
-            if member is None:
-                answer = p.mean(0)
-            else:
-                answer = p.gather(0, member.view(1, -1, 1).expand(1, *slate.shape))[0]
+            answer = _answer(p, member)
             # Through log-odds, so that `logits` states exactly what is drawn from.
             answer = torch.logit(answer, eps=1e-7).sigmoid()
             click[:, s] = ((uniform < answer) & shown)[:, s]
@@ -102,3 +107,10 @@ class Ensemble(Responder):
             self.observe(state, slate, click),
             torch.where(shown, p.std(0, correction=0), 0.0),
         )
+
+
+def _answer(probability: Tensor, member: Tensor | None) -> Tensor:
+    """Return the mean [B, S] of the members' probabilities [M, B, S], or that of `member` [B]."""
+    if member is None:
+        return probability.mean(0)
+    return probability.gather(0, member.view(1, -1, 1).expand(1, *probability.shape[1:]))[0]

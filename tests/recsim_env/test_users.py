@@ -446,7 +446,7 @@ def test_objectives_are_what_they_say() -> None:
         assert float(outcome.reward[user, 0]) == pytest.approx(float((1 - cosine).mean()), abs=1e-4)
         assert float(outcome.reward[user, 1]) == pytest.approx(bits[slate[user].numpy()].mean())
     assert float(outcome.reward[2, 0]) == 0
-    torch.testing.assert_close(outcome.reward[:, 2], outcome.probability.sum(1))
+    assert outcome.reward[0, 2] > outcome.reward[2, 2] > 0  # ten items, and one
 
 
 def test_rewards_can_be_weighted_by_whole_numbers_and_differentiated() -> None:
@@ -491,11 +491,12 @@ def test_what_cannot_be_rewarded_is_told(trained: Path, small_log: SessionLog) -
     from recsim_env.rewards import RewardContext, make_reward
 
     bare = Catalogue(np.arange(4))
+    context = RewardContext(bare, lambda slate: slate.float(), "cpu")
     for name, message in (("diversity", "item features"), ("novelty", "column `shown`")):
         with pytest.raises(InputError, match=message):
-            make_reward(name, RewardContext(bare, "cpu"))
+            make_reward(name, context)
     for nothing in ((), {}):
         with pytest.raises(InputError, match="names nothing"):
-            make_reward(nothing, RewardContext(bare, "cpu"))
+            make_reward(nothing, context)
     with pytest.raises(InputError, match="learns from one reward"):
         SB3VecEnv(make_vector_env(2, reward=("clicks",), autoreset_mode="SameStep"))

@@ -136,6 +136,17 @@ def test_respond_clicks_as_often_as_it_says(responder: Responder) -> None:
     assert ((expected - seen).abs() < 4 * (0.25 / n) ** 0.5).all()
 
 
+def test_marginal_probabilities_average_over_the_clicks_above(responder: Responder) -> None:
+    n, slate = 20_000, torch.tensor([[0, 1, -1, 3]])
+    with torch.no_grad():
+        marginal = responder.marginal(responder.start(torch.zeros(1, 2)), slate)[0]
+        slates = slate.expand(n, -1)
+        answer = responder.respond(responder.start(torch.zeros(n, 2)), slates, uniform(slates, 2))
+    # 0.02: what 64 draws of the clicks above may miss
+    assert ((marginal - answer.click.float().mean(0)).abs() < 0.02 + 2 * n**-0.5).all()
+    assert marginal[2] == 0
+
+
 def test_respond_moves_the_state_as_observe_does(responder: Responder) -> None:
     batch = random_batch()
     with torch.no_grad():
