@@ -7,7 +7,7 @@ world returns it as well. Arrays are immutable; a large log loaded from disk is 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +19,7 @@ import pandas as pd
 from responders.errors import InputError
 from responders.log import ragged
 from responders.log.catalogue import EMPTY, Catalogue, Users, frozen
-from responders.log.frame import columns_of
+from responders.log.frame import Names, fields_of
 from responders.log.storage import LogWriter, read_columns
 
 _CHUNK = 1 << 17  # slates processed at a time, to bound memory
@@ -362,17 +362,67 @@ class SessionLog:
         return pd.DataFrame(columns)
 
     @classmethod
-    def from_frame(cls, frame: pd.DataFrame, catalogue: Catalogue | None = None) -> SessionLog:
-        """Make a log from a frame in the format of `to_frame`; rows may come in any order.
+    def from_frame(
+        cls,
+        frame: pd.DataFrame | Mapping[str, Any],
+        catalogue: Catalogue | None = None,
+        *,
+        session: str | Sequence[str] = "session",
+        item: str = "item",
+        click: str = "click",
+        step: str | None = None,
+        position: str | None = None,
+        time: str | None = None,
+        user: str | None = None,
+        propensity: str | None = None,
+        price: str | None = None,
+        item_features: Sequence[str] = (),
+        user_features: Sequence[str] = (),
+        items: pd.DataFrame | None = None,
+        users: pd.DataFrame | None = None,
+    ) -> SessionLog:
+        """Make a log from a frame with a row per shown item; rows may come in any order.
+
+        The columns step, position, time, user and propensity are taken if the frame has them.
+        Without step, slates are told apart by their time; without position, the order of rows
+        counts; without time, it is the number of the slate in its session; without user, every
+        session has its own. Positions that start at 1 are moved to 0, with a warning.
 
         Args:
-            frame: columns session, step, position, item, click, time; optionally user (otherwise
-                each session has its own user) and propensity.
+            frame: a frame or a dict of columns.
             catalogue: the items; by default the items of the frame in sorted order.
+            session: the column of session ids, or several columns that identify a session together.
+            item: the column of item ids: integers or text.
+            click: 0 or 1.
+            step: orders the slates of a session.
+            position: the place in the slate, from 0.
+            time: seconds, dates (UTC unless they have a zone), durations, or text of these.
+            user: the column of user ids.
+            propensity: the logging policy's probability of the item, in (0, 1].
+            price: the column of the items' prices, of `items` if that is given.
+            item_features: columns that describe the item; equal in all rows of an item.
+            user_features: columns that describe the user; equal in all rows of a user.
+            items: a row per item, with its id as a column (named like `item`, or id) or as the
+                index; all other columns are features, or `price`.
+            users: a row per user, likewise.
 
         Raises:
-            InputError: a column or a value is missing; a click is not 0 or 1; a
+            InputError: a column or a value is missing or of a wrong kind; a click is not 0 or 1; a
                 position is filled twice; an item is not in `catalogue`; the rows of a slate differ
-                in time; time is negative or does not increase with step.
+                in time; time is negative or does not increase with step; a session has two users;
+                a feature differs between rows of one item or user.
         """
-        return cls(**columns_of(frame, catalogue)).validate()
+        names = Names(
+            session,
+            item,
+            click,
+            step,
+            position,
+            time,
+            user,
+            propensity,
+            price,
+            item_features,
+            user_features,
+        )
+        return cls(**fields_of(frame, catalogue, names, items, users)).validate()

@@ -146,9 +146,11 @@ def read_columns(path: Path) -> tuple[dict[str, Any], Path | None]:
     sessions, items, users = (
         _read(path / f"{name}.parquet") for name in ("sessions", "catalogue", "users")
     )
+    item_features: Any = items.get("features")
+    user_features: Any = users.get("features")
     catalogue = Catalogue(
         ids=items["id"],
-        features=items.get("features"),
+        features=item_features,
         price=items.get("price"),
         attributes={
             name.removeprefix("attribute:"): column
@@ -162,13 +164,13 @@ def read_columns(path: Path) -> tuple[dict[str, Any], Path | None]:
         session_start=ragged.offsets(sessions["n_slates"]),
         user=sessions["user"],
         catalogue=catalogue,
-        users=Users(users["id"], users.get("features"), _feature_names(path / "users.parquet")),
+        users=Users(users["id"], user_features, _feature_names(path / "users.parquet")),
         card=card,
     )
     return columns, cache
 
 
-def _feature_names(path: Path) -> list[str] | None:
+def _feature_names(path: Path) -> Any:
     """Return the names stored with the features of a table, None if there are none."""
     with pq.ParquetFile(path, pre_buffer=False) as file:
         schema = file.schema_arrow
@@ -275,10 +277,10 @@ def _to_arrow(array: np.ndarray, dtype: Any) -> pa.Array:
     return pa.FixedSizeListArray.from_arrays(pa.array(array.reshape(-1)), array.shape[1])
 
 
-def _read(path: Path) -> dict[str, np.ndarray]:
+def _read(path: Path) -> dict[str, Any]:
     """Return the columns of a small table; fixed-size lists become matrices."""
     with _readable(path), pq.ParquetFile(path, pre_buffer=False) as file:
-        columns: dict[str, np.ndarray] = {}
+        columns: dict[str, Any] = {}
         names = _known_columns(path, file.schema_arrow)
         row = 0
         for batch in file.iter_batches(_ROWS, columns=names):
