@@ -375,6 +375,7 @@ FAULTS = [
     ),
     ("rl4rs", "item_info.csv", "\n3 ", "\n2 ", ["item_info.csv, line 4", "item 2", "twice"]),
     ("rl4rs", "item_info.csv", " 1.5 ", " nan ", ["item_info.csv, line 2", "price", "'nan'"]),
+    ("rl4rs", "item_info.csv", " 1.5 ", " 1e300 ", ["item_info.csv, line 2", "price", "'1e300'"]),
     ("trec-session", TREC, "31\t6", "x\t6", [TREC, "line 2", "session_id", "'x'"]),
     ("trec-session", TREC, "31\t6\t", "31\t", [TREC, "line 2", "4 fields where 5"]),
     ("trec-session", TREC, "[1, 0,", "[0,", [TREC, "line 1", "9 clicks for 10 documents"]),
@@ -418,6 +419,53 @@ def test_faults_name_file_line_and_value(
     for part in says:
         assert part in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert not list(logs.iterdir())
+
+
+def test_a_location_of_rl4rs_that_is_no_layer_is_refused(tmp_path: Path, logs: Path) -> None:
+    folder = make("rl4rs", tmp_path / "raw")
+    path = folder / "item_info.csv"
+    lines = path.read_text().splitlines()
+    k = lines[0].split(" ").index("location")
+    for value in ("300", "257", "0", "-1"):
+        fields = lines[2].split(" ")
+        fields[k] = value
+        path.write_text("\n".join([*lines[:2], " ".join(fields), *lines[3:]]))
+        with pytest.raises(InputError, match=f"item_info.csv, line 3, column location: .*{value}"):
+            convert("rl4rs", folder, logs / "log")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_utf16_is_refused_with_a_remedy(encoding: str, tmp_path: Path, logs: Path) -> None:
+    path = tmp_path / "ratings.csv"
+    text = (CASES / "movielens" / "ratings.csv").read_text()
+    path.write_bytes(text.encode(encoding))
+    with pytest.raises(InputError, match="is UTF-16 text, not UTF-8; convert it with `iconv"):
+        convert("movielens", path, logs / "log")
+
+
+TYPES = [pa.int8(), pa.float64(), pa.string(), pa.binary(), pa.bool_(), pa.null(), pa.date32()]
+TYPES += [pa.timestamp("s"), pa.time64("us"), pa.duration("s"), pa.decimal128(9, 2)]
+TYPES += [pa.list_(pa.string()), pa.list_(pa.int8(), 2), pa.struct({"a": pa.int8()})]
+TYPES += [pa.dictionary(pa.int8(), pa.string()), pa.map_(pa.string(), pa.int8())]
+EBNERD = ["impression_time", "article_ids_inview", "article_ids_clicked", "user_id", "session_id"]
+
+
+@pytest.mark.parametrize("kind", TYPES, ids=str)
+@pytest.mark.parametrize("column", EBNERD)
+def test_columns_of_a_wrong_type_are_refused(
+    column: str, kind: pa.DataType, tmp_path: Path, logs: Path
+) -> None:
+    path = write_ebnerd(tmp_path / "raw") / "behaviors.parquet"
+    table = pq.read_table(path)
+    values = pa.nulls(len(table), kind)
+    pq.write_table(table.set_column(table.column_names.index(column), column, values), path)
+    may_be_empty = pa.types.is_list(kind) or pa.types.is_string(kind)
+    if column == "article_ids_clicked" and may_be_empty:  # a missing list: nothing was clicked
+        assert convert("ebnerd", path, logs / "log").response.sum() == 0
+        return
+    with pytest.raises(InputError, match="article_ids|" + column):
+        convert("ebnerd", path, logs / "log")
     assert not list(logs.iterdir())
 
 
