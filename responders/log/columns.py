@@ -23,7 +23,8 @@ def reject(bad: Any, column: str, values: Any, why: str, fault: Fault) -> None:
     bad = np.asarray(bad, bool)
     if bad.any():
         row = int(np.argmax(bad))
-        raise fault(row, column, values.iloc[row] if hasattr(values, "iloc") else values[row], why)
+        value = np.asarray(values, dtype=object)[row]
+        raise fault(row, column, value, why)
 
 
 def ids(column: pd.Series, name: str, fault: Fault) -> np.ndarray:

@@ -90,13 +90,15 @@ def fields_of(
         raise InputError("give users or user_features, and not both")
     found = names.found(frame)
     fault = _Fault(frame, names.sessions, found)
-    table = _typed(frame, names, found, fault)
+    table = typed(frame, names, found, fault)
+    first = first_position(table["position"].min() if "position" in table else 0)
+    table = ordered(table, found, first, fault)
     if catalogue is None:
         catalogue = _shown_items(table, names, fault)
-    fields = _slates(table, catalogue, len(names.sessions), fault)
+    fields = slates_of(table, catalogue, len(names.sessions), fault)
     keys = fields.pop("users")
     features = table[[f"user:{n}" for n in names.user_features]].to_numpy(np.float64)
-    known = Users(*_one_row_each(keys[table["slate"]], features, names.user_features, fault, table))
+    known = Users(*one_row_each(keys[table["slate"]], features, names.user_features, fault, table))
     known = Users(known.ids, known.features, tuple(names.user_features))
     if users is not None:
         known = _users_of(users, names, known.ids)
@@ -133,10 +135,10 @@ class _Fault:
         return InputError(f"{column} {shown} ({at}) {why}".replace("\n", " "))
 
 
-def _typed(
+def typed(
     frame: pd.DataFrame, names: Names, found: dict[str, str], fault: read.Fault
 ) -> pd.DataFrame:
-    """Return the columns in their types, sorted by session, step and position.
+    """Return the columns in their types.
 
     Its columns are session0, …, step, position, item, click, time, user, propensity, price,
     item:NAME, user:NAME and row, the number of the row in the frame.
@@ -166,25 +168,35 @@ def _typed(
     for kind, chosen in (("item", names.item_features), ("user", names.user_features)):
         for name in chosen:
             columns[f"{kind}:{name}"] = read.numbers(frame[name], name, fault)
-    table = pd.DataFrame(columns | {"row": np.arange(len(frame))})
-    order = [*sessions, "step", "position" if "position" in columns else "row"]
+    return pd.DataFrame(columns | {"row": np.arange(len(frame))})
+
+
+def first_position(least: int) -> int:
+    """Return the number of the first place in a slate, given the least position of all rows."""
+    if least == 1:
+        warnings.warn("no row has position 0: positions are taken to count from 1", stacklevel=4)
+    return int(least == 1)
+
+
+def ordered(
+    table: pd.DataFrame, found: dict[str, str], first: int, fault: read.Fault
+) -> pd.DataFrame:
+    """Return the rows of `typed` sorted by session, step and position, with the slate of each."""
+    keys = [name for name in map(str, table) if name.startswith("session")] + ["step"]
+    order = [*keys, "position" if "position" in table else "row"]
     table = table.sort_values(order, kind="stable", ignore_index=True)
-    slate = table.groupby([*sessions, "step"], sort=False)
+    slate = table.groupby(keys, sort=False)
     table["slate"] = slate.ngroup()
     if "position" not in table:
         table["position"] = slate.cumcount()
     _check(table, fault, found)
-    if "position" in found and table["position"].min() == 1:
-        warnings.warn(
-            f"no row has {found['position']} 0: positions are taken to count from 1", stacklevel=5
-        )
-        table["position"] -= 1
+    table["position"] -= first
     return table
 
 
 def _check(table: pd.DataFrame, fault: read.Fault, found: dict[str, str]) -> None:
     def fail(bad: Any, field: str, why: str) -> None:
-        read.reject(bad, found.get(field, field), table[field], why, _of_row(table, fault))
+        read.reject(bad, found.get(field, field), table[field], why, of_row(table, fault))
 
     fail(~table["click"].isin([0, 1]), "click", "is neither 0 nor 1")
     fail(table["position"] < 0, "position", "is negative; positions count from 0")
@@ -200,19 +212,19 @@ def _check(table: pd.DataFrame, fault: read.Fault, found: dict[str, str]) -> Non
         fail(table["time"] != first, "time", "differs within a slate; one slate has one time")
 
 
-def _of_row(table: pd.DataFrame, fault: read.Fault) -> read.Fault:
+def of_row(table: pd.DataFrame, fault: read.Fault) -> read.Fault:
     """Return `fault` for rows of the sorted table."""
     row = table["row"].to_numpy()
     return lambda at, column, value, why: fault(int(row[at]), column, value, why)
 
 
-def _slates(
+def slates_of(
     table: pd.DataFrame, catalogue: Catalogue, n_keys: int, fault: read.Fault
 ) -> dict[str, Any]:
     """Return the arrays of the log; `users` has the raw user id of each slate's session."""
     item = catalogue.index(table["item"].to_numpy())
     why = "is not in the catalogue"
-    read.reject(item == EMPTY, "item", table["item"], why, _of_row(table, fault))
+    read.reject(item == EMPTY, "item", table["item"], why, of_row(table, fault))
     slate_id, position = table["slate"].to_numpy(), table["position"].to_numpy()
     first = np.flatnonzero(np.diff(slate_id, prepend=-1))
     shape = (len(first), int(position.max()) + 1)
@@ -236,13 +248,13 @@ def _slates(
             "is a second user of this session; if session ids are unique within a user only, "
             'pass session=["user", "session"]'
         )
-        read.reject(table["user"] != of_session, "user", table["user"], why, _of_row(table, fault))
+        read.reject(table["user"] != of_session, "user", table["user"], why, of_row(table, fault))
     time = np.arange(len(first)) - start[:-1][session]
     if "time" in table:
         time = slates["time"].to_numpy()
         late = (np.diff(time, prepend=-1) <= 0) & ~begins
         why = "does not increase from slate to slate; give every slate of a session its own second"
-        read.reject(late, "time", time, why, _of_row(slates, fault))
+        read.reject(late, "time", time, why, of_row(slates, fault))
     return {
         "slate": slate,
         "response": response,
@@ -253,7 +265,7 @@ def _slates(
     }
 
 
-def _one_row_each(
+def one_row_each(
     keys: np.ndarray,
     values: np.ndarray,
     names: Sequence[str],
@@ -265,7 +277,7 @@ def _one_row_each(
     for k, name in enumerate(names):
         differs = values[:, k] != values[first, k][inverse]
         why = "differs from another row of the same user or item; give each one value"
-        read.reject(differs, name, values[:, k], why, _of_row(table, fault))
+        read.reject(differs, name, values[:, k], why, of_row(table, fault))
     return ids, values[first]
 
 
@@ -274,7 +286,7 @@ def _shown_items(table: pd.DataFrame, names: Names, fault: read.Fault) -> Catalo
     columns = [f"item:{n}" for n in names.item_features] + ["price"] * ("price" in table)
     values = table[columns].to_numpy(np.float64)
     labels = [*names.item_features, *([names.price] if names.price else [])]
-    ids, values = _one_row_each(table["item"].to_numpy(), values, labels, fault, table)
+    ids, values = one_row_each(table["item"].to_numpy(), values, labels, fault, table)
     n = len(names.item_features)
     price = values[:, n] if names.price else None
     return Catalogue(ids, values[:, :n], price, feature_names=tuple(names.item_features))

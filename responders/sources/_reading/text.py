@@ -70,6 +70,13 @@ def read_text(
         raise InputError(f"{path} is empty" if empty else f"{path} has no rows")
 
 
+def text_header(path: Path, separator: str = ",") -> list[str]:
+    """Return the names of the columns of a delimited text file."""
+    for block, start, _ in _records(path, True):
+        return list(_header(path, block[: start[1]], separator, ()))
+    raise InputError(f"{path} is empty")
+
+
 def _blocks(path: Path) -> Iterator[bytes]:
     """Yield the bytes of a file, decompressed if it is gzipped, with a progress bar."""
     size = existing_file(path).stat().st_size
