@@ -50,9 +50,10 @@ def raw_ids(ids: Any) -> np.ndarray:
 def _named(names: Any, features: np.ndarray) -> tuple[str, ...]:
     """Return the names of the columns of `features`, by default feature_0, feature_1, …"""
     width = features.shape[1] if features.ndim == 2 else 0
-    if names is None:
-        return tuple(f"feature_{i}" for i in range(width))
-    names = tuple(map(str, names))
+    default = [f"feature_{i}" for i in range(max(width, len(names or ())))]
+    names = tuple(default[:width] if names is None else map(str, names))
+    if names == tuple(default[: len(names)]):  # other features may replace those without names
+        return tuple(default[:width])
     if len(names) != width or len(set(names)) != width:
         raise InputError(
             f"feature_names are {', '.join(names) or 'none'}: give {width} different names, one "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ import pandas as pd
 from responders.errors import InputError, near_matches
 from responders.log import columns as read
 from responders.log.catalogue import EMPTY, Catalogue, Users
+from responders.log.tables import as_frame, catalogue_of, users_of
 
 _WIDEST = 9_999
 _LEAST = float(np.finfo(np.float32).smallest_subnormal)  # smaller ones would become 0
@@ -78,11 +79,11 @@ def fields_of(
     users: pd.DataFrame | None = None,
 ) -> dict[str, Any]:
     """Return the fields of a `SessionLog` for a long-format frame; see `SessionLog.from_frame`."""
-    frame = _as_frame(frame, "the frame")
+    frame = as_frame(frame, "the frame")
     if items is not None:
         if catalogue is not None or names.item_features:
             raise InputError("give items, or a catalogue, or item_features, and not two of them")
-        catalogue = _catalogue_of(items, names)
+        catalogue = catalogue_of(items, names.item, names.price)
         names = Names(**{**vars(names), "price": None})
     elif catalogue is not None and (names.item_features or names.price):
         raise InputError("a catalogue has its own features and prices: leave out the columns")
@@ -101,24 +102,10 @@ def fields_of(
     known = Users(*one_row_each(keys[table["slate"]], features, names.user_features, fault, table))
     known = Users(known.ids, known.features, tuple(names.user_features))
     if users is not None:
-        known = _users_of(users, names, known.ids)
+        known = users_of(users, names.user or "user", known.ids)
     user = np.searchsorted(known.ids, keys[fields["session_start"][:-1]])
     card = {"name": "frame", "source": "pandas", "licence": "unknown", "synthetic": False}
     return fields | {"user": user, "catalogue": catalogue, "users": known, "card": card}
-
-
-def _as_frame(frame: Any, what: str) -> pd.DataFrame:
-    """Return a frame or a dict of columns as a frame."""
-    if isinstance(frame, Mapping):
-        try:
-            frame = pd.DataFrame(dict(frame))
-        except (ValueError, TypeError) as error:
-            raise InputError(f"{what} is a dict that does not make a frame: {error}") from None
-    if not isinstance(frame, pd.DataFrame):
-        raise InputError(f"{what} must be a pandas DataFrame or a dict of columns, not {frame!r}")
-    if not len(frame):
-        raise InputError(f"the log is empty: {what} has no rows")
-    return frame
 
 
 class _Fault:
@@ -290,45 +277,3 @@ def _shown_items(table: pd.DataFrame, names: Names, fault: read.Fault) -> Catalo
     n = len(names.item_features)
     price = values[:, n] if names.price else None
     return Catalogue(ids, values[:, :n], price, feature_names=tuple(names.item_features))
-
-
-def _indexed(frame: Any, what: str, key: str) -> tuple[np.ndarray, pd.DataFrame]:
-    """Return the ids of a frame of items or users, and its other columns as numbers."""
-    frame = _as_frame(frame, what)
-    have = list(map(str, frame.columns))
-    if len(set(have)) < len(have):
-        raise InputError(f"{what} has two columns of one name")
-    name = next((n for n in (key, "id") if n in have), None)
-    index = frame.index.to_series() if name is None else frame[name]
-    rest = frame if name is None else frame.drop(columns=name)
-
-    def fault(row: int, column: str, value: Any, why: str) -> InputError:
-        return InputError(f"{what}, row {row}: {column} {value!r} {why}")
-
-    for column in (index, *(rest[c] for c in rest)):
-        read.reject(column.isna(), str(column.name), column, "is missing (NaN)", fault)
-    label = name or "index"
-    ids = read.ids(index, label, fault)
-    read.reject(pd.Series(ids).duplicated(), label, ids, "is there twice", fault)
-    numbers = {str(c): read.numbers(rest[c], str(c), fault) for c in rest}
-    return ids, pd.DataFrame(numbers, index=range(len(ids)))
-
-
-def _catalogue_of(items: Any, names: Names) -> Catalogue:
-    ids, columns = _indexed(items, "items", names.item)
-    price = None
-    if names.price is not None:
-        if names.price not in columns:
-            raise InputError(
-                f"items lacks column {names.price!r}: it has {', '.join(map(str, columns))}"
-            )
-        price = columns.pop(names.price).to_numpy()
-    return Catalogue(ids, columns.to_numpy(float), price, feature_names=tuple(map(str, columns)))
-
-
-def _users_of(users: Any, names: Names, wanted: np.ndarray) -> Users:
-    ids, columns = _indexed(users, "users", names.user or "user")
-    row = Catalogue(ids).index(wanted)
-    if (row == EMPTY).any():
-        raise InputError(f"users has no row for user {wanted[np.argmax(row == EMPTY)]}")
-    return Users(wanted, columns.to_numpy(float)[row], tuple(map(str, columns)))

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from responders.errors import InputError
-from responders.log.catalogue import Catalogue, Users
+from responders.log.catalogue import EMPTY, Catalogue, Users
 from responders.log.columns import reject
 from responders.log.frame import (
     Names,
@@ -37,6 +37,7 @@ from responders.sources._reading.parquet import read_parquet
 from responders.sources._reading.staging import StagedTable, whole_groups
 from responders.sources._reading.text import read_text, text_header
 
+_WIDEST = 1 << 31
 _INTEGER = r"0|-?[1-9]\d{0,17}"
 
 
@@ -225,45 +226,62 @@ _WIDEST = 1 << 31
 
 def _write(writer: LogWriter, rows: _Rows, items: Catalogue) -> None:
     """Write the log in blocks of whole sessions."""
-    names = rows.names
-    first, width = 0, rows.most + 1
+    first, width = 0, 0
     if "position" in rows.found:
         first = first_position(rows.least)
-        width -= first
-    else:  # places are counted once the rows are sorted: sort twice
+        width = rows.most + 1 - first
+    else:  # places are known once the rows are sorted: sort twice
         width = 1 + max(int(block["position"].max()) for block in rows.blocks(0))
-    lengths, keys, features, lines = [], [], [], []
-    n_sessions = 0
+    users = _SessionUsers(rows)
     for block in rows.blocks(first):
         made = slates_of(block, items, len(rows.sessions), rows.fault)
         pad = ((0, 0), (0, width - made["slate"].shape[1]))
         propensity = made["propensity"]
         writer.append(
-            np.pad(made["slate"], pad, constant_values=-1),
+            np.pad(made["slate"], pad, constant_values=EMPTY),
             np.pad(made["response"], pad),
             made["time"],
             None if propensity is None else np.pad(propensity, pad),
         )
-        start = made["session_start"]
-        user = made["users"] + n_sessions if _numbered(rows) else made["users"]
-        values = block[[f"user:{n}" for n in names.user_features]].to_numpy(np.float64)
-        one_row_each(user[block["slate"]], values, names.user_features, rows.fault, block)
+        users.add(block, made["session_start"], made["users"])
+    card: dict[str, Any] = {"name": rows.path.name.split(".")[0], "source": rows.path.name}
+    card |= {"licence": "unknown", "synthetic": False}
+    card |= {"converter": {"columns": rows.found, "session": rows.names.sessions}}
+    table, user = users.table()
+    writer.finish(np.concatenate(users.lengths), user, items, table, card)
+
+
+class _SessionUsers:
+    """The user of each session and its features.
+
+    Attributes:
+        lengths: slates of each session, as a list of arrays.
+    """
+
+    def __init__(self, rows: _Rows) -> None:
+        self.rows, self.names = rows, rows.names.user_features
+        self.lengths: list[np.ndarray] = []
+        self._keys: list[np.ndarray] = []
+        self._features: list[np.ndarray] = []
+        self._lines: list[np.ndarray] = []
+        self._seen = 0
+
+    def add(self, block: pd.DataFrame, start: np.ndarray, user: np.ndarray) -> None:
+        """Take the sessions of a block, which begin at the slates `start`, and their users."""
+        if "user" not in self.rows.found and len(self.rows.sessions) > 1:
+            user = user + self._seen  # users are the numbers of their sessions
+        values = block[[f"user:{n}" for n in self.names]].to_numpy(np.float64)
+        one_row_each(user[block["slate"]], values, self.names, self.rows.fault, block)
         at = np.searchsorted(block["slate"].to_numpy(), start[:-1])
-        lengths.append(np.diff(start))
-        keys.append(user[start[:-1]])
-        features.append(values[at])
-        lines.append(block["row"].to_numpy()[at])
-        n_sessions += len(start) - 1
-    key, line = np.concatenate(keys), pd.DataFrame({"row": np.concatenate(lines)})
-    ids, values = one_row_each(key, np.concatenate(features), names.user_features, rows.fault, line)
-    card: dict[str, Any] = {"synthetic": False}
-    card |= {"name": rows.path.name.split(".")[0], "source": rows.path.name, "licence": "unknown"}
-    card |= {"converter": {"columns": rows.found, "session": names.sessions}}
-    users = Users(ids, values, tuple(names.user_features))
-    user = np.searchsorted(ids, key)
-    writer.finish(np.concatenate(lengths), user, items, users, card)
+        self.lengths.append(np.diff(start))
+        self._keys.append(user[start[:-1]])
+        self._features.append(values[at])
+        self._lines.append(block["row"].to_numpy()[at])
+        self._seen += len(start) - 1
 
-
-def _numbered(rows: _Rows) -> bool:
-    """Whether users are the numbers of their sessions, as a session has several columns."""
-    return "user" not in rows.found and len(rows.sessions) > 1
+    def table(self) -> tuple[Users, np.ndarray]:
+        """Return the users, and the row of each session's user."""
+        keys, values = np.concatenate(self._keys), np.concatenate(self._features)
+        lines = pd.DataFrame({"row": np.concatenate(self._lines)})
+        ids, features = one_row_each(keys, values, self.names, self.rows.fault, lines)
+        return Users(ids, features, tuple(self.names)), np.searchsorted(ids, keys)

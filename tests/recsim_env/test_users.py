@@ -250,7 +250,7 @@ def test_a_shift_names_the_features_of_users(trained: Path) -> None:
     np.testing.assert_array_equal(
         shift_weights(named, {"user_0": 1.0}), shift_weights(log, {"feature_0": 1.0})
     )
-    with pytest.raises(InputError, match="shift by 'feature_0' is unknown; .*user_0"):
+    with pytest.raises(InputError, match=r"shift by 'feature_0' is unknown; .*user_0"):
         shift_weights(named, {"feature_0": 1.0})
 
 
