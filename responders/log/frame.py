@@ -40,16 +40,16 @@ class Names:
         """The columns that identify a session together."""
         return [self.session] if isinstance(self.session, str) else list(self.session)
 
-    def found(self, frame: pd.DataFrame) -> dict[str, str]:
-        """Return the name of each column that is there: {field: name}.
+    def found(self, columns: Sequence[Any], what: str = "the frame") -> dict[str, str]:
+        """Return the name of each field's column in `what`, which has `columns`.
 
         Raises:
             InputError: a column that was asked for or that is necessary is not there.
         """
-        have = list(map(str, frame.columns))
-        if frame.columns.nlevels > 1 or len(set(have)) < len(have):
-            twice = next((name for name in have if have.count(name) > 1), have[0])
-            raise InputError(f"the frame has two columns {twice!r}: give each column its own name")
+        have = list(map(str, columns))
+        twice = [name for name in have if have.count(name) > 1]
+        if twice:
+            raise InputError(f"{what} has two columns {twice[0]!r}: give each its own name")
         names = {"item": self.item, "click": self.click}
         for field in ("step", "position", "time", "user", "propensity", "price"):
             given = getattr(self, field)
@@ -59,13 +59,12 @@ class Names:
             raise InputError("session names no column: give the column of the session ids")
         for name in (*self.sessions, *names.values(), *self.item_features, *self.user_features):
             if name not in have:
-                raise InputError(
-                    f"the frame lacks column {name!r}: it has {', '.join(have)}; "
-                    + near_matches(str(name), have)
-                )
+                message = f"{what} lacks column {name!r}: it has {', '.join(have)}; "
+                message += near_matches(str(name), have)
+                raise InputError(message.replace("\n", " "))
         if not {"step", "time"} & names.keys():
             raise InputError(
-                "the frame has neither a column step nor a column time, so that the slates of a "
+                f"{what} has neither a column step nor a column time, so that the slates of a "
                 "session cannot be told apart: name one of them (step=…, time=…)"
             )
         return names
@@ -89,7 +88,7 @@ def fields_of(
         raise InputError("a catalogue has its own features and prices: leave out the columns")
     if users is not None and names.user_features:
         raise InputError("give users or user_features, and not both")
-    found = names.found(frame)
+    found = names.found(frame.columns)
     fault = _Fault(frame, names.sessions, found)
     table = typed(frame, names, found, fault)
     first = first_position(table["position"].min() if "position" in table else 0)

@@ -118,7 +118,7 @@ class _Rows:
         self.path, self.names = path, names
         self.is_text = path.suffix != ".parquet"
         self.unit = "line" if self.is_text else "row"
-        self.found = names.found(pd.DataFrame(columns=self._header()))
+        self.found = names.found(self._header(), str(path))
         self.table = StagedTable(scratch / "rows.arrow")
         self.sessions = [f"session{i}" for i in range(len(names.sessions))]
         ids = {*self.sessions, "item", *({"user"} & self.found.keys())}
@@ -138,7 +138,9 @@ class _Rows:
 
     def fault(self, line: int, column: str, value: Any, why: str) -> InputError:
         """Return the error for a line or row of the file."""
-        return InputError(f"{self.path}, {self.unit} {line}, column {column}: {value!r} {why}")
+        shown = repr(value).replace("\n", " ")
+        shown = shown if len(shown) <= 80 else shown[:77] + "..."
+        return InputError(f"{self.path}, {self.unit} {line}, column {column}: {shown} {why}")
 
     def stage(self, chunk_rows: int) -> None:
         """Read, check and stage the file."""
@@ -163,7 +165,9 @@ class _Rows:
 
         frame = chunk.table.to_pandas()
         for name in frame:
-            missing = frame[name].isna() | (frame[name].astype(object) == "")
+            missing = frame[name].isna()
+            if self.is_text:
+                missing |= frame[name] == ""
             reject(missing, str(name), frame[name], "is missing", fault)
         if self.is_text and "time" in self.found:
             self._check_time_kind(frame[self.found["time"]], fault)

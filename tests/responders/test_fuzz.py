@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from responders import Catalogue, InputError, SessionLog, Users, fit, load_responder
+from responders.sources import convert
 
 ODD = st.one_of(
     st.integers(-2, 3),
@@ -90,6 +91,36 @@ def test_odd_frames(frame: pd.DataFrame, features: bool) -> None:
     truth = {"true": 1.0, "false": 0.0}
     clicks = [truth.get(str(c).lower(), c) for c in frame["click"].tolist()]
     assert log.response.sum() == sum(map(float, clicks))
+
+
+CELLS = ["", "x", "1e300", "-1", "9" * 20, "1.5", "2024-01-01", "1 days", "nan", "inf", " 1", "007"]
+CELLS += ["0x10", "é", '"a\nb"', "true", "0", '"', "1,1", "\0"]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    edits=st.lists(st.tuples(st.integers(0, 4), st.integers(0, 8), st.sampled_from(CELLS))),
+    chunk_rows=st.integers(1, 4),
+)
+@pytest.mark.filterwarnings("ignore:no row has position 0")
+def test_odd_files_of_ones_own(
+    edits: list[tuple[int, int, str]], chunk_rows: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("own")
+    rows = [COLUMNS, *(f"1 {k} 0 a 0 {k + 7} 1 0.5 3".split() for k in range(4))]
+    rows = [list(row) for row in rows]
+    for row, column, cell in edits:
+        rows[row][column] = cell
+    path = folder / "own.csv"
+    path.write_text("\n".join(map(",".join, rows)))
+    before = path.read_bytes()
+    log = answer(
+        lambda: convert("csv", path, folder / "log", item_features=["age"], chunk_rows=chunk_rows)
+    )
+    assert path.read_bytes() == before
+    assert {p.name for p in folder.iterdir()} == {"own.csv", *(["log"] if log else [])}
+    if log:
+        assert log.validate().n_slates == 4
 
 
 # --- saved logs ----------------------------------------------------------------------------------
