@@ -80,7 +80,7 @@ def _as_log(
         user=np.arange(len(ids)),
         time=step[shown] + 1,
         catalogue=world.catalogue,
-        users=Users(ids, features),
+        users=Users(ids, features, world.initial_sessions.users.feature_names),
         card={
             "name": f"{type(policy).__name__} in a simulated world",
             "source": "a policy run with simulated users",

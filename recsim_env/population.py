@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from recsim_env.episodes import Episodes
-from responders import EMPTY, InputError, SessionLog, Users
+from responders import EMPTY, InputError, SessionLog
 from responders.errors import check_finite, near_matches
 from responders.models.base import Responder
 from responders.models.state import State, take_rows
@@ -140,7 +140,7 @@ def shift_weights(initial_sessions: SessionLog, shift: Mapping[str, float]) -> n
 
     Args:
         initial_sessions: the logged users.
-        shift: strengths by trait: `click_rate`, or `feature_0`, `feature_1`, … of the users.
+        shift: strengths by trait: `click_rate`, or a name of `users.feature_names`.
 
     Raises:
         InputError: an unknown trait, or a strength that is not a finite number.
@@ -154,7 +154,8 @@ def shift_weights(initial_sessions: SessionLog, shift: Mapping[str, float]) -> n
         / initial_sessions.session_length
     )
     features = initial_sessions.users.features[initial_sessions.user]
-    traits = {"click_rate": rate} | {f"feature_{i}": f for i, f in enumerate(features.T)}
+    names = initial_sessions.users.feature_names
+    traits = dict(zip(names, features.T, strict=True)) | {"click_rate": rate}
     tilt = np.zeros(initial_sessions.n_sessions)
     for name, strength in shift.items():
         if name not in traits:
@@ -172,4 +173,4 @@ def cold(initial_sessions: SessionLog) -> SessionLog:
     """Return the log with the features of every user replaced by the mean."""
     features = initial_sessions.users.features
     mean = np.repeat(features[initial_sessions.user].mean(0, keepdims=True), len(features), 0)
-    return replace(initial_sessions, users=Users(initial_sessions.users.ids, mean))
+    return replace(initial_sessions, users=replace(initial_sessions.users, features=mean))

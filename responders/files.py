@@ -55,7 +55,7 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
         content = json.loads(path.read_text())
     except FileNotFoundError:
         raise InputError(f"{path.parent} is not a {what}: it has no {path.name}") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read ({error}): the {what} is damaged") from error
     if not isinstance(content, dict):
         raise InputError(f"{path} does not hold a JSON object: the {what} is damaged")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -11,6 +11,14 @@ from benchmarks.cli.options import LogPath, Overwrite, Seed, Settings
 from responders.known_truth.presets import PRESETS
 from responders.log.session_log import SessionLog
 from responders.sources.registry import SOURCES
+
+Column = Annotated[
+    str | None, typer.Option(metavar="COLUMN", help="csv only.", rich_help_panel="Columns of csv")
+]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option(metavar="COLUMN", help="csv only; repeatable.", rich_help_panel="Columns of csv"),
+]
 
 app = typer.Typer(no_args_is_help=True, help="Convert, synthesize and show session logs.")
 
@@ -28,16 +36,37 @@ def convert(
         typer.Option(metavar="LOG", help="Keep this log's item index; new items are appended."),
     ] = None,
     overwrite: Overwrite = False,
+    session: Columns = None,
+    item: Column = None,
+    click: Column = None,
+    step: Column = None,
+    position: Column = None,
+    time: Column = None,
+    user: Column = None,
+    propensity: Column = None,
+    price: Column = None,
+    item_feature: Columns = None,
+    user_feature: Columns = None,
 ) -> None:
     """Convert raw files to a session log.
 
+    With `csv`, RAW is your own CSV or Parquet file with a row per shown item. Options name its
+    columns where they are not called session, item, click, step, position, time, user and
+    propensity; `--session`, `--item-feature` and `--user-feature` may be repeated.
+
     Example: `recsim data convert rl4rs rl4rs-dataset/ logs/rl4rs`
+
+    Example: `recsim data convert csv shown.csv logs/mine --session user --session visit --time at`
     """
     from benchmarks.reports.tables import print_log
     from responders.sources import convert as convert_source
 
+    names = {"session": session, "item": item, "click": click, "step": step, "position": position}
+    names |= {"time": time, "user": user, "propensity": propensity, "price": price}
+    names |= {"item_features": item_feature, "user_features": user_feature}
+    options: dict[str, Any] = {name: value for name, value in names.items() if value}
     index = None if catalogue is None else SessionLog.load(catalogue).catalogue
-    log = convert_source(source, raw, out, catalogue=index, overwrite=overwrite)
+    log = convert_source(source, raw, out, catalogue=index, overwrite=overwrite, **options)
     print_log(log, out)
 
 

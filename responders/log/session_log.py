@@ -7,7 +7,8 @@ world returns it as well. Arrays are immutable; a large log loaded from disk is 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import pandas as pd
 from responders.errors import InputError
 from responders.log import ragged
 from responders.log.catalogue import EMPTY, Catalogue, Users, frozen
-from responders.log.frame import columns_of
+from responders.log.frame import Names, fields_of
 from responders.log.storage import LogWriter, read_columns
 
 _CHUNK = 1 << 17  # slates processed at a time, to bound memory
@@ -57,7 +58,7 @@ class SessionLog:
         for name, dtype in kinds.items():
             value = getattr(self, name)
             if value is not None:
-                object.__setattr__(self, name, frozen(value, dtype))
+                object.__setattr__(self, name, frozen(value, dtype, name))
 
     @property
     def n_slates(self) -> int:
@@ -103,6 +104,7 @@ class SessionLog:
         """
         self._validate_shape()
         self.catalogue.validate()
+        self.users.validate()
         for first in range(0, self.n_slates, _CHUNK):
             self._validate_rows(slice(first, min(first + _CHUNK, self.n_slates)))
         not_later = np.diff(self.time) <= 0
@@ -128,6 +130,8 @@ class SessionLog:
         if self.time.shape != (self.n_slates,):
             raise InputError(f"time has shape {self.time.shape} for {self.n_slates} slates")
         start = self.session_start
+        if self.user.ndim != 1:
+            raise InputError(f"user has shape {self.user.shape}, not [sessions]")
         if start.shape != (self.n_sessions + 1,) or start[0] != 0 or start[-1] != self.n_slates:
             raise InputError(
                 f"session_start must run from 0 to {self.n_slates} in {self.n_sessions + 1} "
@@ -137,9 +141,6 @@ class SessionLog:
             raise InputError(f"session {int(np.argmin(self.session_length))} has no slate")
         if self.user.min() < 0 or self.user.max() >= len(self.users):
             raise InputError(f"a session's user is outside the {len(self.users)} users of the log")
-        if not np.isfinite(self.users.features).all():
-            row = int(np.argwhere(~np.isfinite(self.users.features))[0][0])
-            raise InputError(f"users.features of row {row} is NaN or infinite")
 
     def _validate_rows(self, rows: slice) -> None:
         slate, response, time = self.slate[rows], self.response[rows], self.time[rows]
@@ -206,7 +207,7 @@ class SessionLog:
             time=self.time[rows],
             propensity=None if self.propensity is None else self.propensity[rows],
             catalogue=self.catalogue,
-            users=Users(self.users.ids[user_index], self.users.features[user_index]),
+            users=self.users.select(user_index),
             card=self.card,
         )
 
@@ -223,6 +224,8 @@ class SessionLog:
         for i, log in enumerate(logs):
             if log.catalogue.fingerprint() != first.catalogue.fingerprint():
                 raise InputError(f"log {i} has another catalogue than log 0: convert both with one")
+            if log.users.feature_names != first.users.feature_names:
+                raise InputError(f"log {i} has other user features than log 0")
         width = max(log.n_positions for log in logs)
 
         def padded(arrays: list[np.ndarray], fill: float) -> np.ndarray:
@@ -249,7 +252,11 @@ class SessionLog:
             time=np.concatenate([log.time for log in logs]),
             propensity=padded(propensity, 0) if len(propensity) == len(logs) else None,
             catalogue=first.catalogue,
-            users=Users(ids[keep], np.concatenate([log.users.features for log in logs])[keep]),
+            users=Users(
+                ids[keep],
+                np.concatenate([log.users.features for log in logs])[keep],
+                first.users.feature_names,
+            ),
             card=first.card | {"name": " + ".join(str(log.card.get("name")) for log in logs)},
         )
 
@@ -320,9 +327,17 @@ class SessionLog:
         """Load the log in folder `path`; the slates of a large log are memory-mapped.
 
         Raises:
-            InputError: the folder is missing, is not a log, or a file of it is damaged.
+            InputError: the folder is missing, is not a log, or a file of it is damaged or has
+                values that break an invariant of the log.
         """
-        return cls(**read_columns(Path(path)))
+        columns, checked = read_columns(Path(path))
+        log = cls(**columns)
+        if checked is None or not checked.exists():  # a large log is checked once
+            log.validate()
+            if checked is not None:
+                with suppress(OSError):  # the cache may be read-only
+                    checked.touch()
+        return log
 
     def to_frame(self) -> pd.DataFrame:
         """Return the log as a frame with a row for each shown item, in the order of the log.
@@ -347,17 +362,67 @@ class SessionLog:
         return pd.DataFrame(columns)
 
     @classmethod
-    def from_frame(cls, frame: pd.DataFrame, catalogue: Catalogue | None = None) -> SessionLog:
-        """Make a log from a frame in the format of `to_frame`; rows may come in any order.
+    def from_frame(
+        cls,
+        frame: pd.DataFrame | Mapping[str, Any],
+        catalogue: Catalogue | None = None,
+        *,
+        session: str | Sequence[str] = "session",
+        item: str = "item",
+        click: str = "click",
+        step: str | None = None,
+        position: str | None = None,
+        time: str | None = None,
+        user: str | None = None,
+        propensity: str | None = None,
+        price: str | None = None,
+        item_features: Sequence[str] = (),
+        user_features: Sequence[str] = (),
+        items: pd.DataFrame | None = None,
+        users: pd.DataFrame | None = None,
+    ) -> SessionLog:
+        """Make a log from a frame with a row per shown item; rows may come in any order.
+
+        The columns step, position, time, user and propensity are taken if the frame has them.
+        Without step, slates are told apart by their time; without position, the order of rows
+        counts; without time, it is the number of the slate in its session; without user, every
+        session has its own. Positions that start at 1 are moved to 0, with a warning.
 
         Args:
-            frame: columns session, step, position, item, click, time; optionally user (otherwise
-                each session has its own user) and propensity.
+            frame: a frame or a dict of columns.
             catalogue: the items; by default the items of the frame in sorted order.
+            session: the column of session ids, or several columns that identify a session together.
+            item: the column of item ids: integers or text.
+            click: 0 or 1.
+            step: orders the slates of a session.
+            position: the place in the slate, from 0.
+            time: seconds, dates (UTC unless they have a zone), durations, or text of these.
+            user: the column of user ids.
+            propensity: the logging policy's probability of the item, in (0, 1].
+            price: the column of the items' prices, of `items` if that is given.
+            item_features: columns that describe the item; equal in all rows of an item.
+            user_features: columns that describe the user; equal in all rows of a user.
+            items: a row per item, with its id as a column (named like `item`, or id) or as the
+                index; all other columns are features, or `price`.
+            users: a row per user, likewise.
 
         Raises:
-            InputError: a column or a value is missing; a click is not 0 or 1; a
+            InputError: a column or a value is missing or of a wrong kind; a click is not 0 or 1; a
                 position is filled twice; an item is not in `catalogue`; the rows of a slate differ
-                in time; time is negative or does not increase with step.
+                in time; time is negative or does not increase with step; a session has two users;
+                a feature differs between rows of one item or user.
         """
-        return cls(**columns_of(frame, catalogue)).validate()
+        names = Names(
+            session,
+            item,
+            click,
+            step,
+            position,
+            time,
+            user,
+            propensity,
+            price,
+            item_features,
+            user_features,
+        )
+        return cls(**fields_of(frame, catalogue, names, items, users)).validate()

@@ -3,7 +3,7 @@
     LOG/slates.parquet     slate, response, time[, propensity]: a row per slate
     LOG/sessions.parquet   n_slates, user: a row per session
     LOG/catalogue.parquet  id[, features, price, attributes]: a row per item
-    LOG/users.parquet      id[, features]: a row per user
+    LOG/users.parquet      id[, features]: a row per user (the names of features are metadata)
     LOG/card.json          name, source, licence, whether it is synthetic, how it was made
     LOG/.cache/            slates as memory-mapped .npy files, made when a large log is first loaded
 
@@ -12,11 +12,13 @@ A folder appears under its name only once it is complete.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
 import uuid
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -33,6 +35,15 @@ from responders.log.catalogue import Catalogue, Users
 FORMAT = 1
 _ROWS = 1 << 15  # rows of a Parquet row group, and so in memory at a time
 _SMALL = 1 << 22  # bytes of Parquet below which slates are read into memory
+_INTEGERS, _IDS, _ROWS_OF_FLOATS = {"int32", "int64"}, {"int64", "string"}, {"rows of float"}
+_TYPES: dict[str, dict[str, set[str]]] = {
+    "slates": {"slate": {"rows of int32"}, "response": {"rows of uint8"}, "time": {"int64"}},
+    "sessions": {"n_slates": _INTEGERS, "user": _INTEGERS},
+    "catalogue": {"id": _IDS},
+    "users": {"id": _IDS},
+}
+"""The permitted types of the columns that a file must have."""
+_OPTIONAL = {"propensity": _ROWS_OF_FLOATS, "features": _ROWS_OF_FLOATS, "price": {"float"}}
 _COLUMNS = {"slate": np.int32, "response": np.uint8, "propensity": np.float32, "time": np.int64}
 
 
@@ -94,22 +105,31 @@ class LogWriter:
         sessions = {"n_slates": np.asarray(session_length, np.int64), "user": np.asarray(user)}
         pq.write_table(pa.table(sessions), folder / "sessions.parquet")
         item_columns: dict[str, Any] = {"id": catalogue.ids}
-        if catalogue.features.shape[1]:
-            item_columns["features"] = _to_arrow(catalogue.features, np.float32)
         if catalogue.price is not None:
             item_columns["price"] = catalogue.price
         item_columns |= {f"attribute:{k}": v for k, v in catalogue.attributes.items()}
-        pq.write_table(pa.table(item_columns), folder / "catalogue.parquet")
-        user_columns: dict[str, Any] = {"id": users.ids}
-        if users.features.shape[1]:
-            user_columns["features"] = _to_arrow(users.features, np.float32)
-        pq.write_table(pa.table(user_columns), folder / "users.parquet", row_group_size=_ROWS)
+        _write_table(folder / "catalogue.parquet", item_columns, catalogue)
+        _write_table(folder / "users.parquet", {"id": users.ids}, users)
         write_json(folder / "card.json", {"format": FORMAT, "kind": "session log", **card})
         self._finished = True
 
 
-def read_columns(path: Path) -> dict[str, Any]:
-    """Return the fields of the `SessionLog` in folder `path`; large slates are memory-mapped.
+def _write_table(path: Path, columns: dict[str, Any], owner: Catalogue | Users) -> None:
+    """Write `columns` and the features of `owner`, whose names are metadata of their field."""
+    table = pa.table(columns)
+    if owner.features.shape[1]:
+        features = _to_arrow(owner.features, np.float32)
+        names = {"names": json.dumps(owner.feature_names)}
+        table = table.append_column(pa.field("features", features.type, metadata=names), features)
+    pq.write_table(table, path, row_group_size=_ROWS)
+
+
+def read_columns(path: Path) -> tuple[dict[str, Any], Path | None]:
+    """Read the log in folder `path`; large slates are memory-mapped.
+
+    Returns:
+        The fields of the `SessionLog`, and the file that marks a cached log as validated, None if
+        the log is not cached.
 
     Raises:
         InputError: the folder is missing, is not a log, or is damaged.
@@ -119,43 +139,65 @@ def read_columns(path: Path) -> dict[str, Any]:
     card = read_json(path / "card.json", "session log")
     if card.pop("kind", None) != "session log" or card.pop("format", None) != FORMAT:
         raise InputError(f"{path} is not a session log of format {FORMAT}: convert it again")
+    for name, kind in {"name": str, "source": str, "licence": str, "synthetic": bool}.items():
+        if not isinstance(card.get(name, kind()), kind):
+            raise InputError(f"{path / 'card.json'}: {name} is {card[name]!r}, not {kind.__name__}")
+    slates, cache = _map_slates(path / "slates.parquet")
     sessions, items, users = (
         _read(path / f"{name}.parquet") for name in ("sessions", "catalogue", "users")
     )
+    item_features: Any = items.get("features")
+    user_features: Any = users.get("features")
+    catalogue = Catalogue(
+        ids=items["id"],
+        features=item_features,
+        price=items.get("price"),
+        attributes={
+            name.removeprefix("attribute:"): column
+            for name, column in items.items()
+            if name.startswith("attribute:")
+        },
+        feature_names=_feature_names(path / "catalogue.parquet"),
+    )
+    columns = dict(
+        **slates,
+        session_start=ragged.offsets(sessions["n_slates"]),
+        user=sessions["user"],
+        catalogue=catalogue,
+        users=Users(users["id"], user_features, _feature_names(path / "users.parquet")),
+        card=card,
+    )
+    return columns, cache
+
+
+def _feature_names(path: Path) -> Any:
+    """Return the names stored with the features of a table, None if there are none."""
+    with pq.ParquetFile(path, pre_buffer=False) as file:
+        schema = file.schema_arrow
+    if "features" not in schema.names:
+        return None
+    stored = (schema.field("features").metadata or {}).get(b"names")
     try:
-        catalogue = Catalogue(
-            ids=items["id"],
-            features=items.get("features", np.zeros((len(items["id"]), 0))),
-            price=items.get("price"),
-            attributes={
-                name.removeprefix("attribute:"): column
-                for name, column in items.items()
-                if name.startswith("attribute:")
-            },
-        )
-        return dict(
-            **_map_slates(path / "slates.parquet"),
-            session_start=ragged.offsets(sessions["n_slates"]),
-            user=sessions["user"],
-            catalogue=catalogue,
-            users=Users(users["id"], users.get("features", np.zeros((len(users["id"]), 0)))),
-            card=card,
-        )
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{path} lacks {error}: the log is damaged, convert it again") from error
+        names = None if stored is None else json.loads(stored)
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, error) from error
+    if names is not None and not isinstance(names, list):
+        raise _damaged(path, TypeError(f"the names of its features are {names!r}, not a list"))
+    return names
 
 
-def _map_slates(source: Path) -> dict[str, np.ndarray]:
+def _map_slates(source: Path) -> tuple[dict[str, np.ndarray], Path | None]:
     """Return the columns of slates.parquet, mapped from the cache, which is made if missing.
 
-    A small file is read into memory instead, so that no cache is written.
+    A small file is read into memory instead, so that no cache is written. The cache belongs to the
+    four files of the log as they are; the file that is returned marks their contents as valid.
     """
     if not source.exists():
         raise _damaged(source, FileNotFoundError("it is missing"))
-    stat = source.stat()
-    if stat.st_size < _SMALL:
-        return _read(source)
-    stamp = f"{stat.st_size}-{stat.st_mtime_ns}"
+    if source.stat().st_size < _SMALL:
+        return _read(source), None
+    files = [file.stat() for file in sorted(source.parent.glob("*.parquet"))]
+    stamp = "-".join(f"{stat.st_size}-{stat.st_mtime_ns}" for stat in files)
     cache = source.parent / ".cache"
     if not os.access(source.parent, os.W_OK):
         name = f"recsim-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
@@ -167,22 +209,21 @@ def _map_slates(source: Path) -> dict[str, np.ndarray]:
     stamped = cache / stamp
     if not stamped.exists():
         shutil.rmtree(cache, ignore_errors=True)
-        try:
-            with new_folder(stamped, overwrite=True) as building:
-                _decode(source, building)
-        except pa.ArrowException as error:
-            raise _damaged(source, error) from error
-    return {file.stem: np.load(file, mmap_mode="r") for file in stamped.glob("*.npy")}
+        with _readable(source), new_folder(stamped, overwrite=True) as building:
+            _decode(source, building)
+    columns = {file.stem: np.load(file, mmap_mode="r") for file in stamped.glob("*.npy")}
+    return columns, stamped / "checked"
 
 
 def _decode(source: Path, folder: Path) -> None:
     """Write each column of a Parquet file to a .npy file in `folder`, a batch at a time."""
     with pq.ParquetFile(source, pre_buffer=False) as file, ExitStack() as stack:
+        names = _known_columns(source, file.schema_arrow)
         total = file.metadata.num_rows
         written: dict[str, BinaryIO] = {}
-        for batch in file.iter_batches(_ROWS):
-            for name in batch.schema.names:
-                values = _values(batch.column(name))
+        for batch in file.iter_batches(_ROWS, columns=names):
+            for name in names:
+                values = _values(source, name, batch.column(name))
                 if name not in written:
                     written[name] = stack.enter_context(open(folder / f"{name}.npy", "wb"))
                     header = {
@@ -194,10 +235,38 @@ def _decode(source: Path, folder: Path) -> None:
                 written[name].write(np.ascontiguousarray(values).data)
 
 
-def _values(column: pa.Array) -> np.ndarray:
+def _known_columns(path: Path, schema: pa.Schema) -> list[str]:
+    """Return the columns of a file that the log has; raise `InputError` for a fault in them."""
+    required = _TYPES[path.stem]
+    for name in required:
+        if name not in schema.names:
+            raise _damaged(path, KeyError(f"it has no column {name}"))
+    names = [n for n in schema.names if n in {*required, *_OPTIONAL} or n.startswith("attribute:")]
+    for name in names:
+        if names.count(name) > 1:
+            raise _damaged(path, KeyError(f"it has two columns {name}"))
+        kind = schema.field(name).type
+        is_rows = pa.types.is_fixed_size_list(kind)
+        found = f"rows of {kind.value_type}" if is_rows else str(kind)
+        permitted = (required | _OPTIONAL).get(name)
+        if permitted is None:  # an attribute
+            plain = pa.types.is_integer(kind) or pa.types.is_floating(kind)
+            fits = plain or pa.types.is_boolean(kind) or pa.types.is_string(kind)
+            permitted = {found} if fits else {"numbers", "text"}
+        if found not in permitted:
+            reason = f"column {name} has the type {found}, not {' or '.join(sorted(permitted))}"
+            raise _damaged(path, TypeError(reason))
+    return names
+
+
+def _values(path: Path, name: str, column: pa.Array) -> np.ndarray:
     """Return a column as an array; fixed-size lists become rows of a matrix."""
-    if isinstance(column, pa.FixedSizeListArray):
-        return np.asarray(column.flatten()).reshape(len(column), column.type.list_size)
+    is_rows = isinstance(column, pa.FixedSizeListArray)
+    flat = column.flatten() if is_rows else column
+    if column.null_count or flat.null_count:
+        raise _damaged(path, ValueError(f"a value of column {name} is missing"))
+    if is_rows:
+        return np.asarray(flat).reshape(len(column), column.type.list_size)
     return column.to_numpy(zero_copy_only=False)
 
 
@@ -208,26 +277,35 @@ def _to_arrow(array: np.ndarray, dtype: Any) -> pa.Array:
     return pa.FixedSizeListArray.from_arrays(pa.array(array.reshape(-1)), array.shape[1])
 
 
-def _read(path: Path) -> dict[str, np.ndarray]:
+def _read(path: Path) -> dict[str, Any]:
     """Return the columns of a small table; fixed-size lists become matrices."""
+    with _readable(path), pq.ParquetFile(path, pre_buffer=False) as file:
+        columns: dict[str, Any] = {}
+        names = _known_columns(path, file.schema_arrow)
+        row = 0
+        for batch in file.iter_batches(_ROWS, columns=names):
+            for name in names:
+                values = _values(path, name, batch.column(name))
+                if name not in columns:
+                    shape = (file.metadata.num_rows, *values.shape[1:])
+                    columns[name] = np.empty(shape, values.dtype)
+                columns[name][row : row + len(values)] = values
+            row += len(batch)
+        return columns or {name: np.zeros(0, np.int64) for name in names}
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Turn any error of reading a Parquet file into `InputError`."""
     try:
-        with pq.ParquetFile(path, pre_buffer=False) as file:
-            columns: dict[str, np.ndarray] = {}
-            row = 0
-            for batch in file.iter_batches(_ROWS):
-                for name in batch.schema.names:
-                    values = _values(batch.column(name))
-                    if name not in columns:
-                        shape = (file.metadata.num_rows, *values.shape[1:])
-                        columns[name] = np.empty(shape, values.dtype)
-                    columns[name][row : row + len(values)] = values
-                row += len(batch)
-            empty = (name for name in file.schema_arrow.names if name not in columns)
-            return columns | {name: np.zeros(0, np.int64) for name in empty}
-    except (pa.ArrowException, OSError) as error:
+        yield
+    except InputError:
+        raise
+    except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
         raise _damaged(path, error) from error
 
 
 def _damaged(path: Path, error: Exception) -> InputError:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    reason = str(error.args[0] if isinstance(error, KeyError) else error).split("\n")[0]
+    reason = reason or type(error).__name__
     return InputError(f"{path} cannot be read ({reason}): the log is damaged, convert it again")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 import numpy as np
@@ -66,11 +66,17 @@ def build_responder(
 
 
 def rebuild_responder(description: dict[str, Any]) -> Responder:
-    """Build the responder of a description, its weights still to be loaded."""
+    """Build the responder of a description, its weights still to be loaded.
+
+    Raises:
+        InputError: the name or an option is unknown, or the responder has no item features.
+    """
     kind = responder_class(description["name"])
     shape = LogShape(**description["shape"])
     vectors = {}
     if description["item_features"] is not None:
+        if "embedding" not in {setting.name for setting in fields(kind.config_class)}:
+            raise InputError(f"{description['name']} has no item_features: the card is damaged")
         vectors["item_vectors"] = torch.zeros(shape.n_items, description["item_features"])
     config = make_config(kind.config_class, description["options"], description["name"])
     with torch.random.fork_rng(devices=[]):  # the weights drawn here are replaced by saved ones

@@ -8,4 +8,5 @@ SOURCES: dict[str, str] = {
     "ebnerd": "responders.sources.ebnerd:read",
     "movielens": "responders.sources.movielens:read",
     "amazon": "responders.sources.amazon:read",
+    "csv": "responders.sources.csv:read",
 }

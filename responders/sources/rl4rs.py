@@ -106,12 +106,15 @@ def _catalogue(path: Path) -> Catalogue:
     width = int(vector.length[0])
     message = f"{{}} numbers where the first item has {width}; correct the line"
     table.reject(vector.length != width, message, vector.length, column="item_vec")
+    layer = integers(table, "location")
+    message = "location {} is not 1, 2 or 3; correct the line"
+    table.reject((layer < 1) | (layer > 3), message, layer, column="location")
     return Catalogue(
         ids=distinct_integers(table, "item_id"),
         features=vector.values.reshape(-1, width),
         price=floats(table, "price"),
         attributes={
-            "layer": integers(table, "location").astype(np.int8),
+            "layer": layer.astype(np.int8),
             "special": integers(table, "special_item") == 2,
         },
     )

@@ -66,6 +66,31 @@ def test_the_chain_from_log_to_leaderboard(recsim: Any, tmp_path: Path) -> None:
     assert {p.name for p in out.iterdir()} >= {"leaderboard.png", "tensorboard"}
 
 
+def test_convert_reads_a_file_of_ones_own(recsim: Any, tmp_path: Path) -> None:
+    path = tmp_path / "shown.csv"
+    path.write_text("u,visit,item,click,at,age\n1,1,7,1,2024-05-01 10:00,3\n2,1,8,0,2024-05-01,4\n")
+    words = [
+        "data",
+        "convert",
+        "csv",
+        path,
+        tmp_path / "log",
+        "--session",
+        "u",
+        "--session",
+        "visit",
+    ]
+    done = recsim(*words, "--time", "at", "--user", "u", "--item-feature", "age")
+    assert done.code == 0, done.err
+    log = SessionLog.load(tmp_path / "log")
+    assert log.users.ids.tolist() == [1, 2]
+    assert log.time.tolist() == [1_714_557_600, 1_714_521_600]
+    assert log.catalogue.feature_names == ("age",)
+    done = recsim("data", "convert", "movielens", path, tmp_path / "other", "--user", "u")
+    assert done.code == 1
+    assert "movielens has no option 'user'" in done.err
+
+
 def test_the_demo_runs_the_whole_chain(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "demo"
     demo.run(out, scale=0.05)

@@ -243,6 +243,17 @@ def test_populations(trained: Path, small_log: SessionLog, small_log_path: Path)
         make_world("any", responder=trained, population=other)
 
 
+def test_a_shift_names_the_features_of_users(trained: Path) -> None:
+    log = load_responder(trained).initial_sessions
+    names = tuple(f"user_{k}" for k in range(log.users.features.shape[1]))
+    named = replace(log, users=replace(log.users, feature_names=names))
+    np.testing.assert_array_equal(
+        shift_weights(named, {"user_0": 1.0}), shift_weights(log, {"feature_0": 1.0})
+    )
+    with pytest.raises(InputError, match=r"shift by 'feature_0' is unknown; .*user_0"):
+        shift_weights(named, {"feature_0": 1.0})
+
+
 def test_a_shift_tilts_who_comes(trained: Path) -> None:
     contexts = load_responder(trained).initial_sessions
     weights = shift_weights(contexts, {"feature_0": 1.0})

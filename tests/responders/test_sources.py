@@ -8,8 +8,10 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -375,6 +377,7 @@ FAULTS = [
     ),
     ("rl4rs", "item_info.csv", "\n3 ", "\n2 ", ["item_info.csv, line 4", "item 2", "twice"]),
     ("rl4rs", "item_info.csv", " 1.5 ", " nan ", ["item_info.csv, line 2", "price", "'nan'"]),
+    ("rl4rs", "item_info.csv", " 1.5 ", " 1e300 ", ["item_info.csv, line 2", "price", "'1e300'"]),
     ("trec-session", TREC, "31\t6", "x\t6", [TREC, "line 2", "session_id", "'x'"]),
     ("trec-session", TREC, "31\t6\t", "31\t", [TREC, "line 2", "4 fields where 5"]),
     ("trec-session", TREC, "[1, 0,", "[0,", [TREC, "line 1", "9 clicks for 10 documents"]),
@@ -418,6 +421,53 @@ def test_faults_name_file_line_and_value(
     for part in says:
         assert part in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert not list(logs.iterdir())
+
+
+def test_a_location_of_rl4rs_that_is_no_layer_is_refused(tmp_path: Path, logs: Path) -> None:
+    folder = make("rl4rs", tmp_path / "raw")
+    path = folder / "item_info.csv"
+    lines = path.read_text().splitlines()
+    k = lines[0].split(" ").index("location")
+    for value in ("300", "257", "0", "-1"):
+        fields = lines[2].split(" ")
+        fields[k] = value
+        path.write_text("\n".join([*lines[:2], " ".join(fields), *lines[3:]]))
+        with pytest.raises(InputError, match=f"item_info.csv, line 3, column location: .*{value}"):
+            convert("rl4rs", folder, logs / "log")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_utf16_is_refused_with_a_remedy(encoding: str, tmp_path: Path, logs: Path) -> None:
+    path = tmp_path / "ratings.csv"
+    text = (CASES / "movielens" / "ratings.csv").read_text()
+    path.write_bytes(text.encode(encoding))
+    with pytest.raises(InputError, match="is UTF-16 text, not UTF-8; convert it with `iconv"):
+        convert("movielens", path, logs / "log")
+
+
+TYPES = [pa.int8(), pa.float64(), pa.string(), pa.binary(), pa.bool_(), pa.null(), pa.date32()]
+TYPES += [pa.timestamp("s"), pa.time64("us"), pa.duration("s"), pa.decimal128(9, 2)]
+TYPES += [pa.list_(pa.string()), pa.list_(pa.int8(), 2), pa.struct({"a": pa.int8()})]
+TYPES += [pa.dictionary(pa.int8(), pa.string()), pa.map_(pa.string(), pa.int8())]
+EBNERD = ["impression_time", "article_ids_inview", "article_ids_clicked", "user_id", "session_id"]
+
+
+@pytest.mark.parametrize("kind", TYPES, ids=str)
+@pytest.mark.parametrize("column", EBNERD)
+def test_columns_of_a_wrong_type_are_refused(
+    column: str, kind: pa.DataType, tmp_path: Path, logs: Path
+) -> None:
+    path = write_ebnerd(tmp_path / "raw") / "behaviors.parquet"
+    table = pq.read_table(path)
+    values = pa.nulls(len(table), kind)
+    pq.write_table(table.set_column(table.column_names.index(column), column, values), path)
+    may_be_empty = pa.types.is_list(kind) or pa.types.is_string(kind)
+    if column == "article_ids_clicked" and may_be_empty:  # a missing list: nothing was clicked
+        assert convert("ebnerd", path, logs / "log").response.sum() == 0
+        return
+    with pytest.raises(InputError, match="article_ids|" + column):
+        convert("ebnerd", path, logs / "log")
     assert not list(logs.iterdir())
 
 
@@ -704,3 +754,88 @@ def test_published_items_of_rl4rs(tmp_path: Path, logs: Path) -> None:
     assert log.catalogue.features.shape == (283, 40)
     assert np.bincount(log.catalogue.attributes["layer"]).tolist() == [0, 39, 108, 136]
     assert int(log.catalogue.attributes["special"].sum()) == 113
+
+
+# --- your own file -------------------------------------------------------------------------------
+
+
+@st.composite
+def own_rows(draw: st.DrawFn) -> dict[str, list]:
+    """Columns of a log: slates with text or integer items, positions from 0 or 1."""
+    first, text_ids = draw(st.integers(0, 1)), draw(st.booleans())
+    rows: list[tuple] = []
+    for user, visit in draw(st.sets(st.tuples(st.integers(8, 11), st.integers(1, 2)), min_size=1)):
+        for step in range(draw(st.integers(1, 3))):
+            for place in range(draw(st.integers(1, 3))):
+                item, click = draw(st.integers(8, 12)), draw(st.integers(0, 1))
+                age, kids = item / 4, user % 3
+                name = f"i{item}" if text_ids else item
+                time = pd.Timestamp(1_700_000_000 + 9 * step, unit="s")
+                rows.append((user, visit, step, place + first, name, click, time, age, kids))
+    rows = draw(st.permutations(rows))
+    names = ("user", "visit", "step", "position", "item", "click", "time", "age", "kids")
+    return dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    columns=own_rows(),
+    left_out=st.sampled_from([[], ["position"], ["step"], ["time"], ["user"]]),
+    kind=st.sampled_from(["csv", "parquet"]),
+    chunk_rows=st.integers(1, 9),
+)
+@pytest.mark.filterwarnings("ignore:no row has position 0")
+def test_a_file_of_ones_own_is_read_like_its_frame(
+    columns: dict[str, list],
+    left_out: list[str],
+    kind: str,
+    chunk_rows: int,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    folder = tmp_path_factory.mktemp("own")
+    frame = pd.DataFrame(columns)
+    session = ["user", "visit"]
+    if left_out == ["user"]:
+        frame["player"], session = frame["user"], ["player", "visit"]
+        frame = frame.drop(columns="user")
+    else:
+        frame = frame.drop(columns=left_out)
+    path = folder / f"own.{kind}"
+    frame.to_csv(path, index=False) if kind == "csv" else frame.to_parquet(path)
+    options: dict[str, Any] = {"session": session, "price": "age"}
+    options |= {"item_features": ["age"], "user_features": [] if left_out == ["user"] else ["kids"]}
+    expected = SessionLog.from_frame(frame, **options)
+    log = convert("csv", path, folder / "log", chunk_rows=chunk_rows, **options).validate()
+    for name in ("slate", "response", "session_start", "user", "time"):
+        np.testing.assert_array_equal(getattr(log, name), getattr(expected, name))
+    for a, b in ((log.catalogue, expected.catalogue), (log.users, expected.users)):
+        assert a.ids.tolist() == b.ids.tolist()
+        assert a.features.tolist() == b.features.tolist()
+        assert a.feature_names == b.feature_names
+    np.testing.assert_array_equal(log.catalogue.price, expected.catalogue.price)
+
+
+OWN = "session,step,item,click,time,age\n1,0,7,1,10,3\n1,1,8,0,20,4\n2,0,7,0,5,3\n"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("1,1,8,0,20", "1,1,8,2,20", "own.csv, line 3, column click: 2.0 is neither 0 nor 1"),
+        ("1,1,8,0,20", "1,1,8,0,soon", "line 3, column time: 'soon' is not a"),
+        ("1,1,8,0,20", "1,1,8,0,10", "line 3, column time: 10 does not increase"),
+        ("1,1,8,0,20", "1,1,,0,20", "line 3, column item: '' is missing"),
+        ("0,5,3", "0,5,9", "line 4, column age: 9.0 differs from another row of the same item"),
+        ("session,", "sesion,", "lacks column 'session'.*did you mean sesion"),
+        ("step,item,click,time", "a,item,click,b", "neither a column step nor a column time"),
+        (OWN.split("\n", 1)[1], "", "own.csv has no rows"),
+    ],
+)
+def test_faults_of_a_file_of_ones_own(
+    old: str, new: str, says: str, tmp_path: Path, logs: Path
+) -> None:
+    path = tmp_path / "own.csv"
+    path.write_text(OWN.replace(old, new, 1))
+    with pytest.raises(InputError, match=says):
+        convert("csv", path, logs / "log", item_features=["age"], chunk_rows=2)
+    assert not list(logs.iterdir())

@@ -74,9 +74,8 @@ def check_columns(path: Path, wanted: Sequence[str], found: Sequence[str]) -> No
     """Raise `InputError` for the first wanted column that the file lacks or has twice."""
     for name in wanted:
         if name not in found:
-            raise InputError(
-                f"{path} has no column {name!r}: it has {', '.join(found)}; "
-                + near_matches(name, found)
-            )
+            message = f"{path} has no column {name!r}: it has {', '.join(found)}; "
+            message += near_matches(name, found)
+            raise InputError(message.replace("\n", " "))
         if list(found).count(name) > 1:
             raise InputError(f"{path} has two columns {name!r}: remove one of them")

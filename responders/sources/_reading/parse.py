@@ -56,7 +56,7 @@ def distinct_integers(chunk: Chunk, column: str) -> np.ndarray:
 
 
 def floats(chunk: Chunk, column: str) -> np.ndarray:
-    """Return a column as float64 [n], all finite."""
+    """Return a column as float64 [n], all within the range of float32."""
     return _Values(chunk, column, chunk.column(column)).numbers(*_NUMBER)
 
 
@@ -71,9 +71,14 @@ def microseconds(chunk: Chunk, column: str) -> np.ndarray:
             text = pc.replace_substring_regex(values, r"([+-]\d\d:?\d\d|Z)$", "")
             has_zone = pc.not_equal(text, values)
             kind = kind if has_zone[0].as_py() else pa.timestamp("us")
-    else:
+    elif pa.types.is_timestamp(values.type) or pa.types.is_date(values.type):
         kind = pa.timestamp("us", tz=getattr(values.type, "tz", None))
-        values = values.cast(kind, safe=False)
+        if getattr(values.type, "unit", None) == "ns":
+            values = values.cast(kind, safe=False)  # drops digits, and cannot overflow
+    else:
+        raise InputError(
+            f"{chunk.path}, column {column}: it has {values.type} values, not dates and times"
+        )
     times = _Values(chunk, column, values).cast(kind, "a date and time")
     return times.cast(pa.int64()).to_numpy(zero_copy_only=False)
 
@@ -91,20 +96,21 @@ def integer_lists(chunk: Chunk, column: str, separator: str | None = ",") -> Rag
 
 
 def float_lists(chunk: Chunk, column: str, separator: str | None = ",") -> Ragged:
-    """Return a column of lists of finite numbers; see `integer_lists`."""
+    """Return a column of lists of numbers within the range of float32; see `integer_lists`."""
     values, length = _lists(chunk, column, separator)
     return Ragged(values.numbers(*_NUMBER), length)
 
 
 _INTEGER = (pa.int64(), "an integer")
-_NUMBER = (pa.float64(), "a number")
+_NUMBER = (pa.float64(), "a number that fits float32")
+_UNCASTABLE = (pa.ArrowInvalid, pa.ArrowNotImplementedError)
 
 
 def _lists(chunk: Chunk, column: str, separator: str | None) -> tuple[_Values, np.ndarray]:
     """Return the unparsed values [m] of a column of lists and the length of each list, [n]."""
     array = chunk.column(column)
     if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
-        text = pc.utf8_trim(array, " \t\r\n[]")
+        text = pc.utf8_trim(pc.fill_null(array, ""), " \t\r\n[]")
         if separator is None:
             parts = pc.ascii_split_whitespace(text)
         else:
@@ -114,7 +120,7 @@ def _lists(chunk: Chunk, column: str, separator: str | None) -> tuple[_Values, n
         if empty.any():  # splitting an empty text gives one empty value
             length = pc.if_else(empty, 0, length)
             values = values.filter(pa.array(np.repeat(~empty, np.asarray(parts.value_lengths()))))
-    elif hasattr(array.type, "value_type"):
+    elif pa.types.is_list(array.type) or pa.types.is_large_list(array.type):
         length, values = pc.fill_null(pc.list_value_length(array), 0), pc.list_flatten(array)
     else:
         raise InputError(f"{chunk.path}, column {column}: it has {array.type} values, not lists")
@@ -132,10 +138,15 @@ class _Values:
     owner: np.ndarray | None = None
 
     def numbers(self, kind: pa.DataType, what: str) -> np.ndarray:
-        """Return the values as numbers of an Arrow type, all finite; `what` is for errors."""
+        """Return the values as numbers of an Arrow type; `what` is for errors.
+
+        Logs store float32, so that a number beyond it would become infinite.
+        """
         numbers = self.cast(kind, what).to_numpy(zero_copy_only=False)
-        if numbers.dtype.kind == "f" and not np.isfinite(numbers).all():
-            raise self._fault(int(np.argmin(np.isfinite(numbers))), what)
+        if numbers.dtype.kind == "f":
+            fits = np.abs(numbers) <= np.finfo(np.float32).max  # False for NaN
+            if not fits.all():
+                raise self._fault(int(np.argmin(fits)), what)
         return numbers
 
     def cast(self, kind: pa.DataType, what: str) -> pa.Array:
@@ -143,11 +154,11 @@ class _Values:
         values = self.values
         if values.null_count:
             raise self._fault(int(np.argmax(np.asarray(values.is_null()))), what)
-        with suppress(pa.ArrowInvalid):
+        with suppress(*_UNCASTABLE):
             return values.cast(kind)
         if pa.types.is_string(values.type):
             values = pc.utf8_trim_whitespace(values)
-        with suppress(pa.ArrowInvalid):
+        with suppress(*_UNCASTABLE):
             return values.cast(kind)
         # Arrow does not say which value is the first that it cannot cast.
         low, high = 0, len(values)
@@ -168,6 +179,6 @@ class _Values:
 def _castable(values: pa.Array, kind: pa.DataType) -> bool:
     try:
         values.cast(kind)
-    except pa.ArrowInvalid:
+    except _UNCASTABLE:
         return False
     return True

@@ -134,5 +134,5 @@ def check(slates: Slates, spec: SourceSpec) -> None:
         slates.reject(unknown, message, item, True)
     if slates.propensity is not None:
         p = slates.propensity
-        wrong = ~((p > 0) & (p <= 1)) & ~empty
+        wrong = ~((p.astype(np.float32) > 0) & (p <= 1)) & ~empty
         slates.reject(wrong, "propensity {} is not in (0, 1]; correct the row", p, True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,14 +60,25 @@ class StagedTable:
         if rest is not None and len(rest):
             yield rest
 
-    def sorted(self, order: list[str], columns: list[str] | None = None) -> Iterator[pa.Table]:
+    def sorted(
+        self,
+        order: list[str],
+        columns: list[str] | None = None,
+        integers: Collection[str] = (),
+    ) -> Iterator[pa.Table]:
         """Yield the rows in the order of some columns, some thousand at a time.
 
+        The columns `integers` are text that is read as int64.
         DuckDB sorts in bounded memory; what does not fit goes to a folder beside the file.
         """
         spill = self.path.with_suffix(".sort")
         config: dict[str, Any] = {"memory_limit": _MEMORY, "threads": _THREADS}
-        chosen, keys = (", ".join(f'"{c}"' for c in n) for n in (columns or self.columns, order))
+
+        def column(name: str) -> str:
+            return f'CAST("{name}" AS BIGINT)' if name in integers else f'"{name}"'
+
+        chosen = ", ".join(f'{column(c)} AS "{c}"' for c in columns or self.columns)
+        keys = ", ".join(map(column, order))
         bar = progress_bar(total=self.rows, unit="row", unit_scale=True, desc="sort", leave=False)
         try:
             with (
@@ -103,8 +114,8 @@ def flat(column: Any, dtype: Any) -> Ragged:
     return Ragged(values, np.asarray(column.value_lengths()).astype(np.int64))
 
 
-def whole_groups(tables: Iterator[pa.Table], key: str) -> Iterator[tuple[pa.Table, np.ndarray]]:
-    """Regroup tables sorted by `key` so that no group of equal keys is cut.
+def whole_groups(tables: Iterator[pa.Table], *keys: str) -> Iterator[tuple[pa.Table, np.ndarray]]:
+    """Regroup tables sorted by `keys` so that no group of equal keys is cut.
 
     Yields:
         A table of g whole groups and the number of rows in each, [g] int64.
@@ -112,8 +123,9 @@ def whole_groups(tables: Iterator[pa.Table], key: str) -> Iterator[tuple[pa.Tabl
     rest: pa.Table | None = None
     for table in tables:
         rest = table if rest is None else pa.concat_tables([rest, table])
-        ids = rest.column(key).to_numpy()
-        start = np.flatnonzero(np.concatenate([[True], ids[1:] != ids[:-1]]))
+        ids = [rest.column(key).to_numpy() for key in keys]
+        differs = np.any([column[1:] != column[:-1] for column in ids], axis=0)
+        start = np.flatnonzero(np.concatenate([[True], differs]))
         if len(start) > 1:
             yield rest.slice(0, start[-1]), np.diff(start)
             rest = rest.slice(start[-1])

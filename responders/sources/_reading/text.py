@@ -70,6 +70,13 @@ def read_text(
         raise InputError(f"{path} is empty" if empty else f"{path} has no rows")
 
 
+def text_header(path: Path, separator: str = ",") -> list[str]:
+    """Return the names of the columns of a delimited text file."""
+    for block, start, _ in _records(path, True):
+        return list(_header(path, block[: start[1]], separator, ()))
+    raise InputError(f"{path} is empty")
+
+
 def _blocks(path: Path) -> Iterator[bytes]:
     """Yield the bytes of a file, decompressed if it is gzipped, with a progress bar."""
     size = existing_file(path).stat().st_size
@@ -93,6 +100,7 @@ def _records(path: Path, quoted: bool) -> Iterator[tuple[bytes, np.ndarray, np.n
         final = not data
         block = rest + data
         if line == 1 and not rest:
+            _check_encoding(path, block)
             block = block.removeprefix(b"\xef\xbb\xbf")
         if not block:
             continue
@@ -119,6 +127,15 @@ def _records(path: Path, quoted: bool) -> Iterator[tuple[bytes, np.ndarray, np.n
         yield block[: start[-1]], start, line + np.searchsorted(newline, start[:-1])
         line += int(np.searchsorted(newline, start[-1]))
         rest = block[start[-1] :]
+
+
+def _check_encoding(path: Path, start: bytes) -> None:
+    """Raise `InputError` for a file that starts like UTF-16 text or is not text."""
+    if start.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in start[:4]:
+        raise InputError(
+            f"{path} is UTF-16 text, not UTF-8; convert it with "
+            f"`iconv -f UTF-16 -t UTF-8 {path.name} > utf8-{path.name}`"
+        )
 
 
 def _header(path: Path, text: bytes, separator: str, columns: Sequence[str]) -> tuple[str, ...]:
