@@ -43,8 +43,8 @@ class RecSimEnv(gymnasium.Env):
 
         Args:
             seed: whole number; the same seed gives the same episodes.
-            options: `user`: row of the population (`info["user"]`) to start with; by default it
-                is drawn.
+            options: `user`: row of the population (`info["user_index"]`) to start with; by default
+                it is drawn.
 
         Returns:
             the observation and the infos.

@@ -97,7 +97,7 @@ class WorldVectorEnv(VectorEnv):
     def _state_info(self) -> dict[str, np.ndarray]:
         """Return the infos that do not depend on an outcome."""
         episodes = self.world.episodes
-        info = {"user": episodes.user.cpu().numpy().copy()}
+        info = {"user_index": episodes.user.cpu().numpy().copy()}
         if episodes.member is not None:
             info["member"] = episodes.member.cpu().numpy().copy()
         return info
@@ -110,7 +110,7 @@ class WorldVectorEnv(VectorEnv):
         Args:
             seed: a whole number; the same seed gives the same episodes.
             options: `reset_mask` [B] bool: only reset these users. `user`: rows of the population
-                (`info["user"]`) to start with, [B] or one for all; by default they are drawn.
+                (`info["user_index"]`) to start with, [B] or one for all; by default they are drawn.
 
         Raises:
             InputError: an unknown option, or the seed or an option has a wrong type or value.
@@ -234,8 +234,9 @@ class RecSimVectorEnv(WorldVectorEnv):
     has reward 0 (`info["invalid"]`).
 
     ## Info
-    `slate`, `click`, `probability` [B, S], `invalid`, `duplicates`, `user` [B]; `returned`, `gap`
-    [B] if users come back; `disagreement` [B, S] of an ensemble; `member` [B] with `one_member`.
+    `slate`, `response` (the clicks), `probability` [B, S], `invalid`, `duplicates`, `user_index`
+    (row of the population) [B]; `returned`, `return_gap` [B] if users come back; `disagreement`
+    [B, S] of an ensemble; `member` [B] with `one_member`. No name is that of an observation.
 
     Args:
         world: of B users.
@@ -324,12 +325,18 @@ class RecSimVectorEnv(WorldVectorEnv):
 
 def outcome_info(world: World, outcome: Outcome) -> dict[str, np.ndarray]:
     """Return the infos of a step; see `RecSimVectorEnv`."""
-    names = ["slate", "click", "probability", "invalid", "duplicates"]
+    info = {
+        "slate": outcome.slate,
+        "response": outcome.click,
+        "probability": outcome.probability,
+        "invalid": outcome.invalid,
+        "duplicates": outcome.duplicates,
+    }
     if world.returns is not None:
-        names += ["returned", "gap"]
+        info |= {"returned": outcome.returned, "return_gap": outcome.gap}
     if world.n_members:
-        names.append("disagreement")
-    return {name: getattr(outcome, name).cpu().numpy() for name in names}
+        info["disagreement"] = outcome.disagreement
+    return {name: value.cpu().numpy() for name, value in info.items()}
 
 
 def to_numpy(observation: Any) -> Any:

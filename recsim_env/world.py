@@ -31,6 +31,17 @@ from responders.models.base import Responder, Response
 from responders.models.ensemble import Ensemble
 from responders.models.state import may_count
 
+_is_forked = False
+
+
+def _after_fork() -> None:
+    global _is_forked
+    _is_forked = True
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_after_fork)
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -103,6 +114,8 @@ class World:
         first_user: int = 0,
         device: torch.device | str = "cpu",
     ) -> None:
+        if _is_forked:  # the threads of the parent's OpenMP are gone: waiting for them would hang
+            torch.set_num_threads(1)
         for name, value in (("num_users", num_users), ("horizon", horizon), ("history", history)):
             check_whole(name, value, 1)
         check_whole("first_user", first_user, 0)

@@ -74,7 +74,7 @@ def soak(
 
 def _check(before: Any, after: Any, info: dict[str, Any], ended: np.ndarray) -> None:
     shown = info["_slate"]
-    slate, click, probability = (info[name][shown] for name in ("slate", "click", "probability"))
+    slate, click, probability = (info[k][shown] for k in ("slate", "response", "probability"))
     assert np.isfinite(probability).all(), "a probability is NaN"
     assert ((probability >= 0) & (probability <= 1)).all(), "a probability is outside [0, 1]"
     assert not (click & (slate < 0)).any(), "an empty position was clicked"
@@ -84,7 +84,7 @@ def _check(before: Any, after: Any, info: dict[str, Any], ended: np.ndarray) -> 
     n = info["slate"].shape[1]
     new, old = after["item"][continuing], before["item"][continuing]
     assert (new[:, -n:] == info["slate"][continuing]).all(), "the history is not what was shown"
-    clicked = after["click"][continuing, -n:] == info["click"][continuing]
+    clicked = after["click"][continuing, -n:] == info["response"][continuing]
     assert clicked.all(), "the clicks in the history are not those of the slate"
     assert (new[:, :-n] == old[:, n:]).all(), "the history did not move by one slate"
 

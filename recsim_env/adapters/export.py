@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode
 
 from recsim_env.vector import WorldVectorEnv
@@ -117,8 +119,8 @@ def d3rlpy_arrays(episodes: Sequence[Episode]) -> dict[str, np.ndarray]:
         (the user left) and timeouts [n] float32 (the horizon), of all steps in order.
 
     Raises:
-        InputError: observations are dicts (use observe="flat"), rewards are vectors, or there is
-            no episode.
+        InputError: observations are dicts (use observe="flat"), actions are slates of indices,
+            which no algorithm of d3rlpy learns, rewards are vectors, or there is no episode.
     """
     if not episodes:
         raise InputError("there is no episode to export")
@@ -126,6 +128,11 @@ def d3rlpy_arrays(episodes: Sequence[Episode]) -> dict[str, np.ndarray]:
         raise InputError('d3rlpy needs flat observations: make the environment with observe="flat"')
     if episodes[0].reward.ndim > 1:
         raise InputError("d3rlpy supports one reward: give weights, such as reward={'clicks': 1.0}")
+    if episodes[0].action.dtype.kind in "iu" and episodes[0].action.ndim > 1:
+        raise InputError(
+            "d3rlpy learns one index or a continuous vector per step, not slates of indices: make "
+            'the environment with action="arm", "scores" or "proto"'
+        )
     last = np.concatenate([np.arange(len(e)) == len(e) - 1 for e in episodes])
     left = np.concatenate([np.full(len(e), e.terminated) for e in episodes])
     action = np.concatenate([e.action for e in episodes])
@@ -142,6 +149,9 @@ def to_minari(
     episodes: Sequence[Episode], envs: WorldVectorEnv, dataset_id: str, **options: Any
 ) -> Any:
     """Write a Minari dataset (to the folder `MINARI_DATASETS_PATH`) and return it.
+
+    Its `env_spec` is that of one user, so that `dataset.recover_environment()` works; it is left
+    out if `envs` was not made by `gym.make_vec`, or with arguments that are not text or numbers.
 
     Args:
         episodes: from `collect`.
@@ -177,7 +187,23 @@ def to_minari(
     return create_dataset_from_buffers(
         dataset_id,
         buffers,
+        env=_single_spec(envs),
         action_space=envs.single_action_space,
         observation_space=envs.single_observation_space,
         **options,
     )
+
+
+def _single_spec(envs: WorldVectorEnv) -> EnvSpec | None:
+    """Return the specification with which `gym.make` makes the environment of one user."""
+    spec = envs.unwrapped.spec
+    if spec is None:
+        return None
+    for_vectors = ("num_envs", "vectorization_mode", "autoreset_mode")
+    kwargs = {name: value for name, value in spec.kwargs.items() if name not in for_vectors}
+    single = replace(copy.deepcopy(spec), kwargs=kwargs)
+    try:
+        single.to_json()
+    except (ValueError, TypeError):
+        return None
+    return single

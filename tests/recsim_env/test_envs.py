@@ -154,7 +154,7 @@ def test_seeds_fix_the_episode() -> None:
 
     assert episode(3) == episode(3)
     assert episode(3) != episode(4)
-    unseeded = [gym.make(SLATES).unwrapped.reset()[1]["user"] for _ in range(6)]
+    unseeded = [gym.make(SLATES).unwrapped.reset()[1]["user_index"] for _ in range(6)]
     assert len(set(unseeded)) > 1
 
 
@@ -177,8 +177,8 @@ def test_next_step_autoreset() -> None:
         assert (observation["step"][before, 0] == 0).all()
         assert (reward[before] == 0).all()
         assert not done[before].any()
-        assert (infos["_click"] == ~before).all()
-        assert not infos["click"][before].any()
+        assert (infos["_response"] == ~before).all()
+        assert not infos["response"][before].any()
         assert (observation["step"][done, 0] > 0).all()
         before = done
 
@@ -193,7 +193,9 @@ def test_same_step_autoreset() -> None:
             np.testing.assert_array_equal(infos["_final_obs"], done)
             for i in np.flatnonzero(done):
                 assert infos["final_obs"][i]["step"][0] > 0
-                np.testing.assert_array_equal(infos["final_info"]["click"][i], infos["click"][i])
+                np.testing.assert_array_equal(
+                    infos["final_info"]["response"][i], infos["response"][i]
+                )
     assert ended > 5
 
 
@@ -325,6 +327,32 @@ def test_candidates_are_the_most_clicked_items() -> None:
     assert (clicked[info["slate"][0]] == np.sort(clicked)[::-1][:10]).all()
 
 
+def test_infos_and_observations_share_no_names() -> None:
+    for env_id, arguments in ((SLATES, {"returns": "rule"}), (PAGES, {})):
+        env = gym.make(env_id, **arguments)
+        observation, info = env.reset(seed=0)
+        step = env.step(env.action_space.sample())
+        assert not set(observation) & (set(info) | set(step[4]))
+
+
+ASYNC = """
+import gymnasium as gym, torch, recsim_env
+torch.set_num_threads(2)
+torch.randn(1000, 1000) @ torch.randn(1000, 1000)  # starts the threads that a fork loses
+envs = gym.make_vec("RecSim-ContentWise-v0", num_envs=2, vectorization_mode="async")
+envs.reset(seed=0)
+print(envs.step(envs.action_space.sample())[1].shape)
+envs.close()
+"""
+
+
+def test_environments_can_run_in_forked_processes() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", ASYNC], capture_output=True, text=True, timeout=120, check=True
+    )
+    assert done.stdout.strip() == "(2,)"
+
+
 def test_pages_are_built_item_by_item() -> None:
     env = gym.make(PAGES).unwrapped
     observation, info = env.reset(seed=0)
@@ -364,7 +392,7 @@ def test_rl4rs_sessions_have_at_most_four_pages() -> None:
         actions = [rng.choice(np.flatnonzero(mask)) for mask in info["action_mask"]]
         _, _, terminated, truncated, info = env.step(np.array(actions))
         done = terminated | truncated
-        length += info.get("_click", 0)
+        length += info.get("_response", 0)
         lengths += length[done].tolist()
         length[done] = 0
     assert set(lengths) == {3, 4}

@@ -55,7 +55,7 @@ def test_a_policy_of_your_own_and_whole_rounds() -> None:
 
 
 def test_arrays_are_as_d3rlpy_takes_them() -> None:
-    found = collect(small(observe="flat"), episodes=9, progress=False)
+    found = collect(small(observe="flat", action="arm"), episodes=9, progress=False)
     arrays = d3rlpy_arrays(found)
     steps = sum(len(e) for e in found)
     assert arrays["observations"].shape[0] == arrays["actions"].shape[0] == steps
@@ -63,6 +63,13 @@ def test_arrays_are_as_d3rlpy_takes_them() -> None:
     assert arrays["terminals"].sum() + arrays["timeouts"].sum() == 9
     assert not (arrays["terminals"] * arrays["timeouts"]).any()
     assert all(arrays[name].dtype == np.float32 for name in ("observations", "rewards"))
+    assert arrays["actions"].shape == (steps, 1)
+    scores = d3rlpy_arrays(
+        collect(small(observe="flat", action="scores"), episodes=1, progress=False)
+    )
+    assert scores["actions"].dtype == np.float32
+    with pytest.raises(InputError, match='action="arm", "scores" or "proto"'):
+        d3rlpy_arrays(collect(small(observe="flat"), episodes=1, progress=False))
     with pytest.raises(InputError, match='observe="flat"'):
         d3rlpy_arrays(collect(small(), episodes=1, progress=False))
     several = collect(small(observe="flat", reward=("clicks",)), episodes=1, progress=False)
@@ -92,6 +99,23 @@ def test_minari_reads_what_was_written(
         given = written.observation if observe == "flat" else written.observation["item"]
         kept = read.observations if observe == "flat" else read.observations["item"]
         np.testing.assert_array_equal(given, kept)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_minari_datasets_make_their_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    minari = pytest.importorskip("minari")
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    envs = gym.make_vec(
+        SLATES, num_envs=3, horizon=4, candidates=20, observe="flat", autoreset_mode="Disabled"
+    )
+    found = collect(envs.unwrapped, episodes=2, progress=False)
+    to_minari(found, envs.unwrapped, "recsim/spec-v0")
+    env = minari.load_dataset("recsim/spec-v0").recover_environment()
+    assert env.observation_space == envs.single_observation_space
+    assert env.unwrapped.vector.world.horizon == 4
+    assert envs.spec.kwargs["num_envs"] == 3  # the caller's is unchanged
 
 
 @pytest.mark.filterwarnings("ignore")  # TorchRL's and TensorDict's own

@@ -79,14 +79,14 @@ def test_true_users_leave_at_the_latest_when_the_world_says(
 def test_an_episode_can_start_with_a_chosen_user() -> None:
     envs = gym.make_vec("RecSim-ContentWise-v0", num_envs=3)
     _, info = envs.reset(seed=0, options={"user": [5, 900, 31]})
-    assert info["user"].tolist() == [5, 900, 31]
+    assert info["user_index"].tolist() == [5, 900, 31]
     _, info = envs.reset(options={"user": 7})
-    assert info["user"].tolist() == [7, 7, 7]
+    assert info["user_index"].tolist() == [7, 7, 7]
     mask = np.array([False, True, False])
     _, info = envs.reset(options={"user": 9, "reset_mask": mask})
-    assert info["user"].tolist() == [7, 9, 7]
+    assert info["user_index"].tolist() == [7, 9, 7]
     env = gym.make("RecSim-ContentWise-v0")
-    assert env.reset(seed=1, options={"user": 12})[1]["user"] == 12
+    assert env.reset(seed=1, options={"user": 12})[1]["user_index"] == 12
     for options, message in (
         ({"users": 3}, "no option 'users'; did you mean user"),
         ({"user": 1000}, "rows of the population, 0 to 999"),
@@ -102,11 +102,11 @@ def test_the_last_info_of_an_episode_names_the_user() -> None:
         "RecSim-ContentWise-v0", num_envs=8, autoreset_mode="SameStep", horizon=3, leaving=False
     )
     _, info = envs.reset(seed=0)
-    users = info["user"]
+    users = info["user_index"]
     for _ in range(3):
         *_, info = envs.step(envs.action_space.sample())
-    np.testing.assert_array_equal(info["final_info"]["user"], users)
-    assert (info["user"] != users).any()
+    np.testing.assert_array_equal(info["final_info"]["user_index"], users)
+    assert (info["user_index"] != users).any()
 
 
 def test_a_reward_function_must_return_numbers() -> None:
@@ -202,11 +202,11 @@ def test_stable_baselines3_gets_the_infos_of_ended_episodes() -> None:
     from recsim_env.adapters.sb3 import SB3VecEnv
 
     vector = make_vector_env(4, "contentwise", autoreset_mode="SameStep", horizon=2, leaving=False)
-    env = VecMonitor(SB3VecEnv(vector), info_keywords=("user", "invalid"))
+    env = VecMonitor(SB3VecEnv(vector), info_keywords=("user_index", "invalid"))
     env.reset()
     for _ in range(2):
         *_, infos = env.step(np.stack([env.action_space.sample() for _ in range(4)]))
-    assert {"user", "invalid", "r", "l"} <= infos[0]["episode"].keys()
+    assert {"user_index", "invalid", "r", "l"} <= infos[0]["episode"].keys()
 
 
 def test_pages_take_items_as_arms() -> None:

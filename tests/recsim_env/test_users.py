@@ -208,7 +208,7 @@ def test_learned_returns_travel_with_the_checkpoint(tmp_path: Path) -> None:
     observation, _ = envs.reset(seed=0)
     assert observation["visit"].shape == (3, 1)
     *_, info = envs.step(envs.action_space.sample())
-    assert {"returned", "gap"} <= set(info)
+    assert {"returned", "return_gap"} <= set(info)
 
 
 def test_episodes_with_returns_do_not_depend_on_who_runs_beside(trained: Path) -> None:
@@ -418,7 +418,7 @@ def test_vector_rewards_and_their_weighted_sum() -> None:
     action = envs.action_space.sample()
     _, reward, *_, info = envs.step(action)
     assert reward.shape == (8, 4)
-    np.testing.assert_array_equal(reward[:, 0], info["click"].sum(1))
+    np.testing.assert_array_equal(reward[:, 0], info["response"].sum(1))
     assert ((reward[:, 3] >= 0) & (reward[:, 3] <= 1)).all()
     weights = [1.0, 0.5, 0.1, 2.0]
     again = VectorScalariseReward(gym.make_vec(SLATES, num_envs=8, reward=names), weights)
@@ -482,7 +482,7 @@ def test_infos_are_the_callers(trained: Path) -> None:
     envs = make_vector_env(3, responder=[trained, trained], one_member=True)
     _, info = envs.reset(seed=0)
     user, member = envs.world.episodes.user.clone(), envs.world.episodes.member.clone()
-    for name in ("user", "member"):
+    for name in ("user_index", "member"):
         info[name][:] = -7
     assert torch.equal(envs.world.episodes.user, user)
     assert torch.equal(envs.world.episodes.member, member)
