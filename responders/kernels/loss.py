@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from responders.errors import InputError, check_finite, check_whole, near_matches
 from responders.kernels.chunked import ChunkedCrossEntropy
 from responders.kernels.negatives import Proposal, Sampling
+from responders.kernels.terms import Terms
 
 Share = Literal["row", "block", "batch"]
 """Which positions share their negatives: none, those of each block of 64, or all."""
@@ -48,6 +49,9 @@ def linear_cross_entropy(
     correction: str = "logq",
     bias: Tensor | None = None,
     softcap: float | None = None,
+    weight: Tensor | None = None,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
     ignore_index: int = -100,
     reduction: str = "mean",
     deterministic: bool = False,
@@ -73,6 +77,11 @@ def linear_cross_entropy(
         correction: see `Correction`.
         bias: [V].
         softcap: c; logits become c · tanh(logit / c).
+        weight: [V], weights of the targets, as in `torch.nn.functional.cross_entropy`; the mean is
+            weighted too.
+        label_smoothing: as in `torch.nn.functional.cross_entropy`; full catalogue, no softcap.
+        z_loss: adds z_loss · logsumexp(logits)² to each position, which keeps logits small; full
+            catalogue.
         ignore_index: targets to ignore.
         reduction: mean (over targets that are not ignored; 0 if there are none), sum or none ([N],
             0 where ignored).
@@ -94,7 +103,8 @@ def linear_cross_entropy(
         losses = linear_cross_entropy(
             hidden.reshape(-1, hidden.shape[-1]), items, target.reshape(-1),
             negatives=negatives, share=share, proposal=proposal, correction=correction, bias=bias,
-            softcap=softcap, ignore_index=ignore_index, reduction=reduction,
+            softcap=softcap, weight=weight, label_smoothing=label_smoothing, z_loss=z_loss,
+            ignore_index=ignore_index, reduction=reduction,
             deterministic=deterministic, seed=seed, implementation=implementation,
         )  # fmt: skip
         return losses.view(shape) if reduction == "none" else losses
@@ -109,6 +119,17 @@ def linear_cross_entropy(
             raise InputError(f"{name} {value!r} is unknown; {near_matches(value, known)}")
     if negatives == "auto":
         negatives, _ = choose_negatives(len(items), share)
+    terms = Terms(weight, label_smoothing, z_loss)
+    terms.check(items, softcap, negatives is not None)
+    if terms:
+        losses = linear_cross_entropy(
+            hidden, items, target,
+            negatives=negatives, share=share, proposal=proposal, correction=correction, bias=bias,
+            softcap=softcap, ignore_index=ignore_index, reduction="none",
+            deterministic=deterministic, seed=seed, implementation=implementation,
+        )  # fmt: skip
+        losses = terms.add(losses, hidden, items, target, bias, softcap, ignore_index)
+        return terms.reduce(losses, target, ignore_index, reduction)
     bias = None if bias is None else bias.contiguous()
     chosen = (
         implementation_for(hidden, negatives is None)
