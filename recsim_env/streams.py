@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -55,16 +56,27 @@ class UserStreams:
 
     Args:
         num_users: B.
-        seed: of all streams, 0 or more.
+        seed: of all streams, 0 or more; or one for each user, who then draws what the first user of
+            a world with that seed draws.
         first_user: number of the first user.
         device: of the numbers.
     """
 
     def __init__(
-        self, num_users: int, seed: int, first_user: int = 0, device: torch.device | str = "cpu"
+        self,
+        num_users: int,
+        seed: int | Sequence[int],
+        first_user: int = 0,
+        device: torch.device | str = "cpu",
     ) -> None:
         user = torch.arange(first_user, first_user + num_users, device=device)
-        start = _mix_all(torch.tensor(check_seed(seed), device=device) + 1)
+        if isinstance(seed, Sequence) and not isinstance(seed, str):
+            if len(seed) != num_users:
+                raise InputError(f"{len(seed)} seeds were given for {num_users} users")
+            seed, user = [check_seed(each) for each in seed], torch.full_like(user, first_user)
+        else:
+            seed = check_seed(seed)
+        start = _mix_all(torch.tensor(seed, device=device) + 1)
         self._position = _mix_all(start + (user + 1) * _GOLDEN)
         self._steps = torch.arange(1, 4097, device=device) * _GOLDEN
         self._by_numpy = self._position.device.type == "cpu"  # the same numbers, computed faster

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -103,33 +104,40 @@ class WorldVectorEnv(VectorEnv):
         return info
 
     def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+        self,
+        *,
+        seed: int | Sequence[int | None] | None = None,
+        options: dict[str, Any] | None = None,
     ) -> tuple[Any, dict[str, Any]]:
         """Start new episodes.
 
         Args:
-            seed: a whole number; the same seed gives the same episodes.
+            seed: a whole number; the same seed gives the same episodes. Or a list of B: user i then
+                has the episodes of `gym.make` with seed[i]; None = a random one.
             options: `reset_mask` [B] bool: only reset these users. `user`: rows of the population
                 (`info["user_index"]`) to start with, [B] or one for all; by default they are drawn.
 
         Raises:
             InputError: an unknown option, or the seed or an option has a wrong type or value.
         """
-        if seed is not None:
-            seed = check_seed(seed)
-        super().reset(seed=seed)
+        streams: int | list[int] | None
+        if isinstance(seed, (list, tuple, np.ndarray)):
+            streams = [secrets.randbits(48) if s is None else check_seed(s) for s in seed]
+        else:
+            streams = seed = None if seed is None else check_seed(seed)
+            super().reset(seed=seed)
         mask, user = self._reset_options(options or {})
         if mask is None:
-            if self._fresh and seed is None:
-                seed = secrets.randbits(48)
-            self.world.reset(seed=seed, user=user)
+            if self._fresh and streams is None:
+                streams = secrets.randbits(48)
+            self.world.reset(seed=streams, user=user)
             self._begin(None)
             self._ended = np.zeros(self.num_envs, dtype=bool)
             self._fresh, self._last = False, None
         else:
             if self._fresh:
                 raise InputError("the first reset must be of all users: leave out reset_mask")
-            if seed is not None:
+            if streams is not None:
                 raise InputError("a seed resets all users: leave out seed or reset_mask")
             self._restart(mask, user)
         return self._observe(), with_masks(self._state_info())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import wraps
 from typing import Any, TypeVar, cast
@@ -20,7 +20,7 @@ from recsim_env.episodes import Episodes
 from recsim_env.outcome import Answer, Outcome
 from recsim_env.population import Population
 from recsim_env.rewards import Choice, RewardContext, make_reward
-from recsim_env.streams import UserStreams, check_seed
+from recsim_env.streams import UserStreams
 from responders import EMPTY, InputError, SessionLog
 from responders.behaviour.leaving import Hazard, leave_chance
 from responders.behaviour.returns import Returns, draw_return
@@ -159,13 +159,16 @@ class World:
     @in_float32
     @torch.no_grad()
     def reset(
-        self, mask: Tensor | None = None, seed: int | None = None, user: Tensor | None = None
+        self,
+        mask: Tensor | None = None,
+        seed: int | Sequence[int] | None = None,
+        user: Tensor | None = None,
     ) -> None:
         """Start new episodes: each user of the world draws a user of the population.
 
         Args:
             mask: [B] bool, the users to reset; None = all.
-            seed: seed the streams first; requires mask None.
+            seed: seed the streams first, all or one by one (B seeds); requires mask None.
             user: [B] int64, rows of the population to start with instead of those drawn.
 
         Raises:
@@ -174,9 +177,7 @@ class World:
         if seed is not None:
             if mask is not None:
                 raise InputError("a seed resets all users: call reset without a mask")
-            self.streams = UserStreams(
-                self.num_users, check_seed(seed), self._first_user, self.device
-            )
+            self.streams = UserStreams(self.num_users, seed, self._first_user, self.device)
         uniform = self.streams.uniform(2 if self._one_member else 1, mask)
         user = self.population.draw(uniform[:, 0]) if user is None else user
         member = (uniform[:, 1] * self.n_members).long() if self._one_member else None

@@ -327,6 +327,27 @@ def test_candidates_are_the_most_clicked_items() -> None:
     assert (clicked[info["slate"][0]] == np.sort(clicked)[::-1][:10]).all()
 
 
+def test_every_user_can_have_a_seed() -> None:
+    """User i has the episode of a single environment with seed i of the list."""
+    seeds, rng = [7, 3, 7], np.random.default_rng(0)
+    envs = gym.make_vec(SLATES, num_envs=3, leaving=False)
+    singles = [gym.make(SLATES, leaving=False) for _ in seeds]
+    observation, _ = envs.reset(seed=seeds)
+    for i, (env, seed) in enumerate(zip(singles, seeds, strict=True)):
+        assert (env.reset(seed=seed)[0]["user"] == observation["user"][i]).all()
+    for _ in range(3):
+        action = np.tile(rng.choice(1000, 10, replace=False), (3, 1))
+        _, reward, _, _, info = envs.step(action)
+        for i, env in enumerate(singles):
+            step = env.step(action[i])
+            assert step[1] == reward[i]
+            assert (step[4]["response"] == info["response"][i]).all()
+    envs.reset(seed=[1, None, 2])
+    for bad, message in (([1, 2], "2 seeds were given for 3 users"), ([1, 2, -3], "seed must be")):
+        with pytest.raises(InputError, match=message):
+            envs.reset(seed=bad)
+
+
 def test_infos_and_observations_share_no_names() -> None:
     for env_id, arguments in ((SLATES, {"returns": "rule"}), (PAGES, {})):
         env = gym.make(env_id, **arguments)
