@@ -13,7 +13,6 @@ A folder appears under its name only once it is complete.
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 import uuid
 from contextlib import ExitStack
@@ -26,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from responders.errors import InputError
-from responders.files import new_folder, read_json, write_json
+from responders.files import build_folder, lock, new_folder, read_json, write_json
 from responders.log import ragged
 from responders.log.catalogue import Catalogue, Users
 
@@ -166,13 +165,19 @@ def _map_slates(source: Path) -> dict[str, np.ndarray]:
         )
     stamped = cache / stamp
     if not stamped.exists():
-        shutil.rmtree(cache, ignore_errors=True)
-        try:
-            with new_folder(stamped, overwrite=True) as building:
-                _decode(source, building)
-        except pa.ArrowException as error:
-            raise _damaged(source, error) from error
+        with lock(cache, wait=True):
+            if not stamped.exists():  # another process may have made it meanwhile
+                _fill_cache(source, stamped)
     return {file.stem: np.load(file, mmap_mode="r") for file in stamped.glob("*.npy")}
+
+
+def _fill_cache(source: Path, stamped: Path) -> None:
+    try:
+        with build_folder(stamped.parent) as building:
+            (building / stamped.name).mkdir()
+            _decode(source, building / stamped.name)
+    except pa.ArrowException as error:
+        raise _damaged(source, error) from error
 
 
 def _decode(source: Path, folder: Path) -> None:
