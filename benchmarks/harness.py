@@ -5,9 +5,10 @@ from __future__ import annotations
 import multiprocessing
 import os
 import platform
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,6 +24,17 @@ from responders.progress import progress_bar
 
 Key = TypeVar("Key")
 Result = TypeVar("Result")
+
+
+def _end_with_parent() -> None:
+    """Let this worker end as soon as its parent does, even if that was killed."""
+
+    def wait(parent: Any) -> None:
+        parent.join()
+        os._exit(1)
+
+    parent = multiprocessing.parent_process()
+    threading.Thread(target=wait, args=(parent,), daemon=True).start()
 
 
 def run_cases(
@@ -52,7 +64,9 @@ def run_cases(
     """
     context = multiprocessing.get_context("spawn")
     with (
-        ProcessPoolExecutor(jobs, context, max_tasks_per_child=1) as pool,
+        ProcessPoolExecutor(
+            jobs, context, initializer=_end_with_parent, max_tasks_per_child=1
+        ) as pool,
         progress_bar(
             total=done + len(cases), initial=done, desc=label, unit="run", disable=not progress
         ) as bar,
@@ -62,9 +76,24 @@ def run_cases(
             for future in as_completed(futures):
                 bar.update()
                 yield futures[future], future.result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)  # running cases finish or receive Ctrl-C themselves
+        except BaseException as error:
+            if not isinstance(error, Exception):
+                _interrupt(futures)
+            pool.shutdown(cancel_futures=True)  # running cases finish
             raise
+
+
+def _interrupt(futures: Collection[Future[Any]]) -> None:
+    """Send SIGTERM once to every worker, also to those that start later, until all are done."""
+    for future in futures:
+        future.cancel()
+    told: set[int | None] = set()
+    while not all(future.done() for future in futures):
+        for worker in multiprocessing.active_children():
+            if worker.pid not in told:
+                worker.terminate()  # a training saves and stops
+                told.add(worker.pid)
+        time.sleep(0.1)
 
 
 def synchronize(device: torch.device | str) -> None:

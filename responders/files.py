@@ -5,48 +5,128 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from filelock import BaseFileLock, FileLock, Timeout
+
 from responders.errors import InputError
+
+_MARKS = ("card.json", "leaderboard.json")  # what a folder that may be replaced has one of
+
+
+@contextmanager
+def lock(path: Path, wait: bool = False) -> Iterator[None]:
+    """Keep other processes from writing to `path`; the lock ends with its process, even if killed.
+
+    Parents of `path` are created; those still empty at the end are removed.
+
+    Args:
+        path: the file or folder, which need not exist.
+        wait: wait for another process instead of raising.
+
+    Raises:
+        InputError: another process has the lock, the parent of `path` is not writable, or writing
+            fails in the block, as on a full disk.
+    """
+    real = path.resolve()
+    file = real.parent / f".{real.name}.lock"
+    made = [parent for parent in real.parents if not parent.exists()]
+    held = FileLock(file, timeout=-1 if wait else 0, fallback_to_soft=False)
+    try:
+        _acquire(held, file, path)
+        try:
+            yield
+        except OSError as error:
+            if error.filename:
+                raise
+            raise InputError(f"cannot write to {path}: {error.strerror or error}") from error
+        finally:
+            with suppress(OSError):  # Windows keeps open files
+                file.unlink()  # while it is held: afterwards it may be another process's
+            held.release()
+    finally:
+        for parent in made:
+            with suppress(OSError):  # it is not empty
+                parent.rmdir()
+
+
+def _acquire(held: BaseFileLock, file: Path, path: Path) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        held.acquire()
+        file.write_text(f"{os.getpid()}\n")
+    except Timeout:
+        owner = file.read_text().strip() if file.exists() else ""
+        raise InputError(
+            f"another process (pid {owner or 'unknown'}) is writing to {path}: wait for it to end, "
+            "or choose another name"
+        ) from None
+    except OSError as error:
+        raise InputError(f"cannot write to {path.parent}: {error.strerror}") from error
 
 
 @contextmanager
 def new_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
     """Yield a temporary folder that becomes `path` when the block ends without an exception.
 
+    `path` is locked meanwhile. What a killed process left of its temporary folder is removed.
+
     Raises:
-        InputError: `path` exists and `overwrite` is False, or its parent is not writable.
+        InputError: `path` exists and `overwrite` is False, or it holds neither a log nor a
+            leaderboard; another process writes to it; or its parent is not writable.
     """
-    if path.exists() and not overwrite:
-        raise InputError(f"{path} exists already: choose another name or remove it first")
-    building = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
-    made = [parent for parent in path.parents if not parent.exists()]
+    with lock(path):
+        _check_free(path, overwrite)
+        with build_folder(path) as building:
+            yield building
+
+
+def _check_free(path: Path, overwrite: bool) -> None:
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return
+    if not overwrite:
+        raise InputError(f"{path} exists already: use --overwrite or choose another name")
+    if not any((path / name).is_file() for name in _MARKS):
+        raise InputError(f"{path} is neither a log nor a leaderboard: choose another name")
+
+
+@contextmanager
+def build_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder that replaces `path` at the end; `path` must be locked."""
+    real = path.resolve()
+    building = real.parent / f".{real.name}.tmp"
+    shutil.rmtree(building, ignore_errors=True)  # left by a killed process: the lock was free
     try:
-        building.mkdir(parents=True)
-    except OSError as error:
-        raise InputError(f"cannot write to {path.parent}: {error.strerror}") from error
-    try:
+        building.mkdir()
         yield building
-        if path.exists():
-            shutil.rmtree(path)
-        os.replace(building, path)
+        if real.exists():
+            shutil.rmtree(real)
+        os.replace(building, real)
     except BaseException:
         shutil.rmtree(building, ignore_errors=True)
-        for parent in made:
-            with suppress(OSError):  # somebody else may have written there
-                parent.rmdir()
+        raise
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary name that becomes `path` at the end and is removed after an exception."""
+    building = path.with_name(f".{path.name}.tmp")
+    try:
+        yield building
+        os.replace(building, path)
+    except BaseException:
+        with suppress(OSError):
+            building.unlink()
         raise
 
 
 def write_json(path: Path, content: Any) -> None:
     """Write `content` as JSON to a temporary name and rename it to `path`."""
-    building = path.with_name(path.name + ".tmp")
-    building.write_text(json.dumps(content, indent=1) + "\n")
-    os.replace(building, path)
+    with new_file(path) as building:
+        building.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def read_json(path: Path, what: str) -> dict[str, Any]:

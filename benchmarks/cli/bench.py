@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from agents.registry import POLICIES
-from benchmarks.cli.options import Device, Seeds, Threads, command_line, set_threads
+from benchmarks.cli.options import Device, Overwrite, Seeds, Threads, command_line, set_threads
 
 
 def bench(
@@ -28,6 +28,7 @@ def bench(
     train_steps: Annotated[
         int, typer.Option(min=0, help="User-slate steps that learning policies train for.")
     ] = 100_000,
+    overwrite: Overwrite = False,
     device: Device = "cpu",
     threads: Threads = None,
 ) -> None:
@@ -48,6 +49,7 @@ def bench(
         training_steps=train_steps,
         device=device,
         out=out,
+        overwrite=overwrite,
         command=command_line(),
     )
     report.show(result.rows, result.title)

@@ -10,6 +10,7 @@ import typer
 from benchmarks.cli.options import (
     Device,
     LogPath,
+    Overwrite,
     Seed,
     Settings,
     Threads,
@@ -32,6 +33,7 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue an interrupted training.")
     ] = False,
+    overwrite: Overwrite = False,
     device: Device = "auto",
     threads: Threads = None,
     settings: Settings = None,
@@ -63,6 +65,7 @@ def train(
             seed=seed,
             fractions=parse_fractions(fractions),
             resume=resume,
+            overwrite=overwrite,
             device=device,
             command=command_line(),
         )

@@ -18,7 +18,7 @@ from benchmarks.harness import names_in, run_cases
 from benchmarks.reports.compare import facts_of, summarise, write
 from benchmarks.studies.runs import RESULT, Run, run_one
 from responders import InputError, SessionLog
-from responders.files import read_json
+from responders.files import lock, read_json
 from responders.log.split import SPLITS
 from responders.models.base import LogShape, Responder
 from responders.models.parts.items import Embedding
@@ -85,15 +85,16 @@ def compare(
     log_path, out = Path(log), Path(out)
     loaded = SessionLog.load(log_path)
     runs = plan(names, names_in(embeddings), names_in(splits), seeds, loaded)
-    out.mkdir(parents=True, exist_ok=True)
-    results = dict(
-        run_all(
-            log_path, runs, out, settings,
-            jobs=jobs, threads=threads, device=device, progress=progress,
-        )
-    )  # fmt: skip
-    table = summarise(loaded, [(run, results[run]) for run in runs], out)
-    files = write(table, loaded, out, facts_of(runs, command, loaded))
+    with lock(out):
+        out.mkdir(exist_ok=True)
+        results = dict(
+            run_all(
+                log_path, runs, out, settings,
+                jobs=jobs, threads=threads, device=device, progress=progress,
+            )
+        )  # fmt: skip
+        table = summarise(loaded, [(run, results[run]) for run in runs], out)
+        files = write(table, loaded, out, facts_of(runs, command, loaded))
     return Comparison(table, loaded, files)
 
 

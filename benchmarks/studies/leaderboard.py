@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from scipy import stats
 from agents.policy import Policy
 from agents.registry import POLICIES
 from agents.rollout import Rollout, rollout
-from benchmarks.harness import check_out, names_in
+from benchmarks.harness import names_in
 from benchmarks.reports.leaderboard import Row, write
 from recsim_env.make import find_responder, make_world, open_responder
 from recsim_env.scenarios import find_scenario
@@ -25,6 +26,7 @@ from responders import EMPTY, InputError
 from responders.device import pick_device
 from responders.errors import check_whole, near_matches
 from responders.evaluation.bootstrap import percentile_intervals, run_and_user_weights
+from responders.files import new_folder
 from responders.known_truth.world import truth_of
 from responders.progress import progress_bar
 from responders.registry import load
@@ -61,6 +63,7 @@ def run(
     training_steps: int = 100_000,
     device: torch.device | str = "cpu",
     out: str | Path | None = None,
+    overwrite: bool = False,
     command: str = "",
     progress: bool = True,
 ) -> Leaderboard:
@@ -75,16 +78,37 @@ def run(
         seeds: number of repetitions, including training.
         training_steps: user-slate steps that a learning policy may train for.
         device: auto, cpu or cuda.
-        out: folder for tables, plot and TensorBoard run.
+        out: folder for tables, plot and TensorBoard run; it appears when all is done.
+        overwrite: replace `out` if it exists.
         command: the command line, for the files.
         progress: show a progress bar.
 
     Raises:
         InputError: an unknown name, a policy that does not support the environment, or an `out`
-            that is not writable.
+            that exists or is not writable.
     """
-    if out is not None:
-        check_out(Path(out))
+    with nullcontext() if out is None else new_folder(Path(out), overwrite) as building:
+        board, facts = _run(
+            environment, policies, responder, users, seeds, training_steps, device, progress
+        )
+        facts["command"] = command
+        files = [] if building is None else write(board, building, facts)
+    kind = "SYNTHETIC users" if facts["synthetic"] else "users learned from a real log"
+    title = f"{environment}: {kind}, {facts['responder']}"
+    return Leaderboard(board, title, facts, [Path(str(out)) / file.name for file in files])
+
+
+def _run(
+    environment: str,
+    policies: str | Sequence[str],
+    responder: str | Path | None,
+    users: int,
+    seeds: int,
+    training_steps: int,
+    device: torch.device | str,
+    progress: bool,
+) -> tuple[list[Row], dict[str, Any]]:
+    """Return the rows of a leaderboard and how they were produced."""
     checkpoint = open_responder(responder or find_responder(find_scenario(environment)))
     new_world = partial(_new_world, environment, checkpoint, pick_device(device))
     rows = leaderboard(
@@ -100,11 +124,8 @@ def run(
         "environment": environment,
         "responder": name,
         "synthetic": checkpoint.synthetic,
-        "command": command,
     }
-    kind = "SYNTHETIC users" if checkpoint.synthetic else "users learned from a real log"
-    files = [] if out is None else write(rows, Path(out), facts)
-    return Leaderboard(rows, f"{environment}: {kind}, {name}", facts, files)
+    return rows, facts
 
 
 def _new_world(environment: str, responder: Any, device: torch.device, num_users: int) -> World:

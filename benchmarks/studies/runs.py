@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from responders.device import pick_device
 from responders.evaluation.metrics import best_threshold, sparse_auc
 from responders.evaluation.predict import Predictions, predict
 from responders.evaluation.report import Report, make_report
-from responders.files import read_json, write_json
+from responders.files import new_file, read_json, write_json
 from responders.known_truth.world import truth_of
 from responders.log.batch import Part, make_batch
 from responders.log.split import make_split
@@ -86,7 +85,7 @@ def run_one(
     peak = PeakMemory(torch_device)
     try:
         checkpoint = fit(
-            log, run.name, out, settings, seed=run.seed, split=run.split, resume=out.exists(),
+            log, run.name, out, settings, seed=run.seed, split=run.split, resume=True,
             device=device, progress=progress,
         )  # fmt: skip
     except InputError as error:
@@ -132,18 +131,17 @@ def save_result(out: Path, facts: dict[str, Any], report: Report) -> dict[str, A
     """Write the predictions and, last, `facts` with the metrics to `out`; return the latter."""
     out.mkdir(parents=True, exist_ok=True)
     conditional, unconditional = report.conditional, report.unconditional or report.conditional
-    building = out / "predictions.tmp.npz"
-    np.savez(
-        building,
-        logit=conditional.logit.astype(np.float32),
-        unconditional=unconditional.logit.astype(np.float32),
-        click=conditional.click,
-        position=conditional.position.astype(np.int16),
-        user=conditional.user,
-        session=conditional.session,
-        item=conditional.item.astype(np.int32),
-    )
-    os.replace(building, out / "predictions.npz")
+    with new_file(out / "predictions.npz") as building, building.open("wb") as file:
+        np.savez(
+            file,
+            logit=conditional.logit.astype(np.float32),
+            unconditional=unconditional.logit.astype(np.float32),
+            click=conditional.click,
+            position=conditional.position.astype(np.int16),
+            user=conditional.user,
+            session=conditional.session,
+            item=conditional.item.astype(np.int32),
+        )
     result = facts | report.points()
     write_json(out / RESULT, result)
     return result

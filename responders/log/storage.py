@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -28,7 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from responders.errors import InputError
-from responders.files import new_folder, read_json, write_json
+from responders.files import build_folder, lock, new_folder, read_json, write_json
 from responders.log import ragged
 from responders.log.catalogue import Catalogue, Users
 
@@ -208,9 +207,11 @@ def _map_slates(source: Path) -> tuple[dict[str, np.ndarray], Path | None]:
         )
     stamped = cache / stamp
     if not stamped.exists():
-        shutil.rmtree(cache, ignore_errors=True)
-        with _readable(source), new_folder(stamped, overwrite=True) as building:
-            _decode(source, building)
+        with lock(cache, wait=True):
+            if not stamped.exists():  # another process may have made it meanwhile
+                with _readable(source), build_folder(cache) as building:
+                    (building / stamp).mkdir()
+                    _decode(source, building / stamp)
     columns = {file.stem: np.load(file, mmap_mode="r") for file in stamped.glob("*.npy")}
     return columns, stamped / "checked"
 

@@ -8,18 +8,18 @@ DIR/initial_sessions/       a small session log: the catalogue, and the first sl
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from responders.behaviour.leaving import Hazard
 from responders.behaviour.returns import Returns
 from responders.errors import InputError, near_matches
-from responders.files import read_json, write_json
+from responders.files import new_file, read_json, write_json
 from responders.log.catalogue import Catalogue
 from responders.log.session_log import SessionLog
 from responders.models.base import Responder
@@ -78,9 +78,7 @@ def save_checkpoint(
     (path / CARD).unlink(missing_ok=True)
     initial_sessions.save(path / INITIAL, overwrite=True)
     tensors = {k: v.detach().cpu().contiguous() for k, v in responder.state_dict().items()}
-    building = path / (WEIGHTS + ".tmp")
-    save_file(tensors, building)
-    os.replace(building, path / WEIGHTS)
+    save_tensors(path / WEIGHTS, tensors)
     catalogue = initial_sessions.catalogue
     facts = {
         "format": FORMAT,
@@ -94,6 +92,21 @@ def save_checkpoint(
         "returns": None if returns is None else returns.to_json(),
     }
     write_json(path / CARD, facts | card)
+
+
+def save_tensors(
+    path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None
+) -> None:
+    """Write tensors to the safetensors file `path`, which appears when it is complete.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    with new_file(path) as building:
+        try:
+            save_file(tensors, building, metadata)
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
 
 
 def load_responder(path: Path, catalogue: Catalogue | None = None) -> Checkpoint:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import platform
+import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from responders.behaviour.leaving import fit_hazard
 from responders.behaviour.returns import fit_returns
@@ -16,13 +20,20 @@ from responders.device import pick_device
 from responders.errors import InputError, near_matches
 from responders.evaluation.metrics import best_threshold, evaluate
 from responders.evaluation.predict import predict
-from responders.files import read_json, write_json
+from responders.files import lock, read_json, write_json
 from responders.log.batch import Part
 from responders.log.session_log import SessionLog
 from responders.log.split import CONTEXT, FRACTIONS, make_split, visible_log
 from responders.models.base import Responder
 from responders.models.build import build_responder, responder_class
-from responders.training.checkpoint import CARD, Checkpoint, load_responder, save_checkpoint
+from responders.training.checkpoint import (
+    CARD,
+    INITIAL,
+    WEIGHTS,
+    Checkpoint,
+    load_responder,
+    save_checkpoint,
+)
 from responders.training.config import TrainConfig
 from responders.training.initial_sessions import make_initial_sessions, unseen_sessions
 from responders.training.trainer import STATE, Trainer
@@ -69,6 +80,7 @@ def fit(
     split: str = "user",
     fractions: tuple[float, float, float] = FRACTIONS,
     resume: bool = False,
+    overwrite: bool = False,
     device: str = "auto",
     progress: bool = True,
     command: str = "",
@@ -85,6 +97,7 @@ def fit(
             next ones validate, the last ones test; see `responders.log.split`.
         fractions: of the users or slates that train, validate and test; they add up to 1.
         resume: continue an interrupted training in `out`.
+        overwrite: replace a training in `out`.
         device: auto, cpu or cuda.
         progress: show progress bars.
         command: recorded in the card.
@@ -104,8 +117,31 @@ def fit(
         "fractions": list(fractions),
         "log": log.fingerprint(),
     }
-    if _already_finished(out, run, resume):
+    with lock(out):
+        if not _already_finished(out, run, resume, overwrite):
+            try:
+                _train(log, name, out, run, (config, training), torch_device, progress, command)
+            except BaseException:
+                if not (out / STATE).exists():  # there is nothing to resume
+                    remove(out)
+                raise
         return load_responder(out, log.catalogue)
+
+
+def _train(
+    log: SessionLog,
+    name: str,
+    out: Path,
+    run: dict[str, Any],
+    configs: tuple[Config, TrainConfig],
+    torch_device: torch.device,
+    progress: bool,
+    command: str,
+) -> None:
+    """Train, evaluate and save what `run` describes in the locked folder `out`."""
+    (config, training), seed, split, fractions = (
+        configs, run["seed"], run["split"], tuple(run["fractions"])
+    )  # fmt: skip
     parts = make_split(log, split, seed, fractions)
     training_log, sessions = visible_log(log, parts["train"])
     responder, description = build_responder(name, training_log, sessions, config, seed)
@@ -116,7 +152,7 @@ def fit(
         trainer = Trainer(
             responder, log, parts, training, out, seed=seed, device=torch_device, progress=progress
         )
-        if resume and (out / STATE).exists():
+        if (out / STATE).exists():
             trainer.resume()
         responder = trainer.run()
         facts = trainer.facts()
@@ -145,7 +181,6 @@ def fit(
         fit_returns(training_log, sessions),
     )
     (out / STATE).unlink(missing_ok=True)
-    return load_responder(out, log.catalogue)
 
 
 def _measure(
@@ -166,22 +201,44 @@ def _measure(
     return threshold, {k: v for k, v in metrics.items() if k != "by_position"}
 
 
-def _already_finished(out: Path, run: dict[str, Any], resume: bool) -> bool:
-    """Return whether `out` holds this training, finished; raise if it holds another one."""
-    if not out.exists() or not any(out.iterdir()):
+def _already_finished(out: Path, run: dict[str, Any], resume: bool, overwrite: bool) -> bool:
+    """Return whether `out` holds this training, finished; raise if it holds anything else to keep.
+
+    What a training left that failed before its first save is removed.
+    """
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return False
+    if not (out / RUN).exists():
+        raise InputError(f"{out} is not empty and holds no training ({RUN}): choose another --out")
+    kept = CARD if (out / CARD).exists() else STATE
+    if overwrite or not (out / kept).exists():
+        remove(out)
         return False
     if not resume:
-        raise InputError(f"{out} is not empty: use --resume to continue, or choose another --out")
-    if not (out / RUN).exists():
-        raise InputError(f"there is no training to resume in {out}: it has no {RUN}")
+        what = "a finished training: use "
+        if kept == STATE:
+            what = "an unfinished training: use --resume to continue, "
+        raise InputError(f"{out} holds {what}--overwrite to replace it, or choose another --out")
     previous = read_json(out / RUN, "training")
     for key, value in run.items():
         if previous.get(key) != value:
             raise InputError(
-                f"{out} holds a training with {key} = {previous.get(key)!r}, not {value!r}: resume "
-                "with the same log and settings, or choose another --out"
+                f"{out / RUN} has {key} = {previous.get(key)!r}, not {value!r}: resume "
+                "with the same log and settings, use --overwrite, or choose another --out"
             )
-    return (out / CARD).exists()
+    return kept == CARD
+
+
+def remove(out: Path) -> None:
+    """Remove the files of a training from `out`, and the folder if nothing else is in it."""
+    for name in (CARD, RUN, STATE, WEIGHTS):
+        (out / name).unlink(missing_ok=True)
+        (out / f".{name}.tmp").unlink(missing_ok=True)
+    for name in (INITIAL, "tensorboard"):
+        shutil.rmtree(out / name, ignore_errors=True)
+        shutil.rmtree(out / f".{name}.tmp", ignore_errors=True)
+    with suppress(OSError):  # missing, or something else is in it
+        out.rmdir()
 
 
 def _counts(log: SessionLog) -> dict[str, Any]:

@@ -7,7 +7,6 @@ same weights as an uninterrupted one, bit for bit on the CPU.
 from __future__ import annotations
 
 import json
-import os
 import signal
 import threading
 import time
@@ -21,7 +20,6 @@ from typing import Any, cast
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.tensorboard import SummaryWriter
@@ -33,6 +31,7 @@ from responders.log.batch import Part, SessionBatch, make_batch, plan_batches
 from responders.log.session_log import SessionLog
 from responders.models.base import Responder
 from responders.progress import progress_bar
+from responders.training.checkpoint import save_tensors
 from responders.training.config import TrainConfig
 
 STATE = "resume.safetensors"
@@ -257,9 +256,7 @@ class Trainer:
             tensors |= {f"adam.{index}.{k}": torch.as_tensor(v) for k, v in slots.items()}
         tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
         facts = {"progress": asdict(self.state), "history": self.history}
-        building = self.out / f"{STATE}.tmp"
-        save_file(tensors, building, metadata={"state": json.dumps(facts)})
-        os.replace(building, self.out / STATE)
+        save_tensors(self.out / STATE, tensors, {"state": json.dumps(facts)})
         self._saved_at = time.monotonic()
 
     def resume(self) -> None:

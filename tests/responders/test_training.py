@@ -326,12 +326,12 @@ def test_weights_survive_the_disk(trained: Path) -> None:
 def test_fit_refuses_a_folder_that_holds_something_else(
     trained: Path, small_log: SessionLog, tmp_path: Path
 ) -> None:
-    with pytest.raises(InputError, match="is not empty: use --resume"):
+    with pytest.raises(InputError, match="holds a finished training: use --overwrite"):
         fit(small_log, "session_gru", trained)
-    with pytest.raises(InputError, match="holds a training with responder = 'session_gru'"):
+    with pytest.raises(InputError, match=r"run\.json has responder = 'session_gru'"):
         fit(small_log, "mf", trained, resume=True)
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(InputError, match="there is no training to resume"):
+    with pytest.raises(InputError, match="is not empty and holds no training"):
         fit(small_log, "mf", tmp_path, resume=True)
 
 

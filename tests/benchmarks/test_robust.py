@@ -1,0 +1,165 @@
+"""Runs that are killed, run at once or fail: nothing of them stays in the way."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
+
+TRAIN = ["--responder", "session_gru", "--set", "batch_size=2", "--set", "save_minutes=60"]
+
+
+def start(*words: object, limit: int = 0) -> subprocess.Popen[str]:
+    """Start the command line; with `limit`, no file that it writes can be larger (bytes)."""
+    code = "from benchmarks.cli.main import main; main()"
+    if limit:
+        code = (
+            "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+            f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit})); {code}"
+        )
+    command = [sys.executable, "-c", code, *map(str, words)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+@contextmanager
+def running(ready: Callable[[], Any], *words: object) -> Iterator[subprocess.Popen[str]]:
+    """A command that has come so far that `ready()` is true; it is killed at the end."""
+    process = start(*words)
+    try:
+        wait_for(lambda: ready() or process.poll() is not None)
+        assert process.poll() is None, process.communicate()[1]
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "nothing happened"
+        time.sleep(0.05)
+
+
+def alive(pid: int) -> bool:
+    status = Path(f"/proc/{pid}/stat")
+    return status.exists() and status.read_text().rsplit(")", 1)[1].split()[0] != "Z"
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="Linux")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_workers_end_with_their_parent(number: int, small_log_path: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    words = ["compare", small_log_path, "--responders", "session_gru", "--seeds", 1, "--out", out]
+    training = lambda: list(out.glob("*/run.json"))  # noqa: E731
+    with running(training, *words, "--set", "batch_size=2") as parent:
+        task = Path(f"/proc/{parent.pid}/task")
+        workers = [int(pid) for file in task.glob("*/children") for pid in file.read_text().split()]
+        assert workers
+        parent.send_signal(number)
+        wait_for(lambda: not any(map(alive, workers)), 10)
+        assert parent.wait(10) == (-9 if number == signal.SIGKILL else 130)
+
+
+def test_one_process_at_a_time_writes_to_a_folder(
+    recsim: Any, small_log_path: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    words = ["train", small_log_path, *TRAIN, "--out", out]
+    others = [
+        words,
+        ["compare", small_log_path, "--responders", "pbm", "--out", out],
+        ["bench", "RecSim-v0", "--out", out, "--overwrite"],
+        ["data", "synthesize", out, "--overwrite"],
+    ]
+    with running((out / "run.json").exists, *words) as first:
+        for other in others:
+            done = recsim(*other)
+            assert done.code == 1
+            assert f"error: another process (pid {first.pid}) is writing to {out}" in done.err
+    done = recsim(*words, "--epochs", 1, "--set", "batch_size=128")  # after SIGKILL
+    assert done.code == 0, done.err
+    assert list(tmp_path.iterdir()) == [out]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_stopped_synthesis_leaves_nothing_in_the_way(
+    number: int, recsim: Any, tmp_path: Path
+) -> None:
+    out = tmp_path / "new" / "out"
+    words = ["data", "synthesize", out, "--sessions"]
+    begun = lambda: list(tmp_path.glob("new/.out.tmp/slates.parquet"))  # noqa: E731
+    with running(begun, *words, 1_000_000) as process:
+        process.send_signal(number)
+        assert process.wait(20) == (130 if number == signal.SIGTERM else -9)
+    assert (list(tmp_path.iterdir()) == []) == (number == signal.SIGTERM)
+    assert recsim(*words, 50).code == 0
+    assert [path.name for path in out.parent.iterdir()] == ["out"]
+
+
+def test_a_failed_training_does_not_block_its_folder(
+    recsim: Any, small_log_path: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    words = ["train", small_log_path, "--responder", "mf", "--epochs", 1, "--out", out]
+    done = recsim(*words, "--set", "learning_rate=1e30")
+    assert done.code == 1
+    assert "lower learning_rate" in done.err
+    assert not list(tmp_path.iterdir())
+    assert recsim(*words).code == 0
+    assert "--overwrite" in recsim(*words).err
+    assert recsim(*words, "--overwrite").code == 0
+
+
+def test_overwrite_spares_other_folders(recsim: Any, small_log_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    for words in (
+        ["data", "synthesize", tmp_path],
+        ["bench", "RecSim-v0", "--out", tmp_path],
+        ["train", small_log_path, "--responder", "pbm", "--out", tmp_path],
+    ):
+        assert recsim(*words, "--overwrite").code == 1
+        assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_an_interrupted_training_names_resume(
+    recsim: Any, small_log_path: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    words = ["train", small_log_path, *TRAIN, "--out", out]
+    with running(lambda: list(out.glob("tensorboard/*")), *words) as process:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
+    done = recsim(*words)
+    assert done.code == 1
+    assert "holds an unfinished training: use --resume" in done.err
+
+
+@pytest.mark.parametrize("command", ["train", "synthesize", "compare", "bench"])
+def test_a_full_disk_is_one_line_and_leaves_nothing(
+    command: str, small_log_path: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    words = {
+        "train": ["train", small_log_path, "--responder", "session_gru", "--epochs", 1],
+        "synthesize": ["data", "synthesize", out, "--sessions", 2000],
+        "compare": ["compare", small_log_path, "--responders", "pbm", "--seeds", 1],
+        "bench": ["bench", "RecSim-v0", "--users", 5, "--policies", "random", "--seeds", 1],
+    }[command]
+    extra = [] if command == "synthesize" else ["--out", out]
+    process = start(*words, *extra, limit=4000)
+    _, err = process.communicate(timeout=60)
+    errors = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert process.returncode == 1, err
+    assert len(errors) == 1, err
+    assert "Traceback" not in err
+    assert str(tmp_path) in errors[0]
+    assert not [path for path in tmp_path.rglob("*") if ".tmp" in path.name]
