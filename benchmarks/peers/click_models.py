@@ -27,12 +27,11 @@ import typer
 from benchmarks.harness import PeakMemory, names_in, run_script
 from benchmarks.reports import compare as report
 from benchmarks.studies import compare as study
-from benchmarks.studies.runs import RESULT, Run, save_result
+from benchmarks.studies.runs import RESULT, Run, load_result, save_result
 from responders import InputError, SessionLog
 from responders.evaluation.metrics import best_threshold, log_loss
 from responders.evaluation.predict import Predictions
 from responders.evaluation.report import report_of
-from responders.files import read_json
 from responders.log.batch import Part
 from responders.log.split import make_split
 from responders.models.counting import log_odds
@@ -112,7 +111,7 @@ def run_clax(log: SessionLog, run: Run, out: Path) -> dict[str, Any]:
         out: folder of the run; a finished run in it is kept.
     """
     if (out / RESULT).exists():
-        return read_json(out / RESULT, "run")
+        return load_result(out / RESULT)
     import clax
     from flax import nnx
     from flax.training.early_stopping import EarlyStopping

@@ -16,9 +16,9 @@ import pandas as pd
 
 from benchmarks.harness import names_in, run_cases
 from benchmarks.reports.compare import facts_of, summarise, write
-from benchmarks.studies.runs import RESULT, Run, run_one
+from benchmarks.studies.runs import RESULT, Run, load_result, run_one
 from responders import InputError, SessionLog
-from responders.files import lock, read_json
+from responders.files import lock
 from responders.log.split import SPLITS
 from responders.models.base import LogShape, Responder
 from responders.models.parts.items import Embedding
@@ -198,7 +198,7 @@ def run_all(
 
 
 def _load_result(path: Path, wanted: dict[str, Any]) -> dict[str, Any]:
-    result = read_json(path, "run")
+    result = load_result(path)
     for key, value in wanted.items():
         if result.get(key) != value:
             raise InputError(

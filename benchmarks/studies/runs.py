@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from benchmarks.harness import PeakMemory, synchronize
 from responders import InputError, SessionLog
 from responders.config import parse_settings
 from responders.device import pick_device
-from responders.evaluation.metrics import best_threshold, sparse_auc
+from responders.evaluation.metrics import METRICS, best_threshold, sparse_auc
 from responders.evaluation.predict import Predictions, predict
 from responders.evaluation.report import Report, make_report
 from responders.files import new_file, read_json, write_json
@@ -29,6 +30,7 @@ RESULT = "result.json"
 
 BAYES = "Bayes optimum"
 
+_REPEAT = "delete the run's folder to do it again"
 _USERS = 256  # simulated at once when speed is measured
 
 
@@ -124,7 +126,21 @@ def bayes(log: SessionLog, split: str, seed: int, out: Path) -> dict[str, Any] |
         threshold = best_threshold(predict(truth, log, parts["validation"]))
         report = make_report(truth, log, parts["test"], threshold, resamples=0, bayes=False)
         save_result(path, {"estimated": truth.config.hidden > 0}, report)
-    return read_json(path / RESULT, "run")
+    return load_result(path / RESULT)
+
+
+def load_result(path: Path) -> dict[str, Any]:
+    """Return the result of a finished run.
+
+    Raises:
+        InputError: the file is damaged: a metric is missing or no number.
+    """
+    result = read_json(path, "run")
+    for name in (*METRICS, *(f"unconditional_{name}" for name in METRICS)):
+        value = result.get(name, "missing")
+        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
+            raise InputError(f"{path}, field {name}: {value!r} is no number: {_REPEAT}")
+    return result
 
 
 def save_result(out: Path, facts: dict[str, Any], report: Report) -> dict[str, Any]:
@@ -148,11 +164,22 @@ def save_result(out: Path, facts: dict[str, Any], report: Report) -> dict[str, A
 
 
 def load_predictions(out: Path, run: Run) -> tuple[Predictions, Predictions]:
-    """Return the conditional and the unconditional predictions of a finished run."""
-    with np.load(out / run.folder / "predictions.npz") as file:
-        rest = [file[k] for k in ("click", "position", "user", "session", "item")]
-        rest[1] = rest[1].astype(np.int64)
-        logits = [file[k].astype(np.float64) for k in ("logit", "unconditional")]
+    """Return the conditional and the unconditional predictions of a finished run.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    path = out / run.folder / "predictions.npz"
+    try:
+        with path.open("rb") as raw, np.load(raw) as file:  # np.load would leave it open
+            rest = [file[k] for k in ("click", "position", "user", "session", "item")]
+            logits = [file[k].astype(np.float64) for k in ("logit", "unconditional")]
+    except (OSError, KeyError, ValueError, EOFError, BadZipFile) as error:
+        raise InputError(f"{path} cannot be read ({error}): {_REPEAT}") from error
+    shape = (len(rest[0]),)
+    if any(a.shape != shape for a in (*rest, *logits)) or rest[0].dtype != bool:
+        raise InputError(f"{path} does not hold arrays of one length: {_REPEAT}")
+    rest[1] = rest[1].astype(np.int64)
     return Predictions(logits[0], *rest), Predictions(logits[1], *rest)
 
 

@@ -19,6 +19,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from pydantic import TypeAdapter
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
@@ -271,25 +272,37 @@ class Trainer:
         try:
             with safe_open(path, "pt") as file:
                 facts = json.loads(file.metadata()["state"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+                self._restore(facts, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+        except (
+            SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError, RecursionError
+        ) as error:  # fmt: skip
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise InputError(
-                f"{path} cannot be read ({error}): it is damaged, train again"
+                f"{path} cannot be read ({reason}): it is damaged, train again with --overwrite"
             ) from error
+
+    def _restore(self, facts: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        given = asdict(_Progress(**facts["progress"]))  # refuses unknown names
+        progress = TypeAdapter(_Progress).validate_python(given)
+        history = TypeAdapter(list[dict[str, float]]).validate_python(facts["history"])
         parts: dict[str, dict[str, Tensor]] = {"model": {}, "averaged": {}, "best": {}, "adam": {}}
         for name, tensor in tensors.items():
             part, rest = name.split(".", 1)
             parts[part][rest] = tensor
         self.responder.load_state_dict(parts["model"])
+        self.averaged.module.load_state_dict(parts["best"])  # checks names and shapes
         self.averaged.load_state_dict(parts["averaged"])
         self.best = {k: v.to(self.device) for k, v in parts["best"].items()}
         adam = self.optimiser.state_dict()
-        adam["state"] = {}
+        slots: dict[int, dict[str, Tensor]] = {}
         for name, tensor in parts["adam"].items():
             index, slot = name.split(".", 1)
-            adam["state"].setdefault(int(index), {})[slot] = tensor
-        self.optimiser.load_state_dict(adam)
-        self.state, self.history = _Progress(**facts["progress"]), facts["history"]
+            slots.setdefault(int(index), {})[slot] = tensor
+        self.optimiser.load_state_dict(adam | {"state": slots})
+        for parameter, state in self.optimiser.state.items():
+            if {state[k].shape for k in ("exp_avg", "exp_avg_sq")} != {parameter.shape}:
+                raise ValueError("the optimiser's state has other shapes")
+        self.state, self.history = progress, history
 
 
 def _weights(module: nn.Module) -> dict[str, Tensor]:

@@ -1,6 +1,8 @@
 """recsim compare: runs in processes of their own, resumed, and one table."""
 
 import json
+import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -82,6 +84,45 @@ def test_compare_refuses_results_of_other_settings(
     done = call_recsim(*(word.replace("hidden_size=8", "hidden_size=12") for word in line))
     assert done.code == 1
     assert "was made with settings" in done.err
+
+
+def other_arrays(path: Path) -> None:
+    np.savez(path, click=np.zeros(3, bool))
+
+
+def pickled(path: Path) -> None:
+    np.savez(path, **dict.fromkeys(("click", "position", "user"), np.array([{}], object)))
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        (RESULT, lambda path: path.write_text("")),
+        (RESULT, lambda path: path.write_text("[1]")),
+        (RESULT, lambda path: path.write_text(path.read_text()[:-20])),
+        (RESULT, lambda path: path.write_text(path.read_text().replace('"auc"', '"aucc"'))),
+        (RESULT, lambda path: path.write_text(path.read_text().replace('"auc": 0', '"auc": "0"'))),
+        ("predictions.npz", lambda path: path.unlink()),
+        ("predictions.npz", lambda path: path.write_bytes(b"")),
+        ("predictions.npz", lambda path: path.write_bytes(path.read_bytes()[:-200])),
+        ("predictions.npz", other_arrays),
+        ("predictions.npz", pickled),
+    ],
+)
+def test_damaged_results_are_one_error(
+    name: str,
+    damage: Callable[[Path], None],
+    compared: tuple[Path, str],
+    small_log_path: Path,
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "o"
+    shutil.copytree(compared[0], out)
+    damage(out / "user-position_ctr-0" / name)
+    done = call_recsim(*words(small_log_path, out))
+    assert done.code == 1
+    assert f"user-position_ctr-0/{name}" in done.err
+    assert "Traceback" not in done.err
 
 
 @pytest.mark.parametrize(

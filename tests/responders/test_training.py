@@ -1,6 +1,7 @@
 """Training, resuming, checkpoints: what is learned, and what is refused."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save, save_file
 
 from responders import Catalogue, InputError, SessionLog
 from responders.behaviour.leaving import fit_hazard, streaks
@@ -26,7 +28,7 @@ from responders.models.recurrent import SlateGRUConfig
 from responders.training.checkpoint import load_responder
 from responders.training.config import TrainConfig
 from responders.training.fit import configure, fit
-from responders.training.trainer import Interrupted, Trainer
+from responders.training.trainer import STATE, Interrupted, Trainer
 
 
 def loss(responder: Any, log: SessionLog, sessions: np.ndarray) -> float:
@@ -170,6 +172,45 @@ def test_an_interrupted_run_resumes_to_the_same_weights(
     assert resumed.state.step == batches
     for name, value in resumed.run().state_dict().items():
         assert torch.equal(value, whole[name]), name
+
+
+def damaged_states(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Contents that a resumable state may have come to."""
+    with safe_open(path, "pt") as file:
+        facts = json.loads(file.metadata()["state"])
+    tensors = load_file(path)
+
+    def edited(facts: Any = facts, **changed: torch.Tensor) -> bytes:
+        return save(tensors | changed, metadata={"state": json.dumps(facts)})
+
+    yield "empty", b""
+    yield "truncated", path.read_bytes()[:-100]
+    yield "no facts", save(tensors)
+    yield "other facts", edited({"progress": 1})
+    yield "text for a number", edited(facts | {"progress": facts["progress"] | {"step": "x"}})
+    yield "unknown progress", edited(facts | {"progress": facts["progress"] | {"steps": 1}})
+    yield "other tensor", edited(rubbish=torch.zeros(1))
+    for part in ("model", "best", "averaged", "adam"):
+        name = next(k for k, v in tensors.items() if k.startswith(part) and v.ndim == 2)
+        yield f"shape in {part}", edited(**{name: torch.zeros(3, 2)})
+
+
+def test_a_damaged_state_is_one_error(small_log: SessionLog, tmp_path: Path) -> None:
+    split = split_users(small_log)
+    config = TrainConfig(epochs=3, batch_size=128)
+
+    def trainer(kind: type[Trainer]) -> Trainer:
+        responder, _ = build_responder("mf", small_log, split["train"].sessions)
+        return kind(responder, small_log, split, config, tmp_path, progress=False)
+
+    with pytest.raises(Interrupted):
+        trainer(StopAfter).run()
+    path = tmp_path / STATE
+    for what, content in list(damaged_states(path)):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=r"resume.safetensors cannot be read") as error:
+            trainer(Trainer).resume()
+        assert "--overwrite" in str(error.value), what
 
 
 def test_the_same_seed_gives_the_same_weights(small_log: SessionLog, tmp_path: Path) -> None:
