@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -15,6 +16,7 @@ from responders.errors import InputError
 def one_line_errors() -> Iterator[None]:
     """Turn bad input into one line on stderr and exit code 1; `--debug` shows the traceback."""
     debug = "--debug" in sys.argv
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     sys.argv = [word for word in sys.argv if word != "--debug"]
     try:
         with _sigterm_interrupts():

@@ -123,6 +123,13 @@ def new_file(path: Path) -> Iterator[Path]:
         raise
 
 
+def holds_files(path: Path) -> bool:
+    """Return whether `path` is a file, or a folder with files that are not hidden."""
+    if not path.is_dir():
+        return path.exists()
+    return any(not file.name.startswith(".") and not file.is_dir() for file in path.rglob("*"))
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write `content` as JSON to a temporary name and rename it to `path`."""
     with new_file(path) as building:

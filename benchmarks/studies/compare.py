@@ -18,7 +18,7 @@ from benchmarks.harness import names_in, run_cases
 from benchmarks.reports.compare import facts_of, summarise, write
 from benchmarks.studies.runs import RESULT, Run, load_result, run_one
 from responders import InputError, SessionLog
-from responders.files import lock
+from responders.files import holds_files, lock
 from responders.log.split import SPLITS
 from responders.models.base import LogShape, Responder
 from responders.models.parts.items import Embedding
@@ -78,7 +78,8 @@ def compare(
         progress: show progress bars.
 
     Raises:
-        InputError: an unknown name or setting, or `out` holds runs with other settings.
+        InputError: an unknown name or setting, or `out` holds runs with other settings, or other
+            files.
     """
     names, settings = responder_names(responders), dict(settings or {})
     check_settings(names, settings)
@@ -86,6 +87,8 @@ def compare(
     loaded = SessionLog.load(log_path)
     runs = plan(names, names_in(embeddings), names_in(splits), seeds, loaded)
     with lock(out):
+        if holds_files(out) and not any(out.glob("*/*.json")):
+            raise InputError(f"{out} is not empty and holds no comparison: choose another --out")
         out.mkdir(exist_ok=True)
         results = dict(
             run_all(

@@ -20,7 +20,7 @@ from responders.device import pick_device
 from responders.errors import InputError, near_matches
 from responders.evaluation.metrics import best_threshold, evaluate
 from responders.evaluation.predict import predict
-from responders.files import lock, read_json, write_json
+from responders.files import holds_files, lock, read_json, write_json
 from responders.log.batch import Part
 from responders.log.session_log import SessionLog
 from responders.log.split import CONTEXT, FRACTIONS, make_split, visible_log
@@ -206,7 +206,7 @@ def _already_finished(out: Path, run: dict[str, Any], resume: bool, overwrite: b
 
     What a training left that failed before its first save is removed.
     """
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+    if not holds_files(out):
         return False
     if not (out / RUN).exists():
         raise InputError(f"{out} is not empty and holds no training ({RUN}): choose another --out")

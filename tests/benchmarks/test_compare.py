@@ -86,6 +86,14 @@ def test_compare_refuses_results_of_other_settings(
     assert "was made with settings" in done.err
 
 
+def test_compare_spares_a_folder_of_other_files(small_log_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    done = call_recsim(*words(small_log_path, tmp_path))
+    assert done.code == 1
+    assert "is not empty and holds no comparison" in done.err
+    assert [file.name for file in tmp_path.iterdir()] == ["notes.txt"]
+
+
 def other_arrays(path: Path) -> None:
     np.savez(path, click=np.zeros(3, bool))
 
