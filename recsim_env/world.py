@@ -240,19 +240,17 @@ class World:
         return outcome.only(mask)
 
     def _respond(self, slate: Tensor, uniform: Tensor) -> Response:
-        memory, member = self.episodes.memory, self.episodes.member
-        if member is None:
-            return self.responder.respond(memory, slate, uniform)
-        assert isinstance(self.responder, Ensemble)
-        return self.responder.respond(memory, slate, uniform, member)
+        return self.responder.respond(self.episodes.memory, slate, uniform, *self._members)
 
     def _marginal(self, slate: Tensor) -> Tensor:
         """Return click probabilities [B, S] given the histories before the current step."""
-        memory, member = self.episodes.memory, self.episodes.member
-        if member is None:
-            return self.responder.marginal(memory, slate)
-        assert isinstance(self.responder, Ensemble)
-        return self.responder.marginal(memory, slate, member)
+        return self.responder.marginal(self.episodes.memory, slate, *self._members)
+
+    @property
+    def _members(self) -> tuple[Tensor, ...]:
+        """The last argument of an ensemble's methods: the member of each user, if one answers."""
+        member = self.episodes.member
+        return () if member is None else (member,)
 
     def _leave_chance(self, now: Episodes, click: Tensor) -> Tensor:
         """Return the chance [B] to leave after a slate that was answered with `click` [B, S]."""
