@@ -76,7 +76,9 @@ def synthesize(
     preset: Annotated[str, typer.Option(help=f"{', '.join(PRESETS)}.")] = "contentwise",
     sessions: Annotated[int, typer.Option(min=1, help="Users, one session each.")] = 20_000,
     seed: Seed = 0,
-    policy: Annotated[str, typer.Option(help="mixed, popular, uniform or personal.")] = "mixed",
+    policy: Annotated[
+        str, typer.Option(help="mixed, popular, uniform, personal or repeating.")
+    ] = "mixed",
     settings: Settings = None,
     overwrite: Overwrite = False,
 ) -> None:

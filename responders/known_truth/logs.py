@@ -21,8 +21,9 @@ from responders.progress import progress_bar
 
 _DAYS = 30  # within which sessions start
 
-POLICIES = ("mixed", "popular", "uniform", "personal")
-"""Logging policies: by popularity and true taste (mixed), popularity, at random, by true taste."""
+POLICIES = ("mixed", "popular", "uniform", "personal", "repeating")
+"""Logging policies: by popularity and true taste (mixed), popularity, at random, by true taste;
+`repeating` is `mixed`, but half of the slates are the one before again."""
 
 
 class LoggingPolicy:
@@ -41,8 +42,10 @@ class LoggingPolicy:
         )
         self.popularity = -0.8 * torch.log1p(torch.tensor(rank, dtype=torch.float32))
 
-    def __call__(self, state: State, generator: torch.Generator) -> Tensor:
-        """Return slates [B, S] for users in `state`."""
+    def __call__(
+        self, state: State, generator: torch.Generator, previous: Tensor | None = None
+    ) -> Tensor:
+        """Return slates [B, S] for users in `state`, whose last slates are `previous` [B, S]."""
         b, n = len(state["fatigue"]), self.truth.config.n_items
         noise = torch.rand(b, n, generator=generator).clamp(min=1e-9)
         score = -torch.log(-torch.log(noise))
@@ -50,9 +53,13 @@ class LoggingPolicy:
             score = score + self.popularity
         elif self.name == "personal":
             score = score + self.truth.attraction(state)
-        elif self.name == "mixed":
+        elif self.name in ("mixed", "repeating"):
             score = score + 0.6 * self.popularity + 0.6 * self.truth.attraction(state)
-        return self.rules.choose(score)
+        slate = self.rules.choose(score)
+        if self.name == "repeating" and previous is not None:
+            again = torch.rand(b, 1, generator=generator) < 0.5
+            slate = torch.where(again, previous, slate)
+        return slate
 
 
 @torch.inference_mode()
@@ -144,9 +151,9 @@ def _play(
     hazard = torch.tensor(truth.hazard, dtype=torch.float32)
     b = len(state["fatigue"])
     active, streak, time = torch.arange(b), torch.zeros(b, dtype=torch.int64), torch.zeros(b)
-    steps = []
+    steps, slate = [], None
     for step in range(1, s.max_slates + 1):
-        slate = logging(state if known is None else known, generator)
+        slate = logging(state if known is None else known, generator, slate)
         uniform = torch.rand(slate.shape, generator=generator)
         answer = truth.respond(state, slate, uniform)
         time = time + 30 + torch.randint(0, 300, (len(active),), generator=generator)
@@ -157,7 +164,7 @@ def _play(
         state = take_rows(answer.state, stay)
         if known is not None:
             known = take_rows(truth.observe(known, slate, answer.click.float()), stay)
-        active, streak, time = active[stay], streak[stay], time[stay]
+        active, streak, time, slate = active[stay], streak[stay], time[stay], slate[stay]
         if not len(active):
             break
     user, slate, click, time = (torch.cat(column) for column in zip(*steps, strict=True))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from responders.config import Config, make_config, setting
 from responders.errors import InputError
@@ -36,7 +36,18 @@ class TruthConfig(Config):
     )
     competition: float = setting(1.0, "Loss of log-odds when all items above are identical.")
     click_effect: float = setting(-0.3, "Change of log-odds for each click above in the slate.")
-    fatigue: float = setting(1.5, "Loss of log-odds for a cluster that filled the recent slates.")
+    fatigue: float = setting(
+        1.5, "Loss of log-odds for an item whose like filled a slate, by `fatigue_by`."
+    )
+    fatigue_by: Literal["cluster", "item", "similarity"] = setting(
+        "cluster", "What tires: the item's cluster, the item alone, or items close to it in taste."
+    )
+    fatigue_decay: float = setting(
+        0.8, "Share of fatigue left after each further slate.", ge=0, lt=1
+    )
+    fatigue_limit: float = setting(
+        0.0, "Slates' worth of fatigue at which it saturates; 0 = it does not.", ge=0
+    )
     price_effect: float = setting(0.0, "Loss of log-odds per deviation of price.")
     layers: int = setting(
         0, "Layers; each opens when all items above it are clicked (RL4RS). 0 = none.", ge=0

@@ -54,9 +54,10 @@ def make_catalogue(config: TruthConfig) -> tuple[Catalogue, dict[str, np.ndarray
 class KnownTruth(Responder):
     """The users of a known-truth world, with P draws of the part of taste not in their features.
 
-    The state holds taste [B, P, d], the taste it returns to (home), the fatigue with each cluster
-    [B, K] and the log-weight [B, P] of each draw given the clicks so far. P is 1 unless `hidden` >
-    0; then responses are estimated with importance-weighted draws.
+    The state holds taste [B, P, d], the taste it returns to (home), the log-weight [B, P] of each
+    draw given the clicks so far, and the fatigue: with each cluster [B, K], each item [B, N] or
+    each direction of taste space [B, d], by `fatigue_by`. P is 1 unless `hidden` > 0; then
+    responses are estimated with importance-weighted draws.
 
     Args:
         shape: sizes of the log.
@@ -83,11 +84,12 @@ class KnownTruth(Responder):
         item_log_odds = s.base + s.quality * items["quality"] - s.price_effect * price
         n_layer = s.n_positions // s.layers if s.layers else 0
         layer = np.arange(s.n_positions) // n_layer if s.layers else np.zeros(s.n_positions)
+        cluster = np.arange(s.n_items) if s.fatigue_by == "item" else items["cluster"]
         tensors = {
             # The last row is the empty position: location 0, cluster 0.
             "location": F.pad(torch.tensor(items["location"], dtype=torch.float32), (0, 0, 0, 1)),
             "item_log_odds": F.pad(torch.tensor(item_log_odds, dtype=torch.float32), (0, 1)),
-            "cluster": F.pad(torch.tensor(items["cluster"]), (0, 1)),
+            "cluster": F.pad(torch.tensor(cluster), (0, 1)),
             "examination": torch.arange(1, s.n_positions + 1.0) ** -s.position_bias,
             "layer": torch.tensor(layer, dtype=torch.int64),
             "draws": self._draws(),
@@ -122,7 +124,7 @@ class KnownTruth(Responder):
         return {
             "taste": taste,
             "home": taste,
-            "fatigue": taste.new_zeros(b, self.config.clusters),
+            "fatigue": taste.new_zeros(b, self._fatigue_size),
             "log_weight": taste.new_zeros(b, p),
         }
 
@@ -131,7 +133,33 @@ class KnownTruth(Responder):
         weight = state["log_weight"].softmax(1)
         taste = torch.einsum("bp,bpd->bd", weight, state["taste"])
         score = self.config.taste * taste @ self.location[:-1].t() + self.item_log_odds[:-1]
-        return score - self.config.fatigue * state["fatigue"][:, self.cluster[:-1]]
+        every_item = torch.arange(len(self.cluster) - 1).expand(len(score), -1)
+        return score - self.config.fatigue * self._tired_of(state["fatigue"], every_item)
+
+    @property
+    def _fatigue_size(self) -> int:
+        s = self.config
+        return {"cluster": s.clusters, "item": s.n_items, "similarity": s.dimensions}[s.fatigue_by]
+
+    def _tired_of(self, fatigue: Tensor, item: Tensor) -> Tensor:
+        """Return the fatigue [B, L] with items [B, L]: 1 = one slate full of their like."""
+        if self.config.fatigue_by == "similarity":
+            tired = torch.einsum("bld,bd->bl", self.location[item], fatigue).clamp(min=0)
+        else:
+            tired = fatigue.gather(1, self.cluster[item])
+        limit = self.config.fatigue_limit
+        return -limit * torch.expm1(-tired / limit) if limit else tired
+
+    def _after_slate(self, fatigue: Tensor, item: Tensor, shown: Tensor) -> Tensor:
+        """Return the fatigue after a slate of `item` [B, S], of which `shown` [B, S] are filled."""
+        weight = shown.to(fatigue.dtype)
+        if self.config.fatigue_by != "item":  # an item fills a slate of its like alone
+            weight = weight / max(item.shape[1], 1)
+        if self.config.fatigue_by == "similarity":
+            new = torch.einsum("bs,bsd->bd", weight, self.location[item])
+        else:
+            new = torch.zeros_like(fatigue).scatter_add(1, self.cluster[item], weight)
+        return self.config.fatigue_decay * fatigue + new
 
     def _before_clicks(self, state: State, slate: Tensor) -> Tensor:
         """Return log-odds of attraction [B, P, S], without the effect of clicks in the slate."""
@@ -144,7 +172,7 @@ class KnownTruth(Responder):
         above = location.cumsum(1) - location
         n_above = (shown.cumsum(1) - shown).clamp(min=1)
         similarity = torch.einsum("bsd,bsd->bs", above, location) / n_above
-        fatigue = state["fatigue"].gather(1, self.cluster[item])
+        fatigue = self._tired_of(state["fatigue"], item)
         return score - (s.competition * similarity.clamp(min=0) + s.fatigue * fatigue)[:, None]
 
     def _read(
@@ -198,9 +226,7 @@ class KnownTruth(Responder):
         taste = state["taste"]
         moved = taste + (s.drift * (clicks > 0))[:, None, None] * (liked[:, None] - taste)
         moved = moved + s.fade * (state["home"] - moved)
-        share = (slate >= 0).to(taste.dtype) / max(slate.shape[1], 1)
-        shown_share = torch.zeros_like(state["fatigue"]).scatter_add(1, self.cluster[item], share)
-        fatigue = 0.8 * state["fatigue"] + shown_share
+        fatigue = self._after_slate(state["fatigue"], item, slate >= 0)
         return {
             "taste": torch.where(has_items, moved, taste),
             "home": state["home"],

@@ -181,3 +181,34 @@ def test_the_optimum_is_calibrated_where_taste_is_hidden(
     best = log_loss(found.logit, found.click)
     assert best < log_loss(found.logit + 0.1, found.click)
     assert best < log_loss(found.logit - 0.1, found.click)
+
+
+def test_a_repeating_log_shows_half_of_its_slates_again(
+    tmp_path: Path, small_world: TruthConfig
+) -> None:
+    log = synthesize(tmp_path / "log", small_world, 300, policy="repeating", progress=False)
+    same_session = np.diff(np.repeat(np.arange(300), np.diff(log.session_start))) == 0
+    again = (log.slate[1:] == log.slate[:-1]).all(1)[same_session]
+    assert again.mean() == pytest.approx(0.5, abs=0.05)
+
+
+@pytest.mark.parametrize("by", ["cluster", "item", "similarity"])
+def test_fatigue_grows_with_repetition_fades_and_saturates(by: str) -> None:
+    """One slate of an item again and again: the loss is fatigue · (1 + decay + decay² ...)."""
+    config = TruthConfig(**{"n_items": 30, "n_positions": 1, "fatigue_by": by, "drift": 0.0})
+    user, slate, nothing = torch.zeros(1, 8), torch.tensor([[3]]), torch.zeros(1, 1)
+
+    def losses(config: TruthConfig) -> torch.Tensor:
+        truth = make_truth(config)
+        state, odds = truth.start(user), []
+        for _ in range(4):
+            odds.append(float(truth.attraction(state)[0, 3]))
+            state = truth.observe(state, slate, nothing)
+        return odds[0] - torch.tensor(odds)
+
+    expected = 1.5 * torch.tensor([0, 1, 1 + 0.8, 1 + 0.8 + 0.64])
+    torch.testing.assert_close(losses(config), expected)
+    faster = losses(config.changed(fatigue_decay=0.5))
+    torch.testing.assert_close(faster, 1.5 * torch.tensor([0, 1, 1.5, 1.75]))
+    saturating = losses(config.changed(fatigue_limit=1.0))
+    torch.testing.assert_close(saturating, 1.5 * (1 - (-expected / 1.5).exp()))
