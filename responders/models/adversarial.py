@@ -101,7 +101,7 @@ class AdvNCM(SlateGRU):
         users = self.users(batch.user, items, batch.click).flatten(0, 1)[kept]
         items = items.flatten(0, 1)[kept].detach()
 
-        offset = self.session.parallel(batch).flatten(0, 1)[kept]
+        offset = self.session.parallel(self.items, batch).flatten(0, 1)[kept]
         hidden = self.initial(users).tanh()
         reading = self.gru.read_soft(self.inputs(slate), hidden, None, offset, weigh=relaxed_draw)
         relaxed = reading.click * shown

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -14,10 +15,10 @@ from responders.errors import InputError
 from responders.kernels import linear_cross_entropy
 from responders.log.batch import SessionBatch
 from responders.log.session_log import SessionLog
-from responders.models.base import LogShape, Responder, click_loss
+from responders.models.base import LARGEST_TABLE, LogShape, Responder, click_loss
 from responders.models.parts.items import ItemConfig, ItemEncoder
 from responders.models.parts.readout import Readout
-from responders.models.parts.session_context import SessionContext
+from responders.models.parts.session_context import SessionContext, SessionTables
 from responders.models.parts.users import ClickedItems
 from responders.models.state import State
 
@@ -27,9 +28,26 @@ class NeuralConfig(ItemConfig):
     """Settings of all neural responders."""
 
     hidden_size: int = setting(64, "H, units of the hidden state.", ge=1, le=8192)
+    match: bool = setting(True, "Add the match of items and users to the network's log-odds.")
+    exposure: bool = setting(
+        True, "Subtract what earlier showings of the item and its like take from its odds."
+    )
+    examination: bool = setting(
+        True, "Bound the probability at each position by a chance that it is looked at."
+    )
+    dropout: float = setting(
+        0.3, "Share of sessions that training scores without the network.", ge=0, lt=1
+    )
     next_click: float = setting(
         0.0, "Weight of the next-click loss; 0 = the responder has no such head.", ge=0
     )
+
+
+class Prepared(NamedTuple):
+    """What stepping looks up while the weights do not change."""
+
+    session: SessionTables
+    network: Any  # from `NeuralResponder.tabulate_network`
 
 
 class Evaluation(NamedTuple):
@@ -43,7 +61,8 @@ class NeuralResponder(Responder):
     """Base of the neural responders.
 
     Subclasses evaluate whole sessions in `evaluate` and say in `memory` what they remember of a
-    user between slates. All add `self.session`, a `SessionContext`, to their log-odds.
+    user between slates. All add `self.session`, a `SessionContext`, to the log-odds of their
+    networks and finish them by `Readout.finish`.
 
     With `next_click` > 0 a second head predicts from the memory which item of the whole catalogue
     is clicked next. Its softmax cross-entropy, times `next_click`, is added to the training loss.
@@ -66,8 +85,17 @@ class NeuralResponder(Responder):
         self.items = ItemEncoder(
             shape.n_items, size, config.embedding, item_vectors, config.min_shown, config.prior
         )
-        self.readout = Readout(size, shape.n_positions, config.hidden_size, self.reads_clicks_above)
-        self.session = SessionContext()
+        self.readout = Readout(
+            size,
+            shape.n_positions,
+            config.hidden_size,
+            self.reads_clicks_above,
+            config.examination,
+            config.dropout,
+        )
+        self.session = SessionContext(
+            shape.n_positions, shape.n_user_features, self.items, config.match, config.exposure
+        )
         self.next_click_head = nn.Linear(memory_size, size) if config.next_click else None
 
     def evaluate(self, batch: SessionBatch) -> Evaluation:
@@ -87,6 +115,28 @@ class NeuralResponder(Responder):
             initialise = getattr(module, "initialise", None)
             if callable(initialise):
                 initialise(log, sessions)
+        if self.session.exposure is not None:
+            self.session.exposure.place_centres(self.items)
+
+    def tabulate(self) -> Prepared | None:
+        """Return what stepping looks up of every item; see `Responder.tabulate`."""
+        if self.items.n_rows > LARGEST_TABLE:
+            return None
+        return Prepared(self.session.tables(self.items), self.tabulate_network())
+
+    def tabulate_network(self) -> Any:
+        """Return the products of the network's weights with every item; None = there are none."""
+        return None
+
+    def observe_session(self, state: State, slate: Tensor, click: Tensor) -> State:
+        """Return the state of the session context after clicks [B, S] on a slate [B, S]."""
+        tables = self.prepared.session if self.prepared else None
+        return self.session.observe(state["session"], self.items, slate, click, tables)
+
+    def session_log_odds(self, state: State, slate: Tensor) -> Tensor:
+        """Return the log-odds [B, S] that the session context adds."""
+        tables = self.prepared.session if self.prepared else None
+        return self.session(state["session"], self.items, slate, tables)
 
     def training_loss(self, batch: SessionBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss of clicks, of the items' prior, and of next clicks where asked for."""
@@ -144,6 +194,7 @@ class ClickMemory:
     users: ClickedItems
     items: ItemEncoder
     session: SessionContext
+    observe_session: Callable[[State, Tensor, Tensor], State]
 
     def start(self, user: Tensor) -> State:
         return {"user": self.users.start(user), "session": self.session.start(user)}
@@ -156,5 +207,5 @@ class ClickMemory:
         item = self.items.vector(self.items.index(slate))
         return {
             "user": self.users.observe(state["user"], item, click),
-            "session": self.session.observe(state["session"], slate, click),
+            "session": self.observe_session(state, slate, click),
         }

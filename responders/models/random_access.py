@@ -82,7 +82,8 @@ class RANCM(ClickMemory, NeuralResponder):
     ) -> None:
         size, hidden = config.embedding_size, config.hidden_size
         super().__init__(shape, config, item_vectors, memory_size=size)
-        self.readout.last_click_bias = None  # the walks read the clicks, not the readout
+        # The walks read the clicks, not the readout; the halt bounds the number of clicks.
+        self.readout.last_click_bias = self.readout.click_bias = self.readout.looked_at = None
         self.orders = config.orders
         self.users = ClickedItems(shape.n_user_features, size)
         self.initial = nn.Linear(size, hidden)
@@ -114,7 +115,7 @@ class RANCM(ClickMemory, NeuralResponder):
         rows = self.items.index(batch.slate)
         users = self.users(batch.user, self.items.vector(rows), batch.click)
         kept = batch.shown.any(2)
-        offset = self.session.parallel(batch)
+        offset = self.session.parallel(self.items, batch)
         slates = self._slates(users[kept], rows[kept], offset[kept])
         log_likelihood = self.log_likelihood(slates, batch.click[kept] > 0)
         extra, measures = self.extra_loss(batch, users)
@@ -199,12 +200,12 @@ class RANCM(ClickMemory, NeuralResponder):
 
     def logits(self, state: State, slate: Tensor, click: Tensor | None = None) -> Tensor:
         """Return log-odds [B, S]; see `Responder.logits`. Without clicks they are unconditional."""
-        offset = self.session(state["session"])
+        offset = self.session_log_odds(state, slate)
         p = self._walks(self.memory(state), self.items.index(slate), offset)
         return self._mix(p, slate >= 0, click, None)[0]
 
     def respond(self, state: State, slate: Tensor, uniform: Tensor) -> Response:
-        offset = self.session(state["session"])
+        offset = self.session_log_odds(state, slate)
         p = self._walks(self.memory(state), self.items.index(slate), offset)
         logits, click = self._mix(p, slate >= 0, None, uniform)
         probability = torch.where(slate >= 0, logits.sigmoid(), 0.0)
@@ -215,7 +216,7 @@ class RANCM(ClickMemory, NeuralResponder):
         b, r, s = batch.slate.shape
         rows = self.items.index(batch.slate)
         users = self.users(batch.user, self.items.vector(rows), batch.click)
-        offset = self.session.parallel(batch).view(-1, 1)
+        offset = self.session.parallel(self.items, batch).view(b * r, s)
         p = self._walks(users.reshape(b * r, -1), rows.view(b * r, s), offset)
         shown, click = batch.shown.view(b * r, s), batch.click.view(b * r, s)
         return Evaluation(self._mix(p, shown, click, None)[0].view(b, r, s), users)

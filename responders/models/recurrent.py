@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from responders.config import Config, setting
 from responders.log.batch import SessionBatch
-from responders.models.base import LARGEST_TABLE, LogShape, Response
+from responders.models.base import LogShape, Response
 from responders.models.neural import ClickMemory, Evaluation, NeuralConfig, NeuralResponder
 from responders.models.parts.click_gru import (
     ClickGRU,
@@ -47,18 +47,22 @@ class RecurrentResponder(NeuralResponder):
         super().__init__(shape, config, item_vectors, memory_size)
         self.gru = ClickGRU(shape.n_positions, config.embedding_size, config.hidden_size)
 
-    def tabulate(self) -> Tables | None:
-        """Return the products of weights and items; see `Responder.tabulate`."""
-        small = self.items.n_rows <= LARGEST_TABLE
-        return self.gru.tables(self.items, self.readout) if small else None
+    def tabulate_network(self) -> Tables:
+        """Return the products of the GRU's weights with every item."""
+        return self.gru.tables(self.items, self.readout)
+
+    @property
+    def tables(self) -> Tables | None:
+        """The prepared products, None unless they can be used."""
+        return self.prepared.network if self.prepared else None
 
     def inputs(self, slate: Tensor) -> SlateInputs:
         """Return what reading slates [B, S] needs of items and positions."""
-        return self.gru.inputs(self.items, self.readout, slate, self.prepared)
+        return self.gru.inputs(self.items, self.readout, slate, self.tables)
 
     def clicked_input(self, rows: Tensor) -> Tensor:
         """Return the gate input [B, 3H] of items (table rows [B]) clicked before a slate."""
-        return self.gru.clicked_input(self.items, rows, self.prepared)
+        return self.gru.clicked_input(self.items, rows, self.tables)
 
 
 ReadoutKind = Literal["teacher", "threshold", "soft", "sample", "differentiable_sample"]
@@ -104,7 +108,10 @@ class SlateGRU(ClickMemory, RecurrentResponder):
         self.reads_clicks_above = config.readout not in ("threshold", "soft")
 
     def logits(self, state: State, slate: Tensor, click: Tensor | None = None) -> Tensor:
-        hidden, offset = self.initial(self.memory(state)).tanh(), self.session(state["session"])
+        hidden, offset = (
+            self.initial(self.memory(state)).tanh(),
+            self.session_log_odds(state, slate),
+        )
         if click is None or not self.reads_clicks_above:
             return self._read_soft(hidden, slate, offset).logits
         return self.gru.read(self.inputs(slate), hidden, None, offset, click=click).logits
@@ -112,7 +119,10 @@ class SlateGRU(ClickMemory, RecurrentResponder):
     def respond(self, state: State, slate: Tensor, uniform: Tensor) -> Response:
         if not self.reads_clicks_above:
             return super().respond(state, slate, uniform)
-        hidden, offset = self.initial(self.memory(state)).tanh(), self.session(state["session"])
+        hidden, offset = (
+            self.initial(self.memory(state)).tanh(),
+            self.session_log_odds(state, slate),
+        )
         reading = self.gru.read(self.inputs(slate), hidden, None, offset, uniform=uniform)
         probability = torch.where(slate >= 0, reading.logits.sigmoid(), 0.0)
         return Response(reading.click, probability, self.observe(state, slate, reading.click))
@@ -126,13 +136,15 @@ class SlateGRU(ClickMemory, RecurrentResponder):
         b, r, s = batch.slate.shape
         rows = self.items.index(batch.slate)
         users = self.users(batch.user, self.items.vector(rows), batch.click)
-        flat, offset = users.reshape(b * r, -1), self.session.parallel(batch)
+        flat, offset = users.reshape(b * r, -1), self.session.parallel(self.items, batch)
         if self.training and self.training_readout != "teacher":
-            reading = self.read_own_clicks(flat, batch.slate.view(b * r, s), offset.view(-1, 1))
+            reading = self.read_own_clicks(flat, batch.slate.view(b * r, s), offset.view(b * r, s))
             logits = reading.logits
         elif not self.reads_clicks_above:
             hidden = self.initial(flat).tanh()
-            logits = self._read_soft(hidden, batch.slate.view(b * r, s), offset.view(-1, 1)).logits
+            logits = self._read_soft(
+                hidden, batch.slate.view(b * r, s), offset.view(b * r, s)
+            ).logits
         else:
             click = batch.click.view(b * r, s)
             logits, _ = self.gru.parallel(
@@ -144,13 +156,13 @@ class SlateGRU(ClickMemory, RecurrentResponder):
                 click,
                 last_click_above(click, self.shape.n_positions),
             )
-            logits = logits + offset.view(-1, 1)
+            logits = self.readout.finish(logits + offset.view(b * r, s), click)
         return Evaluation(logits.view(b, r, s), users)
 
     def read_own_clicks(self, users: Tensor, slate: Tensor, offset: Tensor) -> Reading:
         """Read slates [B, S] for users with vectors [B, d], as `readout` says for training.
 
-        `offset` [B, 1] is added to all log-odds. The clicks are draws, relaxed draws, or the
+        `offset` [B, S] is added to the log-odds. The clicks are draws, relaxed draws, or the
         weights of the soft readouts.
         """
         hidden, readout = self.initial(users).tanh(), self.training_readout
@@ -213,7 +225,7 @@ class CarriedGRU(RecurrentResponder):
 
     def logits(self, state: State, slate: Tensor, click: Tensor | None = None) -> Tensor:
         inputs, above = self.inputs(slate), self.clicked_input(state["above"])
-        hidden, offset = state["hidden"], self.session(state["session"])
+        hidden, offset = state["hidden"], self.session_log_odds(state, slate)
         if click is None:
             return self.gru.read_soft(inputs, hidden, above, offset).logits
         return self.gru.read(inputs, hidden, above, offset, click=click).logits
@@ -225,7 +237,7 @@ class CarriedGRU(RecurrentResponder):
 
     def respond(self, state: State, slate: Tensor, uniform: Tensor) -> Response:
         inputs, above = self.inputs(slate), self.clicked_input(state["above"])
-        offset = self.session(state["session"])
+        offset = self.session_log_odds(state, slate)
         reading = self.gru.read(inputs, state["hidden"], above, offset, uniform=uniform)
         probability = torch.where(slate >= 0, reading.logits.sigmoid(), 0.0)
         after = self._after(state, slate, inputs, reading)
@@ -240,7 +252,7 @@ class CarriedGRU(RecurrentResponder):
         return {
             "hidden": self.carry(reading, inputs.filled, state["hidden"]),
             "above": above,
-            "session": self.session.observe(state["session"], slate, click),
+            "session": self.observe_session(state, slate, click),
         }
 
 
@@ -271,7 +283,8 @@ class SessionGRU(CarriedGRU):
             click,
             last_click_above(batch.click, self.shape.n_positions).view(b, r * s),
         )
-        logits = logits.view(b, r, s) + self.session.parallel(batch)
+        logits = logits.view(b, r, s) + self.session.parallel(self.items, batch)
+        logits = self.readout.finish(logits, batch.click)
         if self.next_click_head is None:
             return Evaluation(logits, None)
         last_item = last_item_if_clicked(self.items.vector(rows), click, batch.shown)
@@ -305,11 +318,11 @@ class HierarchicalGRU(CarriedGRU):
             memories.append(self.memory(state))
             slate_logits, state = self._parallel_slate(state, rows[:, r], batch.click[:, r])
             logits.append(slate_logits)
-        whole = torch.stack(logits, 1) + self.session.parallel(batch)
-        return Evaluation(whole, torch.stack(memories, 1))
+        whole = torch.stack(logits, 1) + self.session.parallel(self.items, batch)
+        return Evaluation(self.readout.finish(whole, batch.click), torch.stack(memories, 1))
 
     def _parallel_slate(self, state: State, rows: Tensor, click: Tensor) -> tuple[Tensor, State]:
-        """Return the log-odds [B, S] of one slate and the state after it, without the session."""
+        """Return the log-odds [B, S] of one slate, not finished, and the state after it."""
         hidden, above = state["hidden"], state["above"]
         logits, states = self.gru.parallel(
             self.items,

@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from responders.config import Config, setting
 from responders.log.batch import SessionBatch
-from responders.models.base import LARGEST_TABLE, LogShape
+from responders.models.base import LogShape
 from responders.models.neural import Evaluation, NeuralConfig, NeuralResponder
 from responders.models.parts.attention import Attention, FeedForward
 from responders.models.parts.packing import packed_order, positions_of, slates_before
@@ -62,10 +62,9 @@ class SCOT(NeuralResponder):
         self.user_token = nn.Parameter(torch.zeros(hidden))
         self.next_click_query = nn.Parameter(torch.zeros(size))
 
-    def tabulate(self) -> Tensor | None:
-        """Return keys and values of every item, before rotation; see `Responder.tabulate`."""
-        small = self.items.n_rows <= LARGEST_TABLE
-        return self._click_tokens(self.items.every_row()) if small else None
+    def tabulate_network(self) -> Tensor:
+        """Return keys and values of every item, before rotation."""
+        return self._click_tokens(self.items.every_row())
 
     def start(self, user: Tensor) -> State:
         b = len(user)
@@ -93,7 +92,7 @@ class SCOT(NeuralResponder):
             slate: [B, C] the numbers of the slates of those clicks.
         """
         first = self._key_value(self.user_token + user).unsqueeze(1)
-        table = self.prepared
+        table = self.prepared.network if self.prepared else None
         clicks = self._click_tokens(rows) if table is None else F.embedding(rows, table)
         tokens = torch.cat([first, clicks], 1)
         return self.attention.split_keys_values(tokens, F.pad(slate, (1, 0)))
@@ -127,7 +126,7 @@ class SCOT(NeuralResponder):
         item = self.items.vector(rows)
         hidden = self._attend_to_history(state, item + self.position.weight[: slate.shape[1]])
         score = self.readout(hidden, item, self.items.bias(rows), positions_of(slate))
-        return score + self.session(state["session"])
+        return self.readout.finish(score + self.session_log_odds(state, slate))
 
     def observe(self, state: State, slate: Tensor, click: Tensor) -> State:
         clicked = (click > 0) & (slate >= 0)
@@ -142,7 +141,7 @@ class SCOT(NeuralResponder):
             "clicked_row": rows.gather(1, order),
             "clicked_slate": slates.gather(1, order),
             "slates": state["slates"] + (slate >= 0).any(1),
-            "session": self.session.observe(state["session"], slate, click),
+            "session": self.observe_session(state, slate, click),
         }
 
     def evaluate(self, batch: SessionBatch) -> Evaluation:
@@ -174,7 +173,7 @@ class SCOT(NeuralResponder):
                 )
             else:
                 parts.append(self._score(*given))
-        logits = torch.cat(parts, 1) + self.session.parallel(batch)
+        logits = self.readout.finish(torch.cat(parts, 1) + self.session.parallel(self.items, batch))
         memory = None
         if self.next_click_head is not None:
             mask = self._visible(n_before, key.shape[2] - 1)

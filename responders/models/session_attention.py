@@ -126,7 +126,8 @@ class SessionTransformer(NeuralResponder):
         x = self.norm(x)
         last = last_click_above(batch.click, self.shape.n_positions).view(b, r * s)
         packed = self.readout(x, item, self.items.bias(rows), position, gather(last, order))
-        logits = unpack(packed, order, r * s).view(b, r, s) + self.session.parallel(batch)
+        logits = unpack(packed, order, r * s).view(b, r, s)
+        logits = self.readout.finish(logits + self.session.parallel(self.items, batch), batch.click)
         if self.next_click_head is None:
             return Evaluation(logits, None)
         ends = states_before_slates(x, torch.zeros_like(user), batch.shown)
@@ -209,7 +210,8 @@ class SessionTransformer(NeuralResponder):
         x, cache = self._run_blocks(past, state, x, filled, no_cache, filled[:, :0])
         last_click = gather(last_click_above(click, self.shape.n_positions), order)
         logits = self.readout(x, item, self.items.bias(rows), order, last_click)
-        logits = unpack(logits + self.session(state["session"]), order, slate.shape[1])
+        logits = unpack(logits, order, slate.shape[1]) + self.session_log_odds(state, slate)
+        logits = self.readout.finish(logits, click)
         n = filled.sum(1, keepdim=True)
         last = gather(x, (n - 1).clamp(min=0)).squeeze(1)
         s = slate.shape[1]
@@ -236,7 +238,7 @@ class SessionTransformer(NeuralResponder):
         rows, position = self.items.index(slate), positions_of(slate)
         item, bias = self.items.vector(rows), self.items.bias(rows)
         above, last = self.items.vector(state["above"]), state["last"]
-        offset, past = self.session(state["session"]).squeeze(1), self._split_past(state)
+        offset, past = self.session_log_odds(state, slate), self._split_past(state)
         cache = [(key[:, :0], value[:, :0]) for key, value in state["cache"]]
         filled, by_last_click = slate >= 0, self.readout.last_click_bias
         assert by_last_click is not None
@@ -244,19 +246,22 @@ class SessionTransformer(NeuralResponder):
         # [B, S + 1] which position the last click above has; the last entry stands for none. With
         # probabilities in place of clicks it holds weights.
         last_click = F.one_hot(torch.full_like(slate[:, 0], n - 1), n).to(item.dtype)
+        n_clicks = torch.zeros_like(offset[:, 0])
         logits, clicks = [], []
         for s in range(slate.shape[1]):
             one, here = slice(s, s + 1), filled[:, s]
             x = self._tokens(state["user"], item[:, one], position[:, one], above.unsqueeze(1))
             x, cache = self._run_blocks(past, state, x, filled[:, one], cache, filled[:, :s])
             odds = self.readout(x, item[:, one], bias[:, one], position[:, one]).squeeze(1)
-            odds = odds + offset + last_click @ by_last_click[s]
+            odds = odds + offset[:, s] + last_click @ by_last_click[s]
+            odds = self.readout.finish_position(s, odds, n_clicks)
             if uniform is None:
                 weight, clicked = odds.sigmoid(), torch.zeros_like(here)
             else:
                 clicked = (uniform[:, s] < odds.sigmoid()) & here
                 weight = clicked.to(odds.dtype)
             shown_weight = (weight * here).unsqueeze(1)
+            n_clicks = n_clicks + shown_weight.squeeze(1)
             this = F.one_hot(torch.tensor(s, device=x.device), n)
             last_click = shown_weight * this + (1 - shown_weight) * last_click
             above = torch.where(here.unsqueeze(1), item[:, s] * weight.unsqueeze(1), above)
@@ -291,5 +296,5 @@ class SessionTransformer(NeuralResponder):
                 (append(key, new_key), append(value, new_value))
                 for (key, value), (new_key, new_value) in pairs
             ],
-            "session": self.session.observe(state["session"], slate, click),
+            "session": self.observe_session(state, slate, click),
         }

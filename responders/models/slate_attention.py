@@ -89,7 +89,7 @@ class SlateTransformer(ClickMemory, NeuralResponder):
         self.lift = nn.Linear(2 * size, config.hidden_size)
 
     def _score(self, users: Tensor, rows: Tensor) -> Tensor:
-        """Return log-odds [B, S] of users with vectors [B, d] for items in `rows` [B, S]."""
+        """Return unfinished log-odds [B, S] of users [B, d] for items in `rows` [B, S]."""
         item, position = self.items.vector(rows), positions_of(rows)
         user = users.unsqueeze(1).expand(item.shape)
         x = self.lift(torch.cat([item + self.attention.position(position), user], -1))
@@ -98,7 +98,7 @@ class SlateTransformer(ClickMemory, NeuralResponder):
 
     def logits(self, state: State, slate: Tensor, click: Tensor | None = None) -> Tensor:
         score = self._score(self.memory(state), self.items.index(slate))
-        return score + self.session(state["session"])
+        return self.readout.finish(score + self.session_log_odds(state, slate))
 
     def evaluate(self, batch: SessionBatch) -> Evaluation:
         """Evaluate whole sessions in parallel."""
@@ -106,7 +106,10 @@ class SlateTransformer(ClickMemory, NeuralResponder):
         rows = self.items.index(batch.slate)
         users = self.users(batch.user, self.items.vector(rows), batch.click)
         logits = self._score(users.reshape(b * r, -1), rows.view(b * r, s))
-        return Evaluation(logits.view(b, r, s) + self.session.parallel(batch), users)
+        return Evaluation(
+            self.readout.finish(logits.view(b, r, s) + self.session.parallel(self.items, batch)),
+            users,
+        )
 
 
 class TransformerGRU(NeuralResponder):
@@ -167,7 +170,7 @@ class TransformerGRU(NeuralResponder):
     def logits(self, state: State, slate: Tensor, click: Tensor | None = None) -> Tensor:
         rows = self.items.index(slate)
         score = self._score(state["hidden"], rows, *self._attend(rows))
-        return score + self.session(state["session"])
+        return self.readout.finish(score + self.session_log_odds(state, slate))
 
     def observe(self, state: State, slate: Tensor, click: Tensor) -> State:
         rows, hidden = self.items.index(slate), state["hidden"]
@@ -176,7 +179,7 @@ class TransformerGRU(NeuralResponder):
         _, moved = self.gru(summary.unsqueeze(1), hidden.unsqueeze(0).contiguous())
         return {
             "hidden": torch.where(filled.any(1, keepdim=True), moved.squeeze(0), hidden),
-            "session": self.session.observe(state["session"], slate, click),
+            "session": self.observe_session(state, slate, click),
         }
 
     def evaluate(self, batch: SessionBatch) -> Evaluation:
@@ -191,4 +194,7 @@ class TransformerGRU(NeuralResponder):
         states, _ = self.gru(packed, first.unsqueeze(0).contiguous())
         memory = states_before_slates(states, first, seen.unsqueeze(2))
         logits = self._score(memory.reshape(b * r, -1), rows, item, attended)
-        return Evaluation(logits.view(b, r, s) + self.session.parallel(batch), memory)
+        return Evaluation(
+            self.readout.finish(logits.view(b, r, s) + self.session.parallel(self.items, batch)),
+            memory,
+        )

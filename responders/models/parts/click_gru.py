@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from responders.models.parts.items import ItemEncoder
 from responders.models.parts.packing import gather, packed_order, unpack
-from responders.models.parts.readout import Readout
+from responders.models.parts.readout import Bounds, Readout
 
 
 class Tables(NamedTuple):
@@ -27,6 +27,8 @@ class Tables(NamedTuple):
     clicked: Tensor  # [rows, 3H] gate input at the next position if the item was clicked
     readout: Tensor  # [rows, H] log-odds = readout · hidden + bias
     bias: Tensor  # [rows]
+    per_click: Tensor  # scalar log-odds for each click above
+    bounds: Bounds | None  # `Readout.bounds`
 
 
 class SlateInputs(NamedTuple):
@@ -41,6 +43,15 @@ class SlateInputs(NamedTuple):
     readout: Tensor  # [S, B, H]
     bias: Tensor  # [S, B]
     last_click: Tensor  # [S, S + 1]
+    per_click: Tensor
+    bounds: Bounds | None
+
+    def finish(self, s: int, log_odds: Tensor, n_clicks: Tensor) -> Tensor:
+        """Return the final log-odds [B] of position `s` after `n_clicks` [B] above."""
+        log_odds = log_odds + self.per_click * n_clicks
+        if self.bounds is None:
+            return log_odds
+        return self.bounds[s](log_odds)
 
     def after(self, s: int, click: Tensor) -> Tensor:
         """Return the gate input [B, 3H] after position `s`, for clicks or their weights [B]."""
@@ -105,8 +116,8 @@ class ClickGRU(nn.Module):
                 zeros.
 
         Returns:
-            log-odds [B, L], and the hidden states [B, L', H] after the filled positions, packed as
-            by `packed_order`.
+            log-odds [B, L] for `Readout.finish`, and the hidden states [B, L', H] after the filled
+            positions, packed as by `packed_order`.
         """
         order = packed_order(rows != items.empty)
         packed = [gather(t, order) for t in (rows, position, click, last_click)]
@@ -124,6 +135,7 @@ class ClickGRU(nn.Module):
     def tables(self, items: ItemEncoder, readout: Readout, rows: Tensor | None = None) -> Tables:
         """Return the products for the table rows `rows` [...], by default for all of them."""
         assert readout.last_click_bias is not None
+        assert readout.per_click is not None
         vector = items.vector(items.every_row() if rows is None else rows)
         bias = items.bias(items.every_row() if rows is None else rows)
         for_item, for_click = cast(Tensor, self.gru.weight_ih_l0).split(self.item_size, 1)
@@ -134,6 +146,8 @@ class ClickGRU(nn.Module):
             clicked=F.linear(vector, for_click),
             readout=vector @ readout.match.weight + readout.out.weight,
             bias=vector @ readout.match.bias + bias + readout.out.bias,
+            per_click=readout.per_click,
+            bounds=readout.bounds,
         )
 
     def inputs(
@@ -152,8 +166,9 @@ class ClickGRU(nn.Module):
         s = len(rows)
         filled = rows != items.empty if may_have_gaps(slate) else None
         return SlateInputs(
-            rows, items.empty, filled, shown, t.position[:s], clicked, read, bias, t.last_click[:s]
-        )
+            rows, items.empty, filled, shown, t.position[:s], clicked, read, bias,
+            t.last_click[:s], t.per_click, t.bounds,
+        )  # fmt: skip
 
     def clicked_input(
         self, items: ItemEncoder, rows: Tensor, tables: Tables | None = None
@@ -180,13 +195,14 @@ class ClickGRU(nn.Module):
             inputs: of the slate.
             hidden: [B, H] before the slate.
             above: [B, 3H] `clicked_input` of the item before the slate; None = none was clicked.
-            offset: [B, 1] to add to the log-odds of every position.
+            offset: [B, S] to add to the log-odds.
             click: [B, S], the given clicks; or
             uniform: [B, S] in [0, 1): a position is clicked where it is below the probability.
         """
         n_positions = inputs.last_click.shape[1] - 1
         last = torch.full_like(inputs.rows[0], n_positions)  # position of the last click; S = none
         bias = inputs.bias if offset is None else inputs.bias + offset.t()
+        n_clicks = torch.zeros_like(bias[0])
         choose = (uniform if click is None else click > 0).t().unbind(0)  # type: ignore[union-attr]
         steps = zip(
             inputs.shown.unbind(0), inputs.position.unbind(0), inputs.readout.unbind(0),
@@ -197,6 +213,7 @@ class ClickGRU(nn.Module):
             x = shown + position if above is None else shown + position + above
             after = self._cell(x, hidden)
             odds = (readout * after).sum(-1) + start + by_last_click[last]
+            odds = inputs.finish(s, odds, n_clicks)
             clicked = chosen if click is not None else chosen < odds.sigmoid()
             fed = inputs.after(s, clicked)
             if inputs.filled is not None:  # an empty position changes nothing
@@ -205,7 +222,7 @@ class ClickGRU(nn.Module):
                 after = torch.where(filled.unsqueeze(1), after, hidden)
                 if above is not None:
                     fed = torch.where(filled.unsqueeze(1), fed, above)
-            last = last.masked_fill(clicked, s)
+            last, n_clicks = last.masked_fill(clicked, s), n_clicks + clicked
             hidden, above = after, fed
             logits.append(odds)
             clicks.append(clicked)
@@ -230,7 +247,7 @@ class ClickGRU(nn.Module):
             inputs: of the slate.
             hidden: [B, H] before the slate.
             above: [B, 3H] `clicked_input` of the item before the slate; None = none was clicked.
-            offset: [B, 1] to add to the log-odds of every position.
+            offset: [B, S] to add to the log-odds.
             weigh: from log-odds [B] to the weight [B] that stands in for the click.
         """
         n = inputs.last_click.shape[1]
@@ -238,6 +255,7 @@ class ClickGRU(nn.Module):
         # that of no click so far.
         last = F.one_hot(torch.full_like(inputs.rows[0], n - 1), n).to(hidden.dtype)
         bias = inputs.bias if offset is None else inputs.bias + offset.t()
+        n_clicks = torch.zeros_like(bias[0])
         logits, weights, states = [], [], []
         for s in range(len(inputs.rows)):
             x = inputs.shown[s] + inputs.position[s]
@@ -245,6 +263,7 @@ class ClickGRU(nn.Module):
             after = self._cell(x, hidden)
             odds = (inputs.readout[s] * after).sum(-1) + bias[s]
             odds = odds + last.to(odds.dtype) @ inputs.last_click[s]
+            odds = inputs.finish(s, odds, n_clicks)
             weight = weigh(odds)
             fed = inputs.after(s, weight)
             if inputs.filled is not None:
@@ -255,7 +274,7 @@ class ClickGRU(nn.Module):
                     fed = torch.where(filled.unsqueeze(1), fed, above)
             here = F.one_hot(torch.tensor(s, device=odds.device), n)
             last = weight.unsqueeze(1) * here + (1 - weight.unsqueeze(1)) * last
-            hidden, above = after, fed
+            hidden, above, n_clicks = after, fed, n_clicks + weight
             logits.append(odds)
             weights.append(weight)
             states.append(after)

@@ -134,6 +134,15 @@ class ItemEncoder(nn.Module):
             self.projection = nn.Linear(given.shape[1], size, bias=False)
 
     @property
+    def likeness_size(self) -> int:
+        """Size of the vectors that `likeness` returns."""
+        return self.size if self.projection is None else self.projection.in_features
+
+    def likeness(self, rows: Tensor) -> Tensor:
+        """Return the vectors [..., K] that tell which items are alike: given ones, else learned."""
+        return self.vector(rows) if self.projection is None else self.given[rows]
+
+    @property
     def n_rows(self) -> int:
         """Rows of the tables, the unknown item and the empty position included."""
         return self.bias_table.num_embeddings

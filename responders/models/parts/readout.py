@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from responders.log.counts import position_log_odds
 from responders.log.session_log import SessionLog
+
+STEP = 10.0
+"""Factor of the few weights that say how the explicit effects extrapolate: Adam moves every weight
+by about as much in a step, and these must be found before a network imitates them."""
 
 
 class Readout(nn.Module):
@@ -15,23 +22,44 @@ class Readout(nn.Module):
 
     For a responder that reads the clicks above, the position bias also depends on the position of
     the last click, as in the user browsing model (`UBM`): a table that a recurrent state would
-    take long to learn.
+    take long to learn; and each click above adds the same to the log-odds.
+
+    With `examination` the probability of a click is that of attraction times the chance that the
+    position is looked at (the examination hypothesis, Craswell et al., 2008): an item that attracts
+    more than any in the log is not clicked more often than its position is looked at.
+
+    In training, a share `dropout` of the rows is scored without h, so that what is explicit (the
+    biases, and what a `SessionContext` adds) explains the clicks as well as it can alone and h adds
+    the rest. Otherwise h learns what the logging policy reveals: it shows a user what the user
+    likes, so slates tell of tastes in the log, but not under another policy.
 
     Args:
         size: d of the item vectors.
         n_positions: S.
         hidden_size: H.
-        reads_clicks_above: whether `last_click` is given.
+        reads_clicks_above: whether clicks above are given.
+        examination: whether to bound the probability.
+        dropout: share of rows that are scored without h in training.
     """
 
     def __init__(
-        self, size: int, n_positions: int, hidden_size: int, reads_clicks_above: bool
+        self,
+        size: int,
+        n_positions: int,
+        hidden_size: int,
+        reads_clicks_above: bool,
+        examination: bool = False,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.position_bias = nn.Embedding(n_positions, 1)
-        self.last_click_bias = None
+        self.last_click_bias = self.click_bias = self.looked_at = None
         if reads_clicks_above:
             self.last_click_bias = nn.Parameter(torch.zeros(n_positions, n_positions + 1))
+            self.click_bias = nn.Parameter(torch.zeros(()))
+        if examination:  # log-odds that a position is looked at; at first .88
+            self.looked_at = nn.Parameter(torch.full((n_positions,), 2.0 / STEP))
+        self.dropout = dropout
         self.match = nn.Linear(hidden_size, size)
         self.out = nn.Linear(hidden_size, 1)
         nn.init.zeros_(self.position_bias.weight)
@@ -50,7 +78,7 @@ class Readout(nn.Module):
         position: Tensor,
         last_click: Tensor | None = None,
     ) -> Tensor:
-        """Return log-odds [...].
+        """Return log-odds [...]; see `finish` for what they still lack.
 
         Args:
             hidden: [..., H].
@@ -59,8 +87,57 @@ class Readout(nn.Module):
             position: [...] int64.
             last_click: [...] int64 position of the last click above in the slate, S = none.
         """
+        if self.training and self.dropout:
+            rows = torch.rand(len(hidden), *[1] * (hidden.ndim - 1), device=hidden.device)
+            hidden = hidden * (rows >= self.dropout)
         bias = item_bias + self.position_bias(position).squeeze(-1)
         if last_click is not None:
             assert self.last_click_bias is not None
             bias = bias + self.last_click_bias[position, last_click]
         return self.out(hidden).squeeze(-1) + (self.match(hidden) * item).sum(-1) + bias
+
+    @property
+    def per_click(self) -> Tensor | None:
+        """What each click above adds to the log-odds, a scalar; None = clicks are not read."""
+        return None if self.click_bias is None else STEP * self.click_bias
+
+    @property
+    def bounds(self) -> Bounds | None:
+        """The chances that the positions are looked at; None = nothing is bounded."""
+        if self.looked_at is None:
+            return None
+        log_odds = STEP * self.looked_at
+        return Bounds(F.logsigmoid(log_odds), F.logsigmoid(-log_odds))
+
+    def finish(self, log_odds: Tensor, click: Tensor | None = None) -> Tensor:
+        """Return log-odds [..., S] with the clicks above counted, bounded by the examination.
+
+        Args:
+            log_odds: [..., S] of attraction.
+            click: [..., S] of the same slates; None = clicks are not read.
+        """
+        if click is not None and self.per_click is not None:
+            log_odds = log_odds + self.per_click * (click.cumsum(-1) - click)
+        return log_odds if self.bounds is None else self.bounds[: log_odds.shape[-1]](log_odds)
+
+    def finish_position(self, s: int, log_odds: Tensor, n_clicks: Tensor) -> Tensor:
+        """Return the log-odds [B] of position `s` after `n_clicks` [B] above, see `finish`."""
+        if self.per_click is not None:
+            log_odds = log_odds + self.per_click * n_clicks
+        return log_odds if self.bounds is None else self.bounds[s](log_odds)
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The chances e that positions are looked at, which bound the probabilities of clicks."""
+
+    log_looked: Tensor  # [S] log e
+    log_missed: Tensor  # [S] log(1 - e)
+
+    def __getitem__(self, positions: int | slice) -> Bounds:
+        """Return the bounds of some positions."""
+        return Bounds(self.log_looked[positions], self.log_missed[positions])
+
+    def __call__(self, log_odds: Tensor) -> Tensor:
+        """Return the log-odds of the probability e · sigmoid(log_odds)."""
+        return log_odds + self.log_looked - F.softplus(log_odds + self.log_missed)

@@ -1,16 +1,155 @@
-"""What happened so far in a session, as five numbers that every neural responder uses."""
+"""What every neural responder knows of a session besides what its network remembers."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from responders.log.batch import SessionBatch
+from responders.log.session_log import SessionLog
+from responders.models.parts.exposure import Exposure
+from responders.models.parts.items import ItemEncoder
+from responders.models.parts.users import ClickedItems
+from responders.models.state import State
+
+
+class SessionTables(NamedTuple):
+    """What a `SessionContext` needs of items, for table rows [...]."""
+
+    vector: Tensor  # [..., d]
+    group: Tensor  # [..., G], of `Exposure.groups`; G = 0 without it
 
 
 class SessionContext(nn.Module):
-    """Log-odds that all positions of a slate gain or lose by what happened before it.
+    """Log-odds that the items of a slate gain or lose by the user and the session so far.
+
+    It is the sum of three terms: `SessionCounts`, `UserMatch` and `Exposure`. They hold the effects
+    that an optimising policy drives furthest from the log, in a form that is known to extrapolate.
+
+    Args:
+        n_positions: S.
+        n_user_features: F.
+        items: make the item vectors.
+        match: whether to add the match of items and users.
+        exposure: whether to subtract the exposure.
+    """
+
+    def __init__(
+        self,
+        n_positions: int,
+        n_user_features: int,
+        items: ItemEncoder,
+        match: bool = True,
+        exposure: bool = True,
+    ) -> None:
+        super().__init__()
+        self.counts = SessionCounts()
+        self.match = UserMatch(n_user_features, items.size) if match else None
+        self.exposure = Exposure(n_positions, items.likeness_size) if exposure else None
+
+    def initialise(self, log: SessionLog, sessions: np.ndarray) -> None:
+        """Learn the scale of the user features from the training sessions."""
+        if self.match is not None:
+            self.match.users.initialise(log, sessions)
+
+    def tables(self, items: ItemEncoder, rows: Tensor | None = None) -> SessionTables:
+        """Return what is needed of the table rows `rows` [...], by default of all of them."""
+        rows = items.every_row() if rows is None else rows
+        vector = items.vector(rows)
+        empty = vector.new_zeros(*rows.shape, 0)
+        return SessionTables(vector, self.exposure.groups(items, rows) if self.exposure else empty)
+
+    def _look_up(
+        self, items: ItemEncoder, slate: Tensor, tables: SessionTables | None
+    ) -> SessionTables:
+        rows = items.index(slate)
+        if tables is None:
+            return self.tables(items, rows)
+        return SessionTables(F.embedding(rows, tables.vector), F.embedding(rows, tables.group))
+
+    def start(self, user: Tensor) -> State:
+        """Return the state of new users with features [B, F]."""
+        state: State = {"counts": self.counts.start(user)}
+        if self.match is not None:
+            state["users"] = self.match.users.start(user)
+        if self.exposure is not None:
+            state["exposure"] = self.exposure.start(user)
+        return state
+
+    def observe(
+        self,
+        state: State,
+        items: ItemEncoder,
+        slate: Tensor,
+        click: Tensor,
+        tables: SessionTables | None = None,
+    ) -> State:
+        """Return the state after clicks [B, S] on a slate [B, S]; an empty one changes nothing.
+
+        Args:
+            state: before the slate.
+            items: make the item vectors.
+            slate: [B, S].
+            click: [B, S].
+            tables: from `tables`, of the weights as they are; None = computed here.
+        """
+        vector, group = self._look_up(items, slate, tables)
+        after: State = {"counts": self.counts.observe(state["counts"], slate, click)}
+        if self.match is not None:
+            after["users"] = self.match.users.observe(state["users"], vector, click)
+        if self.exposure is not None:
+            after["exposure"] = self.exposure.observe(state["exposure"], group, slate)
+        return after
+
+    def forward(
+        self, state: State, items: ItemEncoder, slate: Tensor, tables: SessionTables | None = None
+    ) -> Tensor:
+        """Return the log-odds [B, S] to add to a slate [B, S]; see `observe`."""
+        vector, group = self._look_up(items, slate, tables)
+        log_odds = self.counts(state["counts"]).expand(slate.shape)
+        if self.match is not None:
+            log_odds = log_odds + self.match(self.match.users.vector(state["users"]), vector)
+        if self.exposure is not None:
+            log_odds = log_odds + self.exposure(state["exposure"], group, slate)
+        return log_odds
+
+    def parallel(self, items: ItemEncoder, batch: SessionBatch) -> Tensor:
+        """Return the log-odds [B, R, S] to add to every slate of `batch`."""
+        vector, group = self._look_up(items, batch.slate, None)
+        log_odds = self.counts.parallel(batch).expand(batch.slate.shape)
+        if self.match is not None:
+            users = self.match.users(batch.user, vector, batch.click)
+            log_odds = log_odds + self.match(users, vector)
+        if self.exposure is not None:
+            log_odds = log_odds + self.exposure.parallel(group, batch)
+        return log_odds
+
+
+class UserMatch(nn.Module):
+    """The match u·Me of an item e with a user u, the features and the mean of the clicked items.
+
+    Args:
+        n_user_features: F.
+        size: d of the item vectors.
+    """
+
+    def __init__(self, n_user_features: int, size: int) -> None:
+        super().__init__()
+        self.users = ClickedItems(n_user_features, size)
+        self.matrix = nn.Linear(size, size, bias=False)
+        nn.init.zeros_(self.matrix.weight)
+
+    def forward(self, user: Tensor, item: Tensor) -> Tensor:
+        """Return the log-odds [..., S] of users [..., d] and items [..., S, d]."""
+        return (item @ self.matrix(user).unsqueeze(-1)).squeeze(-1)
+
+
+class SessionCounts(nn.Module):
+    """Log-odds that all positions of a slate gain or lose by five numbers of the session.
 
     A linear function, zero at first, of: whether there was a slate before, the number of slates in
     a row without a click, the slates and the clicks so far (as log(1 + n)), and the share of slates

@@ -1,0 +1,162 @@
+"""What earlier showings take from an item's odds: of the item itself and of items like it."""
+
+from __future__ import annotations
+
+import torch
+from sklearn.cluster import MiniBatchKMeans
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from responders.log.batch import SessionBatch
+from responders.models.parts.items import ItemEncoder
+from responders.models.parts.packing import slates_before
+from responders.models.parts.readout import STEP
+from responders.models.state import State
+
+DECAYS = (0.5, 0.8, 0.95)
+"""Share of an exposure that is left after each further slate; the model weighs the three."""
+WINDOW = 5
+"""Slates back in which showings of the same item are counted."""
+GROUPS = 32
+"""G, soft groups of similar items."""
+CHUNK = 64
+"""Slates of a session that `Exposure.parallel` treats at a time."""
+CURVATURE = 10.0
+"""Of the part of the effect that grows with the logarithm of the exposure."""
+
+
+class Exposure(nn.Module):
+    """Log-odds that an item loses because it, or items like it, were shown before.
+
+    Users tire of what they see again and again, and a network that has never seen the tenth
+    repetition says nothing reliable about it. So the loss is a sum of terms that can only grow with
+    repetition: of each exposure x, w·x + w'·log(1 + 10x) with w, w' ≥ 0, learned. The exposures are
+
+    * the decayed number of slates filled with items like this one, for each of `DECAYS`;
+    * the decayed number of the last `WINDOW` slates that showed this very item;
+    * the items like it above it in the slate, per position and as their mean similarity.
+
+    How alike two items are is the product of their shares in G soft groups: the softmax of scaled
+    cosines between an item's vector and G learned centres. Recommender simulators know the effect
+    as boredom (RecSim, sardine); here its size is learned from the log.
+
+    The state holds the exposure to each group [B, D, G] and the last slates [B, W, S]: it does not
+    grow with the number of items.
+
+    Args:
+        n_positions: S.
+        size: of the vectors that tell which items are alike, see `ItemEncoder.likeness`.
+    """
+
+    def __init__(self, n_positions: int, size: int) -> None:
+        super().__init__()
+        self.n_positions = n_positions
+        self.decay: Tensor
+        self.register_buffer("decay", torch.tensor(DECAYS), persistent=False)
+        self.centres = nn.Parameter(F.normalize(torch.randn(GROUPS, size), dim=1))
+        self.sharpness = nn.Parameter(torch.tensor(10.0 / STEP))
+        self.weight = nn.Parameter(torch.full((2, 2 * len(DECAYS) + 2), 0.4 / STEP))
+
+    def place_centres(self, items: ItemEncoder) -> None:
+        """Start from the k-means centres of given item vectors; of learned ones, at random."""
+        if items.projection is None:
+            return
+        vectors = F.normalize(items.given[: items.unknown], dim=1)
+        if len(vectors) < GROUPS:
+            return
+        means = MiniBatchKMeans(GROUPS, random_state=0, n_init=3).fit(vectors.cpu().numpy())
+        with torch.no_grad():
+            self.centres.copy_(F.normalize(torch.from_numpy(means.cluster_centers_), dim=1))
+
+    def groups(self, items: ItemEncoder, rows: Tensor) -> Tensor:
+        """Return the shares [..., G] of table rows [...] in the groups; zeros for the empty row."""
+        cosine = F.normalize(items.likeness(rows), dim=-1) @ F.normalize(self.centres, dim=1).t()
+        return (STEP * self.sharpness * cosine).softmax(-1) * (rows != items.empty).unsqueeze(-1)
+
+    def start(self, user: Tensor) -> State:
+        """Return the state of new users with features [B, F]."""
+        b, device = len(user), user.device
+        return {
+            "groups": user.new_zeros(b, len(DECAYS), GROUPS),
+            "slates": torch.full((b, WINDOW, self.n_positions), -1, device=device),
+        }
+
+    def observe(self, state: State, group: Tensor, slate: Tensor) -> State:
+        """Return the state after a slate [B, S] of items with shares `group` [B, S, G]."""
+        seen = (slate >= 0).any(1).view(-1, 1, 1)
+        decay = torch.where(seen, self.decay.unsqueeze(1), 1.0)
+        shown = group.sum(1, keepdim=True) / self.n_positions
+        wide = F.pad(slate, (0, self.n_positions - slate.shape[1]), value=-1).unsqueeze(1)
+        slates = torch.cat([state["slates"][:, 1:], wide], 1)
+        return {
+            "groups": decay * state["groups"] + shown,
+            "slates": torch.where(seen, slates, state["slates"]),
+        }
+
+    def forward(self, state: State, group: Tensor, slate: Tensor) -> Tensor:
+        """Return the (negative) log-odds [B, S] to add for a slate with shares `group`."""
+        similar = torch.einsum("bsg,bdg->bsd", group, state["groups"])
+        return self._loss(similar, self._same(slate, state["slates"]), group)
+
+    def parallel(self, group: Tensor, batch: SessionBatch) -> Tensor:
+        """Return the log-odds [B, R, S] to add to every slate, for shares [B, R, S, G].
+
+        Slates are treated `CHUNK` at a time, so that memory grows linearly with R.
+        """
+        seen, before = batch.shown.any(2), slates_before(batch.shown)
+        history = last_slates(batch.slate, seen, before)
+        carried, parts = group.new_zeros(len(group), len(DECAYS), GROUPS), []
+        for first in range(0, batch.slate.shape[1], CHUNK):
+            part = slice(first, first + CHUNK)
+            shares, filled = group[:, part], seen[:, part]
+            number = before[:, part] - before[:, first : first + 1]
+            after = number + filled
+            # Slate q, seen from a later slate r, was followed by `age` further slates with items.
+            age = number.unsqueeze(2) - after.unsqueeze(1)
+            weight = self._weight(age, filled.unsqueeze(1) & (age >= 0))
+            shown = shares.sum(2) / self.n_positions
+            exposure = torch.einsum("brqd,bqg->brdg", weight, shown)
+            exposure = exposure + (self.decay ** number.unsqueeze(2)).unsqueeze(
+                3
+            ) * carried.unsqueeze(1)
+            similar = torch.einsum("brsg,brdg->brsd", shares, exposure)
+            same = self._same(batch.slate[:, part], history[:, part])
+            parts.append(self._loss(similar, same, shares))
+            end = after[:, -1:]
+            new = torch.einsum("bqd,bqg->bdg", self._weight(end - after, filled), shown)
+            carried = (self.decay**end).unsqueeze(2) * carried + new
+        return torch.cat(parts, 1)
+
+    def _weight(self, age: Tensor, counts: Tensor) -> Tensor:
+        """Return decay^age [..., D] where `counts` [...] is set, else 0."""
+        return torch.where(counts.unsqueeze(-1), self.decay ** age.clamp(min=0).unsqueeze(-1), 0.0)
+
+    def _same(self, slate: Tensor, slates: Tensor) -> Tensor:
+        """Return the decayed numbers [..., S, D] of the slates [..., W, S'] that show each item."""
+        same = (slate[..., None, None] == slates.unsqueeze(-3)) & (slate >= 0)[..., None, None]
+        age = torch.arange(WINDOW - 1, -1, -1, device=slate.device).unsqueeze(1)
+        return same.any(-1).to(self.decay.dtype) @ self.decay**age
+
+    def _loss(self, similar: Tensor, same: Tensor, group: Tensor) -> Tensor:
+        above = (group * (group.cumsum(-2) - group)).sum(-1, keepdim=True)
+        filled = (group.sum(-1, keepdim=True) > 0).to(group.dtype)
+        n_above = (filled.cumsum(-2) - filled).clamp(min=1)
+        x = torch.cat([similar, same, above / self.n_positions, above / n_above], -1)
+        linear, logarithmic = (STEP * self.weight).square()
+        curved = torch.log1p(CURVATURE * x) / CURVATURE**0.5
+        return -(x @ linear + curved @ logarithmic)
+
+
+def last_slates(slate: Tensor, seen: Tensor, before: Tensor) -> Tensor:
+    """Return the `WINDOW` slates with items before each slate, oldest first, [B, R, W, S].
+
+    Args:
+        slate: [B, R, S], -1 = empty.
+        seen: [B, R] bool, whether a slate has items.
+        before: [B, R] int64, the number of such slates before each.
+    """
+    b = len(slate)
+    order = torch.argsort(~seen, dim=1, stable=True).unsqueeze(2).expand(slate.shape)
+    filled = F.pad(slate.gather(1, order), (0, 0, WINDOW, 0), value=-1)
+    index = before.unsqueeze(2) + torch.arange(WINDOW, device=slate.device)
+    return filled[torch.arange(b, device=slate.device).view(b, 1, 1), index]
