@@ -157,7 +157,8 @@ def read(responder: SlateGRU, readout: str) -> torch.Tensor:
     users, slate = torch.zeros(1, responder.items.size), torch.tensor([[1, 2, 3, 4]])
     responder.training_readout = readout
     torch.manual_seed(3)
-    return responder.read_own_clicks(users, slate, torch.zeros(1, 1)).logits
+    offset = responder.session_log_odds(responder.start(torch.zeros(1, 2)), slate)
+    return responder.read_own_clicks(users, slate, offset).logits
 
 
 def test_the_readouts_feed_what_they_say() -> None:
@@ -354,7 +355,8 @@ def test_answers_have_the_models_own_click_rates() -> None:
     with torch.no_grad():
         wide.halt.bias.fill_(2.0)  # click rates well below one half, so that nothing is cut
         state = wide.start(torch.zeros(1, 2))
-        glances = wide._slates(wide.memory(state), wide.items.index(slate), torch.zeros(1, 1))
+        offset = wide.session_log_odds(state, slate)
+        glances = wide._slates(wide.memory(state), wide.items.index(slate), offset)
         expected = torch.zeros(4)
         for k in range(5):
             for order in permutations(range(4), k):
