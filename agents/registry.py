@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.metadata import entry_points
+
 POLICIES = {
     "random": "agents.uniform:RandomPolicy",
     "popular": "agents.popular:PopularPolicy",
@@ -10,3 +12,11 @@ POLICIES = {
     "oracle": "agents.oracle:OraclePolicy",
 }
 """The policies that `recsim bench` can run."""
+
+GROUP = "recsim_env.policies"
+"""The entry points by which installed packages add theirs."""
+
+
+def known_policies() -> dict[str, str]:
+    """Return `POLICIES` and the policies of installed packages, name → "module:Class"."""
+    return {point.name: point.value for point in entry_points(group=GROUP)} | POLICIES
