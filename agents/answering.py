@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +16,6 @@ from responders import EMPTY, Catalogue, InputError
 from responders.behaviour.slate_rules import SlateRules
 from responders.errors import check_whole
 from responders.log import ragged
-from responders.log.catalogue import raw_ids
 
 if TYPE_CHECKING:
     from agents.policy import Policy
@@ -66,7 +66,7 @@ def _indices(catalogue: Catalogue, histories: Sequence[Sequence[Any]]) -> list[n
     """Return the catalogue indices of each history, without the items that are not in it."""
     length = np.array([len(history) for history in histories], np.int64)
     ids = [item for history in histories for item in history]
-    index = catalogue.index(raw_ids(ids)) if ids else np.zeros(0, np.int64)
+    index = _index(catalogue, ids)
     known = index != EMPTY
     if ids and not known.any():
         raise InputError(
@@ -82,6 +82,16 @@ def _indices(catalogue: Catalogue, histories: Sequence[Sequence[Any]]) -> list[n
         )
     kept = np.bincount(ragged.owner(length)[known], minlength=len(length))
     return np.split(index[known], np.cumsum(kept)[:-1]) if len(length) else []
+
+
+def _index(catalogue: Catalogue, ids: list[Any]) -> np.ndarray:
+    """Return the catalogue index of raw ids of any type, -1 if it is not in the catalogue."""
+    if catalogue.ids.dtype.kind not in "iu":
+        return catalogue.index(np.array([str(item) for item in ids], object))
+    index = np.full(len(ids), EMPTY, np.int64)
+    is_whole = np.array([isinstance(item, Integral) for item in ids], bool)
+    index[is_whole] = catalogue.index([item for item in ids if isinstance(item, Integral)])
+    return index
 
 
 def _features(site: Site, users: np.ndarray | None, n_users: int) -> Tensor:

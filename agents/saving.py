@@ -160,7 +160,10 @@ def load_policy(
     kind = kind or _class(path, card)
     if name_of(kind).split(":")[-1] != card.policy.split(":")[-1]:
         raise InputError(f"{path} holds the policy {card.policy}, not {name_of(kind)}")
-    config = make_config(kind.config_class, card.config, f"{path / CARD}: {card.policy}")
+    try:
+        config = make_config(kind.config_class, card.config, card.policy)
+    except InputError as error:
+        raise InputError(f"{path / CARD}, field config: {error}; {_AGAIN}") from None
     policy = kind(site, config, card.seed)
     _put_tensors(path / TENSORS, policy, tensors)
     policy.steps, policy.synthetic = card.steps, card.synthetic
