@@ -1,5 +1,6 @@
 """Policies and rollouts."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -7,10 +8,12 @@ import pytest
 import torch
 
 from agents.epsilon_greedy import EpsilonGreedyConfig, EpsilonGreedyPolicy
+from agents.finding import find_policy
 from agents.oracle import OraclePolicy
 from agents.policy import Policy
 from agents.popular import PopularPolicy
 from agents.ppo import PPOConfig, PPOPolicy
+from agents.registry import POLICIES
 from agents.rollout import rollout
 from agents.transition import Transition
 from agents.uniform import RandomPolicy
@@ -27,13 +30,8 @@ def truth_world(small_log_path: Path) -> World:
 
 
 def policies(world: World) -> list[Policy]:
-    return [
-        RandomPolicy(world),
-        PopularPolicy(world),
-        EpsilonGreedyPolicy(world),
-        OraclePolicy(world),
-        PPOPolicy(world, PPOConfig(candidates=10)),
-    ]
+    optional = {"als", "bpr"} if find_spec("implicit") is None else set()
+    return [find_policy(name).make(world, 0) for name in POLICIES if name not in optional]
 
 
 @pytest.mark.parametrize("scenario", ["contentwise", "rl4rs"])
