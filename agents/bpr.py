@@ -22,9 +22,9 @@ class BPRConfig(Config):
     """Settings of `BPRPolicy`."""
 
     factors: int = setting(32, "f, numbers in a vector.", ge=1, le=4096)
-    learning_rate: float = setting(0.05, "Of the stochastic gradient steps.", gt=0)
+    learning_rate: float = setting(0.01, "Of the stochastic gradient steps.", gt=0)
     regularisation: float = setting(0.01, "λ of the squared vectors.", ge=0)
-    iterations: int = setting(50, "Passes over the clicks.", ge=1)
+    iterations: int = setting(100, "Passes over the clicks.", ge=1)
 
 
 class BPRPolicy(LogPolicy):
@@ -32,6 +32,8 @@ class BPRPolicy(LogPolicy):
 
     The method has no vector for users who were not in the log. Here a user's vector is a linear
     function of the mean vector of the clicked items, fitted to the log's sessions by least squares.
+    implicit draws the items that lose in proportion to their clicks, so that popular items gain
+    little.
 
     Args:
         world: see `Policy`.

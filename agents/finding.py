@@ -21,8 +21,7 @@ from responders import InputError
 from responders.errors import near_matches
 
 Source = str | Path | type[Policy] | Policy
-"""A registered name, `FILE.py:Class`, `package.module:Class`, the folder of a saved policy, a
-class, or object."""
+"""What `find_policy` takes."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +68,10 @@ class Entry:
 
 def find_policies(sources: Sequence[Source]) -> list[Entry]:
     """Return the policies that `sources` name.
+
+    Args:
+        sources: registered names, `FILE.py:Class`, `package.module:Class`, folders of saved
+            policies, classes, or policies.
 
     Raises:
         InputError: something is missing or not a policy, or two have the same name.

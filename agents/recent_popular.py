@@ -29,8 +29,8 @@ class RecentPopularPolicy(LogPolicy):
     """Shows everybody the items with the most clicks, of which older ones count less.
 
     A click counts 2^(−age / half-life), where age is the time to the last slate of the log; an
-    exponential form of popularity at the time of the recommendation (Ji et al., "A Re-visit of the
-    Popularity Baseline in Recommender Systems", SIGIR 2020).
+    exponential form of popularity at the time of the recommendation (Ji et al., SIGIR 2020,
+    arXiv 2005.13829).
 
     Args:
         world: see `Policy`.

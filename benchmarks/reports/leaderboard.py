@@ -81,12 +81,15 @@ class Difference:
     high: float
 
 
-_COLUMNS = {
+_REWARDS = {
     "policy": text("policy"),
     "reward / session": with_interval("reward", 2),
     "behind the best": with_interval("behind", 2),
-    "CTR %": with_interval("ctr", 1, scale=100),
-    "slates": number("length", 1),
+    "CTR %": with_interval("ctr", 2, scale=100),
+    "slates / session": with_interval("length", 1),
+}
+_ITEMS = {
+    "policy": text("policy"),
     "diversity": number("diversity", 2, missing="–"),
     "novelty": number("novelty", 1, missing="–"),
     "coverage %": number("coverage", 1, scale=100),
@@ -100,9 +103,10 @@ _COLUMNS = {
 
 
 def show(rows: list[Row], title: str) -> None:
-    """Print the leaderboard."""
+    """Print the leaderboard as two tables: rewards; items, training and time."""
     caption = f"{rows[0].sessions} sessions each; brackets: 95 % intervals"
-    show_table(title, list(_COLUMNS), fill(_COLUMNS, map(asdict, rows)), caption)
+    show_table(title, list(_REWARDS), fill(_REWARDS, map(asdict, rows)), caption)
+    show_table("what they show and cost", list(_ITEMS), fill(_ITEMS, map(asdict, rows)))
 
 
 def write(
