@@ -21,6 +21,7 @@ class PopularPolicy(Policy):
         clicked = self.catalogue.attributes.get("clicked")
         if clicked is None:
             raise InputError("the catalogue has no column `clicked`: popularity is unknown")
+        self.synthetic = isinstance(world, World) and world.initial_sessions.synthetic
         self.clicked = torch.from_numpy(np.asarray(clicked, dtype=np.float32)).to(self.device)
 
     def score(self, observation: dict[str, Tensor]) -> Tensor:

@@ -156,7 +156,7 @@ def load_policy(
     site = _site(path, card, tensors)
     if world is not None:
         _check_world(path, site, world)
-        site = replace(site, device=world.device)
+        site = replace(site, device=world.device, features=site.features.to(world.device))
     kind = kind or _class(path, card)
     if name_of(kind).split(":")[-1] != card.policy.split(":")[-1]:
         raise InputError(f"{path} holds the policy {card.policy}, not {name_of(kind)}")
@@ -200,22 +200,20 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         reason = str(error).splitlines()[0]
         raise InputError(f"{path} cannot be read ({reason}): it is damaged, {_AGAIN}") from error
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
+        if tensor.is_floating_point() and not tensor.double().isfinite().all():
             raise InputError(f"{path} has NaN or infinite numbers in {name}: {_AGAIN}")
     return tensors
 
 
 def _site(path: Path, card: _Card, tensors: dict[str, Tensor]) -> Site:
     """Return the site, with the catalogue's columns taken out of `tensors`."""
-    columns = {
-        name.removeprefix("catalogue."): tensors.pop(name).numpy()
-        for name in sorted(tensors)
-        if name.startswith("catalogue.")
-    }
+    names = [name for name in tensors if name.startswith("catalogue.")]
+    given = {name.removeprefix("catalogue."): tensors.pop(name) for name in names}
     features = tensors.pop("site.features", torch.zeros(0))
     if features.ndim != 2 or len(features) != 2:
         raise InputError(f"{path / TENSORS} has no site.features [2, F]: {_AGAIN}")
     try:
+        columns = {name: tensor.numpy() for name, tensor in given.items()}
         catalogue = Catalogue(
             ids=np.array(card.catalogue.ids),
             features=columns.get("features"),  # type: ignore[arg-type]

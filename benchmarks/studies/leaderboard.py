@@ -104,7 +104,7 @@ def run(
     for name, value in (("users", users), ("seeds", seeds), ("jobs", jobs)):
         check_whole(name, value, 1)
     with nullcontext() if out is None else new_folder(Path(out), overwrite) as building:
-        place = responder or find_responder(find_scenario(environment))
+        place = Path(responder or find_responder(find_scenario(environment))).expanduser()
         checkpoint = open_responder(place)
         new_world = partial(_new_world, environment, pick_device(device))
         entries = find_entries(policies, new_world(checkpoint, 1))
@@ -116,7 +116,7 @@ def run(
             "training_steps": training_steps,
             "log": None if log is None else SessionLog.load(log).fingerprint(),
         }
-        key = json.dumps([facts, str(device), fingerprint(Path(place) / CARD)])
+        key = json.dumps([facts, str(device), fingerprint(place / CARD)])
         in_this_process = jobs == 1
         threads = threads or (None if in_this_process else max((os.cpu_count() or 1) // jobs, 1))
         worlds = partial(new_world, checkpoint if in_this_process else place)

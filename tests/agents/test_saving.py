@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -60,7 +61,7 @@ def test_a_loaded_policy_acts_like_the_saved_one(
     for loaded in (load_policy(tmp_path / "p", world), load_policy(tmp_path / "p")):
         assert type(loaded) is kind
         assert (loaded.config, loaded.seed, loaded.steps) == (policy.config, 3, used)
-        assert loaded.synthetic == (used > 0)
+        assert loaded.synthetic == (kind is not RandomPolicy)
         mine, theirs = learned_tensors(policy), learned_tensors(loaded)
         assert mine.keys() == theirs.keys()
         assert all(mine[name].equal(theirs[name]) for name in mine)
@@ -178,6 +179,15 @@ DAMAGE: dict[str, Callable[[Path], Any]] = {
     "features has 3 rows for 40 items": lambda p: retensor(
         p, **{"catalogue.features": torch.ones(3, 4)}
     ),
+    "is damaged .*BFloat16": lambda p: retensor(
+        p, **{"catalogue.features": torch.ones(40, 4, dtype=torch.bfloat16)}
+    ),
+    r"tensor shown: it is .* torch.float8_e4m3fn, not": lambda p: retensor(
+        p, **{"policy.shown": torch.ones(40).to(torch.float8_e4m3fn)}
+    ),
+    "catalogue.clicked has 3 rows": lambda p: retensor(
+        p, **{"catalogue.attribute.clicked": torch.ones(3)}
+    ),
     "has no site.features": lambda p: retensor(p, **{"site.features": None}),
 }
 
@@ -188,6 +198,21 @@ def test_each_damage_is_one_error(message: str, saved: Path) -> None:
     with pytest.raises(InputError, match=message) as caught:
         load_policy(saved)
     assert str(saved) in str(caught.value)
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from(["card.json", "policy.safetensors"]), st.data())
+def test_any_changed_byte_loads_or_is_one_error(
+    saved_once: Path, tmp_path: Path, name: str, data: st.DataObject
+) -> None:
+    folder = tmp_path / "fuzz"
+    shutil.copytree(saved_once, folder, dirs_exist_ok=True)
+    content = bytearray((folder / name).read_bytes())
+    place = data.draw(st.integers(0, min(len(content), 4000) - 1))
+    content[place] = data.draw(st.integers(0, 255))
+    (folder / name).write_bytes(content)
+    with suppress(InputError):
+        load_policy(folder)
 
 
 def test_a_policy_is_for_its_catalogue_and_slates(saved: Path, world: World) -> None:
