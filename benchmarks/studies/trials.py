@@ -67,18 +67,17 @@ class Trial(BaseModel):
 
 
 def make_policy(
-    entry: Entry, new_world: NewWorld, steps: int, seed: int, log: SessionLog | None = None
+    entry: Entry, world: World, steps: int, seed: int, log: SessionLog | None = None
 ) -> tuple[Policy, int]:
     """Return the policy, trained if it learns and was not given as trained, and the steps used.
 
     Args:
         entry: from `agents.finding.find_policies`.
-        new_world: for the users of the training.
+        world: for the training.
         steps: budget of user-slate steps.
         seed: of the policy.
         log: what policies that learn from a log learn from; None = sessions of random slates.
     """
-    world = new_world(_TRAINING_USERS)
     policy = entry.make(world, seed)
     if entry.is_trained:
         return policy, policy.steps
@@ -97,8 +96,9 @@ def run_trial(
     log: SessionLog | None = None,
 ) -> Trial:
     """Train a policy and run it for one session of each of `users` users; see `make_policy`."""
+    training_world = new_world(_TRAINING_USERS)
     began = time.perf_counter()
-    policy, trained = make_policy(entry, new_world, steps, seed, log)
+    policy, trained = make_policy(entry, training_world, steps, seed, log)
     seconds = time.perf_counter() - began
     world = new_world(users)
     run = rollout(world, policy, seed)
