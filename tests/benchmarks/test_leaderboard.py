@@ -16,7 +16,8 @@ from torch import Tensor
 from agents import Policy
 from agents.rollout import rollout
 from agents.uniform import RandomPolicy
-from benchmarks.studies.leaderboard import leaderboard, run, summarise
+from benchmarks.studies.leaderboard import leaderboard, run
+from benchmarks.studies.standings import summarise
 from benchmarks.studies.trials import Trial, concentration, load_trial, run_trial
 from recsim_env import World, make_world
 from responders import Catalogue, InputError, SessionLog, Users
