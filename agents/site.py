@@ -40,7 +40,8 @@ class Site:
         """Return the site of a world; it holds nothing of single users."""
         if isinstance(world, Site):
             return world
-        mean, deviation = world.features.mean(0), world.features.std(0, correction=0)
+        mean = world.features.mean(0)
+        deviation = (world.features - mean).square().mean(0).sqrt()
         return Site(
             catalogue=world.catalogue,
             n_positions=world.n_positions,

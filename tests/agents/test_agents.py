@@ -21,7 +21,8 @@ from benchmarks.studies.leaderboard import leaderboard
 from recsim_env.make import make_world
 from recsim_env.observations import HistoryObservation
 from recsim_env.world import World
-from responders import InputError
+from responders import Catalogue, InputError, SessionLog, Users
+from tests.conftest import random_responder
 
 
 @pytest.fixture
@@ -49,6 +50,25 @@ def test_every_policy_gives_valid_slates(scenario: str) -> None:
                 assert not world.rules.broken(slate).any()
                 assert (torch.sort(slate, 1).values.diff(dim=1) > 0).all(), type(policy)
             world.step(slate)
+
+
+def test_every_policy_runs_without_features_and_counts() -> None:
+    log = SessionLog(
+        slate=np.arange(6).reshape(3, 2),
+        response=np.zeros((3, 2)),
+        session_start=np.arange(4),
+        user=np.arange(3),
+        time=np.arange(3),
+        catalogue=Catalogue(np.arange(6)),
+        users=Users(np.arange(3)),
+    )
+    responder = random_responder("pbm", items=6, positions=2, features=0)
+    world = World(responder, log, num_users=20, horizon=3)
+    needs = {"popular", "oracle"} | ({"als", "bpr"} if find_spec("implicit") is None else set())
+    for name in POLICIES.keys() - needs - {"ppo"}:
+        policy = find_policy(name).make(world, 0)
+        policy.train(world, 60, seed=1)
+        assert rollout(world, policy, seed=0).log.n_slates == 60, name
 
 
 def test_a_rollout_is_a_log_of_what_happened(truth_world: World) -> None:
