@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from agents.policy import Policy
-from agents.rollout import rollout
+from agents.site import Site
+from agents.transition import Transition
+from agents.uniform import chance_at_random
 from recsim_env.world import World
 from responders.config import Config, setting
 
@@ -35,7 +37,7 @@ class EpsilonGreedyPolicy(Policy):
     config_class: ClassVar[type[Config]] = EpsilonGreedyConfig
 
     def __init__(
-        self, world: World, config: EpsilonGreedyConfig | None = None, seed: int = 0
+        self, world: World | Site, config: EpsilonGreedyConfig | None = None, seed: int = 0
     ) -> None:
         config = config or EpsilonGreedyConfig()
         super().__init__(world, config, seed)
@@ -43,24 +45,25 @@ class EpsilonGreedyPolicy(Policy):
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.clicked = torch.full((self.n_items,), config.prior_clicks, device=self.device)
         self.shown = torch.full((self.n_items,), config.prior_shown, device=self.device)
+        self._chance = chance_at_random(self.rules, self.device)
 
-    def train(self, world: World, steps: int, seed: int) -> int:
-        """Run rollouts until `steps` slates have been shown."""
-        done = 0
-        while done < steps:
-            done += rollout(world, self, seed + done, learn=True).log.n_slates
-        return done
-
-    def act(self, observation: dict[str, Tensor]) -> Tensor:
+    def act(self, observation: dict[str, Tensor]) -> Tensor | tuple[Tensor, Tensor]:
         b = len(observation["item"])
-        greedy = self.rules.choose(self.clicked / self.shown).expand(b, -1)
+        slate = greedy = self.rules.choose(self.score(observation)).expand(b, -1)
         explore = torch.rand(b, generator=self.generator, device=self.device) < self.epsilon
-        if not bool(explore.any()):
-            return greedy
-        noise = torch.rand(b, self.n_items, generator=self.generator, device=self.device)
-        return torch.where(explore.unsqueeze(1), self.rules.choose(noise), greedy)
+        if bool(explore.any()):
+            noise = torch.rand(b, self.n_items, generator=self.generator, device=self.device)
+            slate = torch.where(explore.unsqueeze(1), self.rules.choose(noise), greedy)
+        if self._chance is None:
+            return slate
+        chance = self.epsilon * self._chance + (1 - self.epsilon) * (slate == greedy)
+        return slate, chance
 
-    def learn(self, slate: Tensor, click: Tensor) -> None:
-        shown = slate >= 0
-        self.shown += torch.bincount(slate[shown], minlength=self.n_items)
-        self.clicked += torch.bincount(slate[shown & click], minlength=self.n_items)
+    def score(self, observation: dict[str, Tensor]) -> Tensor:
+        return self.clicked / self.shown
+
+    def learn(self, transition: Transition) -> None:
+        step = transition.only_active()
+        shown = step.slate >= 0
+        self.shown += torch.bincount(step.slate[shown], minlength=self.n_items)
+        self.clicked += torch.bincount(step.slate[step.click], minlength=self.n_items)

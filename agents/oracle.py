@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
 from agents.policy import Policy
+from agents.site import Site
 from recsim_env.world import World
 from responders import InputError
 from responders.config import Config
@@ -28,19 +31,23 @@ class OraclePolicy(Policy):
         InputError: the users of the world are not from a known-truth world.
     """
 
-    def __init__(self, world: World, config: Config | None = None, seed: int = 0) -> None:
+    def __init__(self, world: World | Site, config: Config | None = None, seed: int = 0) -> None:
         super().__init__(world, config, seed)
-        truth = truth_of(world.initial_sessions)
+        truth = None if isinstance(world, Site) else truth_of(world.initial_sessions)
         if truth is None:
             raise InputError(
-                "the oracle needs a known-truth world; this one was learned from real users"
+                "the oracle needs a known-truth world, whose users' probabilities are known"
             )
-        self.truth = truth.to(self.device)
+        self._truth = truth.to(self.device)
         self._state: State | None = None
         self._first: State | None = None  # at the start of the episode
         self._visit: Tensor | None = None
         price = self.catalogue.price
         self._price = None if price is None else torch.from_numpy(price.copy()).to(self.device)
+
+    def save(self, path: str | Path, overwrite: bool = False) -> Path:
+        """Raise `InputError`: the oracle is the truth of its world and has learned nothing."""
+        raise InputError("the oracle cannot be saved: make it from its world")
 
     def reset(self) -> None:
         self._state = self._first = self._visit = None
@@ -55,11 +62,11 @@ class OraclePolicy(Policy):
         )
         new, state = observation["step"][:, 0] == 0, self._state
         if state is not None:
-            state = self.truth.observe(state, item[:, -1], click[:, -1])
+            state = self._truth.observe(state, item[:, -1], click[:, -1])
         if state is None or bool(new.any()):  # new users start with the warm start's history
-            from_history = self.truth.start(observation["user"])
+            from_history = self._truth.start(observation["user"])
             for age in range(item.shape[1]):
-                from_history = self.truth.observe(from_history, item[:, age], click[:, age])
+                from_history = self._truth.observe(from_history, item[:, age], click[:, age])
             first = self._first
             self._first = from_history if first is None else put_rows(first, new, from_history)
             state = from_history if state is None else put_rows(state, new, from_history)
@@ -70,10 +77,10 @@ class OraclePolicy(Policy):
             state = put_rows(state, came_back & ~new, self._first)
             self._visit = visit
         self._state = state
-        return self._fill(self.truth.attraction(state))
+        return self._fill(self._truth.attraction(state))
 
     def _fill(self, attraction: Tensor) -> Tensor:
-        config, location = self.truth.config, self.truth.location[:-1]
+        config, location = self._truth.config, self._truth.location[:-1]
         slate = torch.full((len(attraction), self.n_positions), -1, device=self.device)
         above = attraction.new_zeros(len(attraction), config.dimensions)
         for s in range(self.n_positions):

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from agents.policy import Policy
+from agents.site import Site
 from recsim_env.world import World
 from responders import InputError
 from responders.config import Config
@@ -15,13 +16,13 @@ from responders.config import Config
 class PopularPolicy(Policy):
     """Shows every user the items with the most clicks in the responder's training log."""
 
-    def __init__(self, world: World, config: Config | None = None, seed: int = 0) -> None:
+    def __init__(self, world: World | Site, config: Config | None = None, seed: int = 0) -> None:
         super().__init__(world, config, seed)
         clicked = self.catalogue.attributes.get("clicked")
         if clicked is None:
             raise InputError("the catalogue has no column `clicked`: popularity is unknown")
-        score = torch.from_numpy(np.asarray(clicked, dtype=np.float32)).to(self.device)
-        self.slate = self.rules.choose(score)
+        self.synthetic = isinstance(world, World) and world.initial_sessions.synthetic
+        self.clicked = torch.from_numpy(np.asarray(clicked, dtype=np.float32)).to(self.device)
 
-    def act(self, observation: dict[str, Tensor]) -> Tensor:
-        return self.slate.expand(len(observation["item"]), -1)
+    def score(self, observation: dict[str, Tensor]) -> Tensor:
+        return self.clicked

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar, cast
 
 import torch
+from gymnasium.spaces import MultiDiscrete
 from torch import Tensor
 
 from agents.policy import Policy
+from agents.site import Site
 from recsim_env.actions import SlateActions
 from recsim_env.candidates import Candidates, popular_table
 from recsim_env.observations import FlatObservation
@@ -37,7 +39,7 @@ class PPOPolicy(Policy):
     """PPO (Schulman et al., 2017) on the flat observation.
 
     Args:
-        world: see `Policy`; `train` needs worlds with the same number of users.
+        world: see `Policy`.
         config: the settings.
         seed: of weights and exploration.
 
@@ -47,20 +49,40 @@ class PPOPolicy(Policy):
 
     config_class: ClassVar[type[Config]] = PPOConfig
 
-    def __init__(self, world: World, config: PPOConfig | None = None, seed: int = 0) -> None:
+    def __init__(self, world: World | Site, config: PPOConfig | None = None, seed: int = 0) -> None:
         config = config or PPOConfig()
         super().__init__(world, config, seed)
         try:
-            from stable_baselines3 import PPO
-            from stable_baselines3.common.logger import Logger
+            from stable_baselines3.common.policies import ActorCriticPolicy
         except ImportError as error:
             raise InputError("ppo needs Stable-Baselines3: pip install 'recsim-env[rl]'") from error
-        self._n_candidates = min(config.candidates, world.n_items)
-        env = self._env(world)
-        self.model = PPO(
+        place = cast(World, self.site)  # a site has all that an encoder and a table read
+        n_candidates = min(config.candidates, self.n_items)
+        self.candidates = popular_table(place, n_candidates).contiguous()
+        self.encoder = FlatObservation(place)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.network = ActorCriticPolicy(
+                self.encoder.space,
+                MultiDiscrete([n_candidates] * self.n_positions),
+                lambda _: config.learning_rate,
+                net_arch=[config.hidden_size] * 2,
+            )
+
+    def train(self, world: World, steps: int, seed: int) -> int:
+        from stable_baselines3 import PPO
+        from stable_baselines3.common.logger import Logger
+
+        from recsim_env.adapters.sb3 import SB3VecEnv
+
+        config = cast(PPOConfig, self.config)
+        actions = SlateActions(world, Candidates(world, self.candidates))
+        env = SB3VecEnv(RecSimVectorEnv(world, actions, self.encoder, autoreset_mode="SameStep"))
+        env.seed(seed)
+        model = PPO(
             "MlpPolicy",
             env,
-            seed=seed,
+            seed=self.seed,
             device="cpu",
             n_steps=config.n_steps,
             batch_size=max(config.n_steps * world.num_users // config.minibatches, 2),
@@ -71,30 +93,16 @@ class PPOPolicy(Policy):
             ent_coef=config.entropy,
             policy_kwargs={"net_arch": [config.hidden_size] * 2},
         )
-        self.model.set_logger(Logger(None, []))  # the default logger creates a temporary folder
-
-    def _env(self, world: World) -> Any:
-        from recsim_env.adapters.sb3 import SB3VecEnv
-
-        candidates = Candidates(world, popular_table(world, self._n_candidates))
-        self.actions, self.encoder = SlateActions(world, candidates), FlatObservation(world)
-        return SB3VecEnv(
-            RecSimVectorEnv(world, self.actions, self.encoder, autoreset_mode="SameStep")
-        )
-
-    def train(self, world: World, steps: int, seed: int) -> int:
-        if world.num_users != self.model.n_envs:
-            raise InputError(
-                f"ppo was made for {self.model.n_envs} users, the world has {world.num_users}"
-            )
-        env = self._env(world)
-        env.seed(seed)
-        self.model.set_env(env)
-        self.model.learn(steps)
-        return self.model.num_timesteps
+        model.set_logger(Logger(None, []))  # the default logger creates a temporary folder
+        model.policy.load_state_dict(self.network.state_dict())
+        model.learn(steps)
+        self.network.load_state_dict(model.policy.state_dict())
+        self.count_steps(model.num_timesteps)
+        return model.num_timesteps
 
     @torch.inference_mode()
     def act(self, observation: dict[str, Tensor]) -> Tensor:
         flat = self.encoder.encode(observation).cpu().numpy()
-        action, _ = self.model.predict(flat, deterministic=True)
-        return self.actions.slate(torch.from_numpy(action).to(self.device))
+        choice, _ = self.network.predict(flat, deterministic=True)
+        position = torch.arange(self.n_positions, device=self.device)
+        return self.candidates[position, torch.from_numpy(choice).to(self.device)]

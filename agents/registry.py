@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+from importlib.metadata import entry_points
+
 POLICIES = {
     "random": "agents.uniform:RandomPolicy",
     "popular": "agents.popular:PopularPolicy",
+    "recent_popular": "agents.recent_popular:RecentPopularPolicy",
+    "item_knn": "agents.item_knn:ItemKNNPolicy",
+    "ease": "agents.ease:EASEPolicy",
+    "als": "agents.als:ALSPolicy",
+    "bpr": "agents.bpr:BPRPolicy",
     "epsilon_greedy": "agents.epsilon_greedy:EpsilonGreedyPolicy",
+    "ucb": "agents.ucb:UCBPolicy",
+    "lin_ucb": "agents.lin_ucb:LinUCBPolicy",
+    "lin_ts": "agents.lin_ts:LinTSPolicy",
     "ppo": "agents.ppo:PPOPolicy",
     "oracle": "agents.oracle:OraclePolicy",
 }
 """The policies that `recsim bench` can run."""
+
+GROUP = "recsim_env.policies"
+"""The entry points by which installed packages add theirs."""
+
+
+def known_policies() -> dict[str, str]:
+    """Return `POLICIES` and the policies of installed packages, name → "module:Class"."""
+    return {point.name: point.value for point in entry_points(group=GROUP)} | POLICIES

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from agents.policy import Policy
+from agents.transition import Transition
 from recsim_env.observations import HistoryObservation
 from recsim_env.world import World
-from responders import EMPTY, SessionLog, Users
+from responders import EMPTY, InputError, SessionLog, Users
 from responders.log import ragged
+
+if TYPE_CHECKING:
+    from agents.policy import Policy
 
 
 @dataclass(frozen=True)
@@ -20,12 +24,22 @@ class Rollout:
     """One session of each of B users.
 
     Args:
-        log: the sessions, marked as synthetic.
+        log: the sessions, marked as synthetic, with propensities if the policy gives them.
         reward: [B] float64, summed over each session.
     """
 
     log: SessionLog
     reward: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Step:
+    """The rows of running sessions: users [n], slates and clicks [n, S], propensities."""
+
+    user: Tensor
+    slate: Tensor
+    click: Tensor
+    propensity: Tensor | None
 
 
 def rollout(world: World, policy: Policy, seed: int, *, learn: bool = False) -> Rollout:
@@ -36,6 +50,9 @@ def rollout(world: World, policy: Policy, seed: int, *, learn: bool = False) -> 
         policy: reset.
         seed: of the users.
         learn: let the policy learn from each step.
+
+    Raises:
+        InputError: the policy returns something else than valid slates.
     """
     observe = HistoryObservation(world)
     world.reset(seed=seed)
@@ -43,33 +60,80 @@ def rollout(world: World, policy: Policy, seed: int, *, learn: bool = False) -> 
     users = world.episodes.user.cpu().numpy()
     active = torch.ones(world.num_users, dtype=torch.bool, device=world.device)
     total = torch.zeros(world.num_users, dtype=torch.float64, device=world.device)
-    steps: list[tuple[Tensor, Tensor, Tensor]] = []
+    steps: list[_Step] = []
+    observation = observe(world)
     while bool(active.any()):
-        outcome = world.step(policy.act(observe(world)))
-        active_users = active.nonzero().squeeze(1)
-        slate, click = outcome.slate[active_users], outcome.click[active_users]
+        slate, propensity = _chosen(world, policy, observation)
+        outcome = world.step(slate)
         total += outcome.reward.double() * active
-        steps.append((active_users.cpu(), slate.cpu(), click.cpu()))
+        next_observation = observe(world)
+        transition = Transition(
+            observation=observation,
+            slate=outcome.slate,
+            click=outcome.click,
+            reward=outcome.reward,
+            next_observation=next_observation,
+            left=outcome.left,
+            truncated=outcome.truncated,
+            active=active,
+            propensity=propensity,
+        )
+        steps.append(_recorded(transition))
         if learn:
-            policy.learn(slate, click)
+            policy.learn(transition)
         # The world steps all users until the last one has ended; only active ones are recorded.
         active = active & ~(outcome.left | outcome.truncated)
+        observation = next_observation
     return Rollout(_as_log(world, policy, users, steps, seed), total.cpu().numpy())
+
+
+def _chosen(
+    world: World, policy: Policy, observation: dict[str, Tensor]
+) -> tuple[Tensor, Tensor | None]:
+    """Return what the policy chose, [B, S], and its propensities [B, S], if it gives them."""
+    chosen = policy.act(observation)
+    slate, propensity = chosen if isinstance(chosen, tuple) else (chosen, None)
+    name = type(policy).__name__
+    if not isinstance(slate, Tensor):
+        raise InputError(f"{name}.act returned {type(slate).__name__}, not a tensor of slates")
+    try:
+        world.check(slate)
+    except InputError as error:
+        raise InputError(f"{name}.act: {error}") from None
+    if propensity is not None and propensity.shape != slate.shape:
+        raise InputError(
+            f"{name}.act: propensities have shape {tuple(propensity.shape)}, slates have "
+            f"{tuple(slate.shape)}"
+        )
+    return slate, propensity
+
+
+def _recorded(transition: Transition) -> _Step:
+    user, given = transition.active.nonzero().squeeze(1), transition.propensity
+    propensity = None if given is None else given[user].cpu()
+    return _Step(user.cpu(), transition.slate[user].cpu(), transition.click[user].cpu(), propensity)
 
 
 def _as_log(
     world: World,
     policy: Policy,
     population_index: np.ndarray,
-    steps: list[tuple[Tensor, Tensor, Tensor]],
+    steps: list[_Step],
     seed: int,
 ) -> SessionLog:
-    user_index, slate, click = (torch.cat(column).numpy() for column in zip(*steps, strict=True))
+    user_index, slate, click = (
+        torch.cat([getattr(step, name) for step in steps]).numpy()
+        for name in ("user", "slate", "click")
+    )
     order = np.argsort(user_index, kind="stable")
     length = np.bincount(user_index, minlength=world.num_users)
     step = ragged.place(length)
     shown = (slate[order] != EMPTY).any(1)  # slates with only empty positions are left out
+    if not shown.any():
+        raise InputError(f"{type(policy).__name__} showed nothing: all its slates are empty")
     length = np.bincount(user_index[order][shown], minlength=world.num_users)
+    given = [step.propensity for step in steps if step.propensity is not None]
+    propensity = torch.cat(given).numpy()[order][shown] if len(given) == len(steps) else None
     kept = length > 0
     ids = np.arange(world.num_users)[kept]
     features = world.features.cpu().numpy()[population_index[kept]]
@@ -79,6 +143,7 @@ def _as_log(
         session_start=ragged.offsets(length[kept]),
         user=np.arange(len(ids)),
         time=step[shown] + 1,
+        propensity=propensity,
         catalogue=world.catalogue,
         users=Users(ids, features, world.initial_sessions.users.feature_names),
         card={

@@ -14,7 +14,11 @@ from benchmarks.cli.options import Device, Overwrite, Seeds, Threads, command_li
 def bench(
     environment: Annotated[str, typer.Argument(metavar="ENV_ID", help="e.g. RecSim-v0.")],
     policies: Annotated[
-        str, typer.Option(help=f"{', '.join(POLICIES)}; comma-separated, or all.")
+        str,
+        typer.Option(
+            help=f"{', '.join(POLICIES)}, FILE.py:Class, package.module:Class, or the folder of a "
+            "saved policy; comma-separated, or all."
+        ),
     ] = "all",
     users: Annotated[int, typer.Option(min=1, help="Simulated users per seed.")] = 500,
     seeds: Seeds = 3,
@@ -28,11 +32,18 @@ def bench(
     train_steps: Annotated[
         int, typer.Option(min=0, help="User-slate steps that learning policies train for.")
     ] = 100_000,
+    log: Annotated[
+        Path | None,
+        typer.Option(metavar="LOG", help="Log for policies that learn from logs."),
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes at a time.")] = 1,
     overwrite: Overwrite = False,
     device: Device = "cpu",
     threads: Threads = None,
 ) -> None:
     """Run policies with the same simulated users and print a leaderboard.
+
+    A leaderboard that was interrupted continues with the same command.
 
     Example: `recsim bench RecSim-v0 --responder runs/session_gru --users 500 --out runs/bench`
     """
@@ -47,6 +58,9 @@ def bench(
         users=users,
         seeds=seeds,
         training_steps=train_steps,
+        log=log,
+        jobs=jobs,
+        threads=threads,
         device=device,
         out=out,
         overwrite=overwrite,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from benchmarks.cli import bench, compare, data, demo, evaluate, train
+from benchmarks.cli import bench, compare, data, demo, evaluate, recommend, train
 from benchmarks.errors import one_line_errors
 
 app = typer.Typer(
@@ -20,7 +20,14 @@ app = typer.Typer(
     "line shows the traceback.",
 )
 app.add_typer(data.app, name="data")
-for command in (train.train, evaluate.evaluate, compare.compare, bench.bench, demo.demo):
+for command in (
+    train.train,
+    evaluate.evaluate,
+    compare.compare,
+    bench.bench,
+    recommend.recommend,
+    demo.demo,
+):
     app.command()(command)
 
 

@@ -25,6 +25,7 @@ from responders.training.fit import fit
 ENVIRONMENT = "RecSim-ContentWise-v0"
 _SESSIONS = 4_000
 _RESPONDERS = {"position_ctr": {}, "pbm": {}, "session_gru": {"epochs": 10, "embedding": "content"}}
+_POLICIES = ("random", "popular", "epsilon_greedy", "ppo", "oracle")
 _USERS, _SEEDS, _TRAINING_STEPS = 300, 2, 100_000
 
 
@@ -108,6 +109,7 @@ def _show_episode(responder: Path) -> None:
 def _leaderboard(responder: Path | None, out: Path, title: str, scale: float) -> list[Row]:
     leaderboard = run_policies(
         ENVIRONMENT,
+        _POLICIES,
         responder=responder,
         users=int(_USERS * scale),
         seeds=_SEEDS,

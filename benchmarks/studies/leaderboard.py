@@ -2,38 +2,36 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+import json
+import os
+import pickle
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from scipy import stats
 
-from agents.policy import Policy
-from agents.registry import POLICIES
-from agents.rollout import Rollout, rollout
-from benchmarks.harness import names_in
-from benchmarks.reports.leaderboard import Row, write
+from agents.finding import Entry, Source, find_policies, find_policy, fingerprint
+from agents.registry import known_policies
+from benchmarks.harness import names_in, run_cases
+from benchmarks.reports.leaderboard import Difference, Row, write
+from benchmarks.studies.standings import summarise
+from benchmarks.studies.trials import NewWorld, load_trial, run_stored, run_trial
 from recsim_env.make import find_responder, make_world, open_responder
 from recsim_env.scenarios import find_scenario
 from recsim_env.world import World
-from responders import EMPTY, InputError
+from responders import InputError, SessionLog
 from responders.device import pick_device
-from responders.errors import check_whole, near_matches
-from responders.evaluation.bootstrap import percentile_intervals, run_and_user_weights
+from responders.errors import check_whole
 from responders.files import new_folder
-from responders.known_truth.world import truth_of
 from responders.progress import progress_bar
-from responders.registry import load
-
-_RESAMPLES = 1000
-_TRAINING_SEED = 1_000_000  # so that training and evaluation have different users
-_TRAINING_USERS = 256
+from responders.training.checkpoint import CARD
 
 
 @dataclass(frozen=True)
@@ -42,12 +40,14 @@ class Leaderboard:
 
     Args:
         rows: one for each policy.
+        differences: between the rewards of each pair of policies, user by user.
         title: the environment and the kind of users.
         facts: environment, responder, synthetic or not.
         files: the files written; empty without `out`.
     """
 
     rows: list[Row]
+    differences: list[Difference]
     title: str
     facts: dict[str, Any]
     files: list[Path]
@@ -55,12 +55,15 @@ class Leaderboard:
 
 def run(
     environment: str,
-    policies: str | Sequence[str] = "all",
+    policies: str | Sequence[Source] = "all",
     *,
     responder: str | Path | None = None,
     users: int = 500,
     seeds: int = 3,
     training_steps: int = 100_000,
+    log: str | Path | None = None,
+    jobs: int = 1,
+    threads: int | None = None,
     device: torch.device | str = "cpu",
     out: str | Path | None = None,
     overwrite: bool = False,
@@ -71,118 +74,116 @@ def run(
 
     Args:
         environment: its id, such as RecSim-v0.
-        policies: names in `agents.registry.POLICIES`, as a list or comma-separated; or all.
+        policies: registered names, `FILE.py:Class`, `package.module:Class` and folders of saved
+            policies, as a list or comma-separated; in a list, also classes and policies. Folders
+            and policies run as they are, without training. all = all registered policies that can
+            run there.
         responder: folder of a trained responder or of a synthetic log (its true users); by default
             the environment's own.
         users: number of users per seed.
         seeds: number of repetitions, including training.
         training_steps: user-slate steps that a learning policy may train for.
+        log: folder of a log, from which policies that learn from logs learn instead.
+        jobs: number of processes; with several, each policy and seed has one of its own.
+        threads: CPU threads of PyTorch per process; by default the cores are divided among jobs.
         device: auto, cpu or cuda.
-        out: folder for tables, plot and TensorBoard run; it appears when all is done.
+        out: folder for tables, plot and TensorBoard run; it appears when all is done. Until then,
+            finished trials are kept in `.NAME.trials` beside it, where the same call continues.
         overwrite: replace `out` if it exists.
         command: the command line, for the files.
         progress: show a progress bar.
 
     Raises:
-        InputError: an unknown name, a policy that does not support the environment, or an `out`
-            that exists or is not writable.
+        InputError: a policy is unknown, cannot be imported or does not support the environment, two
+            have one name, or `out` exists or is not writable.
     """
+    for name, value in (("users", users), ("seeds", seeds), ("jobs", jobs)):
+        check_whole(name, value, 1)
     with nullcontext() if out is None else new_folder(Path(out), overwrite) as building:
-        board, facts = _run(
-            environment, policies, responder, users, seeds, training_steps, device, progress
-        )
+        place = Path(responder or find_responder(find_scenario(environment))).expanduser()
+        checkpoint = open_responder(place)
+        new_world = partial(_new_world, environment, pick_device(device))
+        entries = find_entries(policies, new_world(checkpoint, 1))
+        facts = {
+            "environment": environment,
+            "responder": checkpoint.card["responder"]["name"],
+            "synthetic": checkpoint.synthetic,
+            "users": users,
+            "training_steps": training_steps,
+            "log": None if log is None else SessionLog.load(log).fingerprint(),
+        }
+        key = json.dumps([facts, str(device), fingerprint(place / CARD)])
+        in_this_process = jobs == 1
+        threads = threads or (None if in_this_process else max((os.cpu_count() or 1) // jobs, 1))
+        worlds = partial(new_world, checkpoint if in_this_process else place)
+        with _folder_of_trials(out) as folder:
+            cases = {
+                folder / _file(entry, seed, key): (
+                    entry.given, worlds, users, seed, training_steps,
+                    None if log is None else Path(log), threads,
+                )
+                for entry in entries
+                for seed in range(seeds)
+            }  # fmt: skip
+            _run_missing(cases, jobs, progress)
+            trials = [load_trial(path) for path in cases]
+        rows, differences = summarise(trials)
         facts["command"] = command
-        files = [] if building is None else write(board, building, facts)
+        files = [] if building is None else write(rows, differences, building, facts)
     kind = "SYNTHETIC users" if facts["synthetic"] else "users learned from a real log"
     title = f"{environment}: {kind}, {facts['responder']}"
-    return Leaderboard(board, title, facts, [Path(str(out)) / file.name for file in files])
+    paths = [Path(str(out)) / file.name for file in files]
+    return Leaderboard(rows, differences, title, facts, paths)
 
 
-def _run(
-    environment: str,
-    policies: str | Sequence[str],
-    responder: str | Path | None,
-    users: int,
-    seeds: int,
-    training_steps: int,
-    device: torch.device | str,
-    progress: bool,
-) -> tuple[list[Row], dict[str, Any]]:
-    """Return the rows of a leaderboard and how they were produced."""
-    checkpoint = open_responder(responder or find_responder(find_scenario(environment)))
-    new_world = partial(_new_world, environment, checkpoint, pick_device(device))
-    rows = leaderboard(
-        new_world,
-        policy_names(policies, new_world(1)),
-        users=users,
-        seeds=seeds,
-        training_steps=training_steps,
-        progress=progress,
-    )
-    name = checkpoint.card["responder"]["name"]
-    facts = {
-        "environment": environment,
-        "responder": name,
-        "synthetic": checkpoint.synthetic,
-    }
-    return rows, facts
-
-
-def _new_world(environment: str, responder: Any, device: torch.device, num_users: int) -> World:
+def _new_world(environment: str, device: torch.device, responder: Any, num_users: int) -> World:
     return make_world(environment, num_users=num_users, responder=responder, device=device)
 
 
-def policy_names(policies: str | Sequence[str], world: World) -> list[str]:
-    """Return the names of the policies; `all` = all that can run in `world`.
+def find_entries(policies: str | Sequence[Source], world: World) -> list[Entry]:
+    """Return the policies that can run in `world`; see `run`.
 
     Raises:
-        InputError: no name, or an unknown name.
+        InputError: no policy is given, or one of them cannot run.
     """
-    if policies == "all":
-        known_truth = truth_of(world.initial_sessions) is not None
-        return [name for name in POLICIES if name != "oracle" or known_truth]
-    names = names_in(policies)
-    if not names:
-        raise InputError(f"no policy given; known: {', '.join(POLICIES)}")
-    for name in names:
-        if name not in POLICIES:
-            raise InputError(f"policy {name!r} is unknown; {near_matches(name, POLICIES)}")
-    return names
+    if isinstance(policies, str) and policies == "all":
+        return [find_policy(name) for name in known_policies() if _runs(name, world)]
+    given: Sequence[Source] = names_in(policies) if isinstance(policies, str) else policies
+    if not given:
+        raise InputError(f"no policy given; known: {', '.join(known_policies())}")
+    entries = find_policies(given)
+    for entry in entries:
+        entry.make(world, 0)
+    return entries
 
 
-def make_policy(
-    name: str, new_world: Callable[[int], World], steps: int, seed: int
-) -> tuple[Policy, int]:
-    """Return the policy `name`, trained if it learns, and the user-slate steps of training.
-
-    Args:
-        name: a key of `agents.registry.POLICIES`.
-        new_world: returns a world with the given number of users.
-        steps: training budget of policies that learn.
-        seed: of the policy.
-    """
-    world = new_world(_TRAINING_USERS)
-    policy: Policy = load(POLICIES, name, "policy")(world, seed=seed)
-    return policy, policy.train(world, steps, _TRAINING_SEED + seed)
+def _runs(name: str, world: World) -> bool:
+    try:
+        find_policy(name).make(world, 0)
+    except InputError:
+        return False
+    return True
 
 
 def leaderboard(
-    new_world: Callable[[int], World],
-    policies: list[str],
+    new_world: NewWorld,
+    policies: str | Sequence[Source],
     *,
     users: int = 500,
     seeds: int = 3,
     training_steps: int = 100_000,
+    log: SessionLog | None = None,
     progress: bool = True,
 ) -> list[Row]:
     """Run each policy with the same users; return a row for each, best mean reward first.
 
     Args:
         new_world: returns a world with the given number of users.
-        policies: keys of `agents.registry.POLICIES`.
+        policies: see `run`.
         users: number of users per seed.
         seeds: number of repetitions, including training.
         training_steps: user-slate steps that a learning policy may train for, with other users.
+        log: from which policies that learn from logs learn instead.
         progress: show a progress bar.
 
     Raises:
@@ -190,63 +191,66 @@ def leaderboard(
     """
     check_whole("users", users, 1)
     check_whole("seeds", seeds, 1)
-    world = new_world(users)
-    rows = []
-    with progress_bar(total=len(policies) * seeds, desc="leaderboard", disable=not progress) as bar:
-        for name in policies:
-            began, runs, trained = time.perf_counter(), [], 0
-            for seed in range(seeds):
-                bar.set_postfix_str(f"{name}, seed {seed}", refresh=False)
-                policy, trained = make_policy(name, new_world, training_steps, seed)
-                runs.append(rollout(world, policy, seed))
-                bar.update()
-            rows.append(_row(name, runs, trained, time.perf_counter() - began))
-    return sorted(rows, key=lambda row: -row.reward)
-
-
-def _row(name: str, runs: list[Rollout], trained: int, seconds: float) -> Row:
-    reward = np.concatenate([run.reward for run in runs])
-    clicks, shown = (np.concatenate(sums) for sums in zip(*map(_sums, runs), strict=True))
-    length = np.concatenate([run.log.session_length for run in runs])
-    by_session = [
-        {"ctr": weight @ clicks / (weight @ shown), "length": weight @ length / weight.sum()}
-        for weight in run_and_user_weights([run.log.n_sessions for run in runs], _RESAMPLES)
+    entries = find_entries(policies, new_world(1))
+    cases = [(entry, seed) for entry in entries for seed in range(seeds)]
+    trials = [
+        run_trial(entry, new_world, users, seed, training_steps, log)
+        for entry, seed in progress_bar(cases, desc="leaderboard", disable=not progress)
     ]
-    by_user = [
-        {"reward": weight @ reward / weight.sum()}
-        for weight in run_and_user_weights([len(run.reward) for run in runs], _RESAMPLES)
-    ]
-    intervals: dict[str, Any] = percentile_intervals(by_session) | percentile_intervals(by_user)
-    return Row(
-        policy=name,
-        reward=float(reward.mean()),
-        ctr=float(clicks.sum() / shown.sum()),
-        length=float(length.mean()),
-        sessions=len(reward),
-        seeds=len(runs),
-        training_steps=trained,
-        seconds=round(seconds, 2),
-        **_coverage(runs),
-        **intervals,
-    )
+    return summarise(trials)[0]
 
 
-def _sums(run: Rollout) -> tuple[np.ndarray, np.ndarray]:
-    """Return clicks and shown items [sessions] of each session."""
-    log, start = run.log, run.log.session_start[:-1]
-    by_slate = (log.response.sum(1, dtype=np.int64), (log.slate != EMPTY).sum(1))
-    return np.add.reduceat(by_slate[0], start), np.add.reduceat(by_slate[1], start)
+@contextmanager
+def _folder_of_trials(out: str | Path | None) -> Iterator[Path]:
+    """Yield the folder of the finished trials, which is removed when all of them are done."""
+    if out is None:
+        with tempfile.TemporaryDirectory() as temporary:
+            yield Path(temporary)
+        return
+    real = Path(out).resolve()
+    folder = real.parent / f".{real.name}.trials"
+    folder.mkdir(exist_ok=True)
+    try:
+        yield folder
+    except BaseException:
+        with suppress(OSError):  # it is not empty
+            folder.rmdir()
+        raise
+    shutil.rmtree(folder)
 
 
-def _coverage(runs: list[Rollout]) -> dict[str, Any]:
-    """Return the mean share of the catalogue shown, with its interval over seeds."""
-    shares = [
-        len(np.unique(run.log.slate[run.log.slate != EMPTY])) / len(run.log.catalogue)
-        for run in runs
-    ]
-    mean = float(np.mean(shares))
-    if len(runs) == 1:
-        return {"coverage": mean, "coverage_low": None, "coverage_high": None}
-    half = float(stats.t.ppf(0.975, len(runs) - 1) * stats.sem(shares))
-    low, high = max(mean - half, 0.0), min(mean + half, 1.0)
-    return {"coverage": mean, "coverage_low": low, "coverage_high": high}
+def _file(entry: Entry, seed: int, key: str) -> str:
+    """Return the name of a trial's file, which no other trial has."""
+    digest = sha256(f"{key} {entry.fingerprint}".encode()).hexdigest()[:16]
+    return f"{entry.name}-{seed}-{digest}.json"
+
+
+def _run_missing(cases: dict[Path, tuple[Any, ...]], jobs: int, progress: bool) -> None:
+    """Run the trials that have no file yet."""
+    missing = {path: (path, *values) for path, values in cases.items() if not path.exists()}
+    done = len(cases) - len(missing)
+    if jobs > 1:
+        for source, *_ in cases.values():
+            _check_picklable(source)
+        for _ in run_cases(
+            run_stored, missing, jobs=jobs, label="leaderboard", done=done, progress=progress
+        ):
+            pass
+        return
+    with progress_bar(
+        total=len(cases), initial=done, desc="leaderboard", disable=not progress
+    ) as bar:
+        for path, values in missing.items():
+            bar.set_postfix_str(path.name.rsplit("-", 1)[0], refresh=False)
+            run_stored(*values)
+            bar.update()
+
+
+def _check_picklable(source: Source) -> None:
+    try:
+        pickle.dumps(source)
+    except (pickle.PicklingError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{source} cannot be sent to other processes ({error}): use jobs=1, or give "
+            "FILE.py:Class or the folder of a saved policy"
+        ) from error

@@ -1,5 +1,6 @@
 """Policies and rollouts."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -7,17 +8,21 @@ import pytest
 import torch
 
 from agents.epsilon_greedy import EpsilonGreedyConfig, EpsilonGreedyPolicy
+from agents.finding import find_policy
 from agents.oracle import OraclePolicy
 from agents.policy import Policy
 from agents.popular import PopularPolicy
 from agents.ppo import PPOConfig, PPOPolicy
+from agents.registry import POLICIES
 from agents.rollout import rollout
+from agents.transition import Transition
 from agents.uniform import RandomPolicy
 from benchmarks.studies.leaderboard import leaderboard
 from recsim_env.make import make_world
 from recsim_env.observations import HistoryObservation
 from recsim_env.world import World
-from responders import InputError
+from responders import Catalogue, InputError, SessionLog, Users
+from tests.conftest import random_responder
 
 
 @pytest.fixture
@@ -26,13 +31,8 @@ def truth_world(small_log_path: Path) -> World:
 
 
 def policies(world: World) -> list[Policy]:
-    return [
-        RandomPolicy(world),
-        PopularPolicy(world),
-        EpsilonGreedyPolicy(world),
-        OraclePolicy(world),
-        PPOPolicy(world, PPOConfig(candidates=10)),
-    ]
+    optional = {"als", "bpr"} if find_spec("implicit") is None else set()
+    return [find_policy(name).make(world, 0) for name in POLICIES if name not in optional]
 
 
 @pytest.mark.parametrize("scenario", ["contentwise", "rl4rs"])
@@ -43,12 +43,32 @@ def test_every_policy_gives_valid_slates(scenario: str) -> None:
         policy.reset()
         observe = HistoryObservation(world)
         for _ in range(3):
-            slate = policy.act(observe(world))
+            chosen = policy.act(observe(world))
+            slate = chosen[0] if isinstance(chosen, tuple) else chosen
             world.check(slate.contiguous())
             if not isinstance(policy, PPOPolicy):  # its positions choose independently
                 assert not world.rules.broken(slate).any()
                 assert (torch.sort(slate, 1).values.diff(dim=1) > 0).all(), type(policy)
-            policy.learn(slate, world.step(slate).click)
+            world.step(slate)
+
+
+def test_every_policy_runs_without_features_and_counts() -> None:
+    log = SessionLog(
+        slate=np.arange(6).reshape(3, 2),
+        response=np.zeros((3, 2)),
+        session_start=np.arange(4),
+        user=np.arange(3),
+        time=np.arange(3),
+        catalogue=Catalogue(np.arange(6)),
+        users=Users(np.arange(3)),
+    )
+    responder = random_responder("pbm", items=6, positions=2, features=0)
+    world = World(responder, log, num_users=20, horizon=3)
+    needs = {"popular", "oracle"} | ({"als", "bpr"} if find_spec("implicit") is None else set())
+    for name in POLICIES.keys() - needs - {"ppo"}:
+        policy = find_policy(name).make(world, 0)
+        policy.train(world, 60, seed=1)
+        assert rollout(world, policy, seed=0).log.n_slates == 60, name
 
 
 def test_a_rollout_is_a_log_of_what_happened(truth_world: World) -> None:
@@ -90,10 +110,15 @@ def test_the_oracle_is_the_upper_bound_and_random_the_lower(small_log_path: Path
 def test_epsilon_greedy_learns_the_best_items(truth_world: World) -> None:
     bandit = EpsilonGreedyPolicy(truth_world, EpsilonGreedyConfig(epsilon=0.0))
     slate = torch.tensor([[3, 4]]).expand(50, -1)
-    bandit.learn(slate, torch.tensor([True, False]).expand(50, -1))
-    observation = {"item": torch.zeros(2, 1, dtype=torch.int64)}
-    assert bandit.act(observation)[0, 0] == 3
-    assert 4 not in bandit.act(observation)[0]
+    click = torch.tensor([True, False]).expand(50, -1)
+    observation = {"item": torch.zeros(50, 1, dtype=torch.int64)}
+    no = torch.zeros(50, dtype=torch.bool)
+    reward = click.sum(1).float()
+    bandit.learn(Transition(observation, slate, click, reward, observation, no, no, ~no))
+    chosen, propensity = bandit.act(observation)
+    assert chosen[0, 0] == 3
+    assert 4 not in chosen[0]
+    assert (propensity == 1).all()
     with pytest.raises(InputError, match="epsilon must be a number ≥ 0 and ≤ 1"):
         EpsilonGreedyConfig(epsilon=2)
 
@@ -114,11 +139,9 @@ def test_ppo_trains_to_the_same_weights_again(small_log_path: Path) -> None:
         world = make_world("any", num_users=16, responder=small_log_path)
         policy = PPOPolicy(world, PPOConfig(candidates=10), seed=0)
         policy.train(world, 512, seed=7)
-        weights.append(policy.model.policy.state_dict())
+        weights.append(policy.network.state_dict())
     for name, value in weights[0].items():
         assert torch.equal(value, weights[1][name]), name
-    with pytest.raises(InputError, match="ppo was made for 16 users"):
-        policy.train(make_world("any", num_users=3, responder=small_log_path), 10, seed=0)
 
 
 def test_policies_say_what_they_lack(trained: Path) -> None:

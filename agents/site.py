@@ -1,0 +1,63 @@
+"""Where a policy recommends, without simulated users."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from recsim_env.world import World
+from responders import Catalogue, Returns
+from responders.behaviour.slate_rules import SlateRules
+
+
+@dataclass(frozen=True)
+class Site:
+    """What a policy needs to know of the place where it recommends; a `World` is one as well.
+
+    Args:
+        catalogue: the N items.
+        n_positions: S.
+        features: [2, F] float32, the mean of the users' features minus and plus their deviation.
+        horizon: slates after which an episode is truncated.
+        history: slates in observations.
+        returns: whether users come back.
+        device: of the policy's tensors.
+    """
+
+    catalogue: Catalogue
+    n_positions: int
+    features: Tensor = field(default_factory=lambda: torch.zeros(2, 0))
+    horizon: int = 100
+    history: int = 10
+    returns: Returns | None = None
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    @staticmethod
+    def of(world: World | Site) -> Site:
+        """Return the site of a world; it holds nothing of single users."""
+        if isinstance(world, Site):
+            return world
+        mean = world.features.mean(0)
+        deviation = (world.features - mean).square().mean(0).sqrt()
+        return Site(
+            catalogue=world.catalogue,
+            n_positions=world.n_positions,
+            features=torch.stack([mean - deviation, mean + deviation]),
+            horizon=world.horizon,
+            history=world.history,
+            returns=world.returns,
+            device=world.device,
+        )
+
+    @property
+    def n_items(self) -> int:
+        """N."""
+        return len(self.catalogue)
+
+    @cached_property
+    def rules(self) -> SlateRules:
+        """The rules of valid slates, on the site's device."""
+        return SlateRules.of(self.catalogue, self.n_positions).to(self.device)

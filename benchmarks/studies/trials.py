@@ -1,0 +1,191 @@
+"""The trials of a leaderboard: train one policy, run it with simulated users, measure it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ValidationError
+
+from agents.finding import Entry, find_policy
+from agents.from_log import LogPolicy
+from agents.policy import Policy
+from agents.rollout import Rollout, rollout
+from benchmarks.harness import time_calls
+from recsim_env.observations import HistoryObservation
+from recsim_env.outcome import Answer
+from recsim_env.rewards import RewardContext, make_reward
+from recsim_env.world import World
+from responders import EMPTY, InputError, SessionLog
+from responders.files import read_json, write_json
+
+NewWorld = Callable[[int], World]
+"""Returns a world with the given number of users."""
+
+_TRAINING_SEED = 1_000_000  # so that training and evaluation have different users
+_TRAINING_USERS = 256
+_BLOCK = 1 << 16  # slates measured at a time, to bound memory
+
+
+class Trial(BaseModel):
+    """What a policy with one seed did.
+
+    Args:
+        policy: its name.
+        seed: of the policy and the users.
+        reward: of each user, in the order of the users.
+        clicks: of each session; users who were shown nothing have none.
+        shown: items shown in each session.
+        length: slates of each session.
+        diversity: of each session, the mean over its slates of the reward `diversity`; None if
+            items have no features.
+        novelty: likewise; None if the training log's impressions are unknown.
+        coverage: share of the catalogue that was shown.
+        gini: of the impressions of all items: 0 = all equal, 1 = all of one item.
+        training_steps: user-slate steps of training.
+        train_seconds: time of making and training it.
+        decision_ms: time of a decision for one user, all users being decided at once.
+    """
+
+    policy: str
+    seed: int
+    reward: list[float]
+    clicks: list[int]
+    shown: list[int]
+    length: list[int]
+    diversity: list[float] | None
+    novelty: list[float] | None
+    coverage: float
+    gini: float
+    training_steps: int
+    train_seconds: float
+    decision_ms: float
+
+
+def make_policy(
+    entry: Entry, world: World, steps: int, seed: int, log: SessionLog | None = None
+) -> tuple[Policy, int]:
+    """Return the policy, trained if it learns and was not given as trained, and the steps used.
+
+    Args:
+        entry: from `agents.finding.find_policies`.
+        world: for the training.
+        steps: budget of user-slate steps.
+        seed: of the policy.
+        log: what policies that learn from a log learn from; None = sessions of random slates.
+    """
+    policy = entry.make(world, seed)
+    if entry.is_trained:
+        return policy, policy.steps
+    if log is not None and isinstance(policy, LogPolicy):
+        policy.fit(log)
+        return policy, log.n_slates
+    return policy, policy.train(world, steps, _TRAINING_SEED + seed)
+
+
+def run_trial(
+    entry: Entry,
+    new_world: NewWorld,
+    users: int,
+    seed: int,
+    steps: int,
+    log: SessionLog | None = None,
+) -> Trial:
+    """Train a policy and run it for one session of each of `users` users; see `make_policy`."""
+    training_world = new_world(_TRAINING_USERS)
+    began = time.perf_counter()
+    policy, trained = make_policy(entry, training_world, steps, seed, log)
+    seconds = time.perf_counter() - began
+    world = new_world(users)
+    run = rollout(world, policy, seed)
+    facts: dict[str, Any] = _sums(run) | concentration(run.log)
+    return Trial(
+        policy=entry.name,
+        seed=seed,
+        reward=run.reward.tolist(),
+        length=run.log.session_length.tolist(),
+        training_steps=trained,
+        train_seconds=seconds,
+        decision_ms=_decision_milliseconds(world, policy),
+        diversity=_by_session(run.log, "diversity"),
+        novelty=_by_session(run.log, "novelty"),
+        **facts,
+    )
+
+
+def run_stored(
+    path: Path,
+    source: Any,
+    new_world: NewWorld,
+    users: int,
+    seed: int,
+    steps: int,
+    log: Path | None,
+    threads: int | None,
+) -> None:
+    """Run a trial, perhaps in a process of its own, and write it to the file `path`."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+    loaded = None if log is None else SessionLog.load(log)
+    trial = run_trial(find_policy(source), new_world, users, seed, steps, loaded)
+    write_json(path, trial.model_dump())
+
+
+def load_trial(path: Path) -> Trial:
+    """Return a stored trial.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    try:
+        return Trial.model_validate(read_json(path, "trial"))
+    except ValidationError as error:
+        place = ".".join(map(str, error.errors()[0]["loc"]))
+        raise InputError(f"{path}, field {place}: it is damaged; delete the file") from None
+
+
+def _sums(run: Rollout) -> dict[str, Any]:
+    """Return clicks and shown items of each session."""
+    log, start = run.log, run.log.session_start[:-1]
+    by_slate = {
+        "clicks": log.response.sum(1, dtype=np.int64),
+        "shown": (log.slate != EMPTY).sum(1),
+    }
+    return {name: np.add.reduceat(each, start).tolist() for name, each in by_slate.items()}
+
+
+def concentration(log: SessionLog) -> dict[str, float]:
+    """Return `coverage` and `gini` of the impressions; see `Trial`."""
+    n = len(log.catalogue)
+    count = np.sort(np.bincount(log.slate[log.slate != EMPTY], minlength=n))
+    gini = 2 * (np.arange(1, n + 1) @ count) / (n * count.sum()) - (n + 1) / n
+    return {"coverage": float((count > 0).mean()), "gini": float(gini)}
+
+
+def _by_session(log: SessionLog, reward: str) -> list[float] | None:
+    """Return the mean over the slates of each session of a reward that depends on slates only."""
+    context = RewardContext(log.catalogue, lambda slate: slate, torch.device("cpu"), None, False)
+    try:
+        function, _ = make_reward(reward, context)
+    except InputError:  # the catalogue lacks what it needs
+        return None
+    values = []
+    for first in range(0, log.n_slates, _BLOCK):
+        slate = torch.from_numpy(log.slate[first : first + _BLOCK].astype(np.int64))
+        nothing, zero = torch.zeros(slate.shape), torch.zeros(len(slate))
+        answer = Answer(slate, nothing > 0, nothing, zero, zero > 0, zero, nothing)
+        values.append(function(answer).double().numpy())
+    total = np.add.reduceat(np.concatenate(values), log.session_start[:-1])
+    return (total / log.session_length).tolist()
+
+
+def _decision_milliseconds(world: World, policy: Policy) -> float:
+    """Return the time to decide for one user, with the histories at the end of the rollout."""
+    observation = HistoryObservation(world)(world)
+    policy.reset()
+    (seconds,) = time_calls([lambda: policy.act(observation)], rounds=3, device=world.device)
+    return 1000 * float(np.median(seconds)) / world.num_users

@@ -1,0 +1,183 @@
+"""Leaderboards: what the columns mean, processes, and continuing after a kill."""
+
+import json
+import os
+import signal
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor
+
+from agents import Policy
+from agents.rollout import rollout
+from agents.uniform import RandomPolicy
+from benchmarks.studies.leaderboard import leaderboard, run
+from benchmarks.studies.standings import summarise
+from benchmarks.studies.trials import Trial, concentration, load_trial, run_trial
+from recsim_env import World, make_world
+from responders import Catalogue, InputError, SessionLog, Users
+from tests.benchmarks.test_robust import running
+
+OPTIONS: dict[str, Any] = {"users": 20, "seeds": 2, "training_steps": 50, "progress": False}
+
+
+def trial(policy: str, seed: int, reward: list[float], **changes: Any) -> Trial:
+    facts: dict[str, Any] = {
+        "clicks": [1, 3], "shown": [10, 10], "length": [2, 4], "diversity": None,
+        "novelty": [1.0, 2.0], "coverage": 0.5, "gini": 0.25 + seed / 2, "training_steps": 0,
+        "train_seconds": 1.0, "decision_ms": 0.1,
+    }  # fmt: skip
+    return Trial(policy=policy, seed=seed, reward=reward, **(facts | changes))
+
+
+def test_rows_and_paired_differences_of_known_rewards() -> None:
+    rng = np.random.default_rng(0)
+    users = [rng.normal(size=50) * 10 for _ in range(2)]
+    trials = [
+        trial(name, seed, (own + gain).tolist())
+        for name, gain in (("worse", -1.0), ("best", 1.0), ("same", 0.0))
+        for seed, own in enumerate(users)
+    ]
+    rows, differences = summarise(trials)
+    assert [row.policy for row in rows] == ["best", "same", "worse"]
+    assert rows[0].behind is None
+    # Users differ a lot, but each of them by the same amount between policies.
+    assert rows[2].behind == pytest.approx(2)
+    assert (rows[2].behind_low, rows[2].behind_high) == pytest.approx((2, 2))
+    assert rows[0].reward_high - rows[0].reward_low > 2
+    assert [(d.policy, d.other) for d in differences] == [
+        ("best", "same"), ("best", "worse"), ("same", "worse")
+    ]  # fmt: skip
+    assert differences[2].difference == pytest.approx(1)
+    row = rows[0]
+    assert (row.ctr, row.length, row.diversity, row.novelty) == (0.2, 3, None, 1.5)
+    assert (row.gini, row.coverage, row.coverage_low) == (0.5, 0.5, 0.5)
+    assert row.gini_low == 0
+    assert row.gini_high == 1
+
+
+@pytest.mark.parametrize(
+    ("items", "gini", "coverage"), [([0, 1, 2, 3], 0, 1), ([2, 2, 2, 2], 0.75, 0.25)]
+)
+def test_concentration(items: list[int], gini: float, coverage: float) -> None:
+    log = SessionLog(
+        slate=np.array(items)[:, None],
+        response=np.zeros((4, 1)),
+        session_start=np.array([0, 4]),
+        user=np.array([0]),
+        time=np.arange(4),
+        catalogue=Catalogue(np.arange(4)),
+        users=Users(np.arange(1)),
+    )
+    assert concentration(log) == pytest.approx({"gini": gini, "coverage": coverage})
+
+
+@pytest.mark.parametrize("name", ["diversity", "novelty"])
+def test_lists_are_measured_as_rewards_measure_them(name: str, trained: Path) -> None:
+    def new_world(users: int, reward: Any = "clicks") -> World:
+        return make_world("any", num_users=users, responder=trained, reward=reward)
+
+    from agents.finding import find_policy
+
+    found = run_trial(find_policy("random"), new_world, 30, seed=0, steps=0)
+    world = new_world(30, name)
+    expected = rollout(world, RandomPolicy(world), seed=0)
+    np.testing.assert_allclose(
+        getattr(found, name), expected.reward / expected.log.session_length, rtol=1e-5
+    )
+    assert found.decision_ms > 0
+
+
+class Fixed(Policy):
+    """Shows the first items."""
+
+    def score(self, observation: dict[str, Tensor]) -> Tensor:
+        return -torch.arange(self.n_items).float()
+
+
+def values(rows: list[Any]) -> list[dict[str, Any]]:
+    timed = ("train_seconds", "decision_ms")
+    return [{k: v for k, v in asdict(row).items() if k not in timed} for row in rows]
+
+
+def test_processes_and_python_give_the_same_rows(small_log_path: Path, tmp_path: Path) -> None:
+    words: list[Any] = ["random", Fixed]
+    options = OPTIONS | {"responder": small_log_path}
+    boards = [
+        run("RecSim-v0", words, jobs=jobs, out=tmp_path / str(jobs), **options) for jobs in (1, 2)
+    ]
+    rows = leaderboard(
+        lambda users: make_world("any", num_users=users, responder=small_log_path), words, **OPTIONS
+    )
+    assert values(boards[0].rows) == values(boards[1].rows) == values(rows)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2"]
+    stored = json.loads((tmp_path / "1" / "leaderboard.json").read_text())
+    assert stored["users"] == 20
+    assert stored["differences"] == [asdict(boards[0].differences[0])]
+    table = pd.read_csv(tmp_path / "1" / "differences.csv")
+    assert table.columns.tolist() == ["policy", "other", "difference", "low", "high"]
+
+    class Local(Fixed):
+        pass
+
+    with pytest.raises(InputError, match="cannot be sent to other processes"):
+        run("RecSim-v0", [Local], jobs=2, **options)
+
+
+POLICIES = """
+import time
+from pathlib import Path
+import torch
+from agents import Policy
+
+HERE = Path(__file__).parent
+
+class Fast(Policy):
+    def reset(self):
+        with (HERE / "rollouts.txt").open("a") as file:
+            file.write("x")
+
+    def score(self, observation):
+        return torch.ones(self.n_items)
+
+class Slow(Policy):
+    def score(self, observation):
+        while (HERE / "stop").exists():
+            time.sleep(0.05)
+        return torch.ones(self.n_items)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_stopped_leaderboard_continues(number: int, recsim: Any, tmp_path: Path) -> None:
+    file, out = tmp_path / "mine.py", tmp_path / "runs" / "out"
+    file.write_text(POLICIES)
+    (tmp_path / "stop").touch()
+    words = ["bench", "RecSim-v0", "--policies", f"{file}:Fast,{file}:Slow", "--users", 5]
+    words += ["--seeds", 1, "--out", out]
+    finished = lambda: list(out.parent.glob(".out.trials/Fast-0-*.json"))  # noqa: E731
+    with running(finished, *words) as process:
+        process.send_signal(number)
+        assert process.wait(20) == (130 if number == signal.SIGTERM else -9)
+    assert not out.exists()
+    (tmp_path / "stop").unlink()
+    counted = (tmp_path / "rollouts.txt").read_text()
+    assert recsim(*words).code == 0
+    assert (tmp_path / "rollouts.txt").read_text() == counted
+    assert [path.name for path in out.parent.iterdir()] == ["out"]
+    assert set(pd.read_csv(out / "leaderboard.csv").policy) == {"Fast", "Slow"}
+
+
+def test_a_damaged_trial_is_one_error(tmp_path: Path) -> None:
+    path = tmp_path / "trial.json"
+    path.write_text(trial("a", 0, [1.0]).model_dump_json())
+    assert load_trial(path).reward == [1.0]
+    path.write_text(path.read_text().replace('"gini":0.25', '"gini":"much"'))
+    with pytest.raises(InputError, match=r"trial.json, field gini: it is damaged"):
+        load_trial(path)
