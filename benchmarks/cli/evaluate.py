@@ -64,6 +64,8 @@ def evaluate(
             "seen in training; --split all counts every session",
             err=True,
         )
+    if result.refitted and result.same_log:
+        typer.echo("note: the responder was trained on all users of this log", err=True)
     print_metrics(result.metrics, f"{result.responder} on {log}, {split} ({kind_of(loaded)})")
     if json is not None:
         result.save(json)
