@@ -7,7 +7,16 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks.cli.options import LogPath, Overwrite, Seed, Settings
+from benchmarks.cli.options import (
+    DEVICE,
+    Device,
+    LogPath,
+    Overwrite,
+    Seed,
+    Settings,
+    Threads,
+    set_threads,
+)
 from responders.known_truth.presets import PRESETS
 from responders.log.session_log import SessionLog
 from responders.sources.registry import SOURCES
@@ -79,6 +88,8 @@ def synthesize(
     policy: Annotated[str, typer.Option(help="mixed, popular, uniform or personal.")] = "mixed",
     settings: Settings = None,
     overwrite: Overwrite = False,
+    device: Device = DEVICE,
+    threads: Threads = None,
 ) -> None:
     """Write a log of simulated users whose true probabilities are known.
 
@@ -91,6 +102,7 @@ def synthesize(
     from benchmarks.studies.synthesize import synthesize as write_log
     from responders.config import parse_settings
 
+    set_threads(threads)
     log = write_log(
         out,
         preset,
@@ -99,6 +111,7 @@ def synthesize(
         policy=policy,
         settings=parse_settings(settings or []),
         overwrite=overwrite,
+        device=device,
     )
     print_log(log, out)
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.cli.options import Device, LogPath, Threads, set_threads
+from benchmarks.cli.options import DEVICE, Device, LogPath, Threads, set_threads
 from responders.log.session_log import SessionLog
 
 
@@ -34,7 +34,7 @@ def evaluate(
         typer.Option(min=0, help="Answers drawn per slate for unconditional metrics; 0 = none."),
     ] = 32,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write flat JSON.")] = None,
-    device: Device = "auto",
+    device: Device = DEVICE,
     threads: Threads = None,
 ) -> None:
     """Test a responder on a log: AUC, F1, accuracy, log-loss, perplexity, calibration error.

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from benchmarks.cli.options import (
+    DEVICE,
     Device,
     LogPath,
     Overwrite,
@@ -38,7 +39,7 @@ def train(
         bool, typer.Option("--resume", help="Continue an interrupted training.")
     ] = False,
     overwrite: Overwrite = False,
-    device: Device = "auto",
+    device: Device = DEVICE,
     threads: Threads = None,
     settings: Settings = None,
 ) -> None:

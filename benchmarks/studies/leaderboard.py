@@ -61,7 +61,7 @@ def run(
     users: int = 500,
     seeds: int = 3,
     training_steps: int = 100_000,
-    device: torch.device | str = "cpu",
+    device: torch.device | str = "auto",
     out: str | Path | None = None,
     overwrite: bool = False,
     command: str = "",
