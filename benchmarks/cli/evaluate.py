@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from benchmarks.cli.options import DEVICE, Device, LogPath, Threads, set_threads
+from responders.errors import InputError
 from responders.log.session_log import SessionLog
 
 
@@ -53,7 +54,9 @@ def evaluate(
 
     set_threads(threads)
     if json is not None:
-        check_out(json.absolute().parent)
+        check_out(json.absolute().parent, "--json")
+        if json.exists() and not json.is_file():
+            raise InputError(f"{json} is not a file: choose another --json")
     loaded = SessionLog.load(log)
     result = evaluate_responder(
         responder, loaded, split=split, context=context, draws=draws, device=device, progress=True

@@ -43,6 +43,8 @@ def run(out: Path | None = None, scale: float = 1.0, device: str = "auto") -> No
     if out is None:
         names = itertools.chain(["demo"], (f"demo-{i}" for i in itertools.count(2)))
         out = next(Path("runs") / name for name in names if not (Path("runs") / name).exists())
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file: choose another --out")
     if out.exists() and any(out.iterdir()):
         raise InputError(f"{out} is not empty: remove it or choose another --out")
     picked, began = str(pick_device(device)), time.perf_counter()
