@@ -69,7 +69,8 @@ def synthesize(
 ) -> SessionLog:
     """Write a log of `sessions` users of the known-truth world to folder `out` and load it.
 
-    Random numbers are drawn on the CPU, so that logs of different devices differ in rounding alone.
+    Random numbers are drawn on the CPU, so that logs of different devices differ only where
+    rounding changes a choice or a click.
 
     Args:
         out: the folder; it appears when complete.
