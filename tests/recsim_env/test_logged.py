@@ -6,7 +6,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsim_env.adapters import logged
@@ -69,6 +69,7 @@ def naive(log: SessionLog, session: int, step: int, history: int) -> np.ndarray:
     return np.concatenate(seen[len(seen) - history :])
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=8), st.integers(1, 4), st.integers(1, 9))
 def test_every_history_is_what_came_before(length: list[int], history: int, block: int) -> None:
     """Whatever the lengths, and in however small blocks it is computed."""
