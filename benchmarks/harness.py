@@ -178,13 +178,13 @@ def names_in(text: str | Sequence[str]) -> list[str]:
     return [name.strip() for name in names if name.strip()]
 
 
-def check_out(out: Path) -> None:
+def check_out(out: Path, option: str = "--out") -> None:
     """Raise `InputError` if the folder `out` cannot be written; call it before any work."""
     existing = next(path for path in (out, *out.absolute().parents) if path.exists())
     if not existing.is_dir():
-        raise InputError(f"{existing} is a file: choose another --out")
+        raise InputError(f"{existing} is a file: choose another {option}")
     if not os.access(existing, os.W_OK):
-        raise InputError(f"{existing} is not writable: choose another --out")
+        raise InputError(f"{existing} is not writable: choose another {option}")
 
 
 def publish(

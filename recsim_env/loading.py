@@ -20,12 +20,16 @@ from responders.log.split import make_split, visible_log
 from responders.models.ensemble import Ensemble
 from responders.training.checkpoint import Checkpoint, check_catalogue, load_responder
 from responders.training.initial_sessions import (
+    HELD_OUT,
     make_initial_sessions,
     select_initial,
     unseen_sessions,
 )
 
 Source = str | Path | Checkpoint
+
+BY_ALL = "users held out by every member"
+_HELD_OUT = (HELD_OUT, BY_ALL)  # the second, if a member is an ensemble itself
 
 
 def open_responder(source: Source | Sequence[Source]) -> Checkpoint:
@@ -76,30 +80,41 @@ def open_responder(source: Source | Sequence[Source]) -> Checkpoint:
 def _ensemble(members: Sequence[Checkpoint]) -> Checkpoint:
     """Return checkpoints of one catalogue as an ensemble, with the hazard of the first.
 
-    Episodes start with the users that every member holds out, if there are any.
+    Episodes start with the users that all members hold out. Refitted members, which hold out
+    nobody, do not count.
     """
     if not members:
         raise InputError("an ensemble needs at least one responder")
     first = members[0]
     for member in members[1:]:
         check_catalogue(member.card, first.initial_sessions.catalogue, "a member of the ensemble")
+    initial, initial_users = _ensemble_users(members)
     card = {
         "synthetic": any(member.synthetic for member in members),
         "responder": {"name": "ensemble", "members": [m.card["responder"] for m in members]},
         "data": first.card["data"],
         "catalogue": first.card["catalogue"],
+        "initial_users": initial_users,
     }
     responder = Ensemble([member.responder for member in members]).eval()
-    initial = first.initial_sessions
-    common = np.ones(initial.n_sessions, dtype=bool)
-    for member in members[1:]:
-        others = member.initial_sessions.users.ids
-        common &= np.isin(initial.users.ids, others)[initial.user]
-    if common.any():
-        initial, card["initial_users"] = initial.select(common), "users held out by every member"
-    else:
-        card["initial_users"] = "users held out by the first member only"
     return Checkpoint(responder, card, initial, first.hazard, first.returns)
+
+
+def _ensemble_users(members: Sequence[Checkpoint]) -> tuple[SessionLog, str]:
+    """Return the initial sessions of an ensemble, and who the users are, in words."""
+    holding = [m for m in members if m.card.get("initial_users", HELD_OUT) in _HELD_OUT]
+    if not holding:
+        return members[0].initial_sessions, members[0].card["initial_users"]
+    initial = holding[0].initial_sessions
+    common = np.ones(initial.n_sessions, dtype=bool)
+    for member in holding[1:]:
+        common &= np.isin(initial.users.ids, member.initial_sessions.users.ids)[initial.user]
+    n_holding = len(holding) if common.any() else 1
+    if common.any():
+        initial = initial.select(common)
+    who = f"users held out by {n_holding} of {len(members)} members"
+    catalogue = members[0].initial_sessions.catalogue
+    return replace(initial, catalogue=catalogue), BY_ALL if n_holding == len(members) else who
 
 
 def with_items(checkpoint: Checkpoint, catalogue: Catalogue) -> Checkpoint:
@@ -140,8 +155,9 @@ def open_population(population: str | Path | SessionLog, checkpoint: Checkpoint)
     """Return the initial sessions of the users that are simulated.
 
     Args:
-        population: `held_out`, those of the checkpoint; `cold`, the same users without known
-            features; or a log (or its folder) with other users.
+        population: `held_out`, those of the checkpoint (users of the whole log, if it was
+            refitted); `cold`, the same users without known features; or a log (or its folder)
+            with other users.
         checkpoint: the log must have its catalogue.
 
     Raises:

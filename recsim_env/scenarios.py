@@ -23,7 +23,9 @@ class EnvConfig(Config):
     )
     catalogue: Any = setting(None, "The responder's catalogue with new (cold) items appended.")
     population: Any = setting(
-        "held_out", "`held_out` users, `cold` ones without known features, or another log."
+        "held_out",
+        "`held_out` users (all, if the responder was refitted), `cold` ones without known "
+        "features, or another log.",
     )
     shift: Any = setting(None, 'Which users come more often, such as `{"click_rate": -1}`.')
     warm_start: Any = setting(

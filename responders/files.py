@@ -38,11 +38,8 @@ def lock(path: Path, wait: bool = False) -> Iterator[None]:
     try:
         _acquire(held, file, path)
         try:
-            yield
-        except OSError as error:
-            if error.filename:
-                raise
-            raise InputError(f"cannot write to {path}: {error.strerror or error}") from error
+            with _errors_name(path):
+                yield
         finally:
             with suppress(OSError):  # Windows keeps open files
                 file.unlink()  # while it is held: afterwards it may be another process's
@@ -51,6 +48,17 @@ def lock(path: Path, wait: bool = False) -> Iterator[None]:
         for parent in made:
             with suppress(OSError):  # it is not empty
                 parent.rmdir()
+
+
+@contextmanager
+def _errors_name(path: Path) -> Iterator[None]:
+    """Let a failure to write that names no file, such as on a full disk, name `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename:
+            raise
+        raise InputError(f"cannot write to {path}: {error.strerror or error}") from error
 
 
 def _acquire(held: BaseFileLock, file: Path, path: Path) -> None:
@@ -85,6 +93,8 @@ def new_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
 
 
 def _check_free(path: Path, overwrite: bool) -> None:
+    if path.is_mount():
+        raise InputError(f"{path} is a mount point, which cannot be replaced: name a folder in it")
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
     if not overwrite:
@@ -112,10 +122,15 @@ def build_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary name that becomes `path` at the end and is removed after an exception."""
+    """Yield a temporary name that becomes `path` at the end and is removed after an exception.
+
+    Raises:
+        InputError: writing fails in the block, as on a full disk.
+    """
     building = path.with_name(f".{path.name}.tmp")
     try:
-        yield building
+        with _errors_name(path):
+            yield building
         os.replace(building, path)
     except BaseException:
         with suppress(OSError):

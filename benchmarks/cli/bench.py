@@ -8,7 +8,15 @@ from typing import Annotated
 import typer
 
 from agents.registry import POLICIES
-from benchmarks.cli.options import Device, Overwrite, Seeds, Threads, command_line, set_threads
+from benchmarks.cli.options import (
+    DEVICE,
+    Device,
+    Overwrite,
+    Seeds,
+    Threads,
+    command_line,
+    set_threads,
+)
 
 
 def bench(
@@ -38,7 +46,7 @@ def bench(
     ] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Processes at a time.")] = 1,
     overwrite: Overwrite = False,
-    device: Device = "cpu",
+    device: Device = DEVICE,
     threads: Threads = None,
 ) -> None:
     """Run policies with the same simulated users and print a leaderboard.

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from benchmarks.cli.options import (
+    DEVICE,
     Device,
     LogPath,
     Seeds,
@@ -35,7 +36,7 @@ def compare(
         "runs/compare"
     ),
     jobs: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 1,
-    device: Device = "auto",
+    device: Device = DEVICE,
     threads: Annotated[
         int | None,
         typer.Option(min=1, help="CPU threads of each run; by default all, shared among the jobs."),

@@ -7,7 +7,16 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks.cli.options import LogPath, Overwrite, Seed, Settings
+from benchmarks.cli.options import (
+    DEVICE,
+    Device,
+    LogPath,
+    Overwrite,
+    Seed,
+    Settings,
+    Threads,
+    set_threads,
+)
 from responders.known_truth.presets import PRESETS
 from responders.log.session_log import SessionLog
 from responders.sources.registry import SOURCES
@@ -81,6 +90,8 @@ def synthesize(
     ] = "mixed",
     settings: Settings = None,
     overwrite: Overwrite = False,
+    device: Device = DEVICE,
+    threads: Threads = None,
 ) -> None:
     """Write a log of simulated users whose true probabilities are known.
 
@@ -93,6 +104,7 @@ def synthesize(
     from benchmarks.studies.synthesize import synthesize as write_log
     from responders.config import parse_settings
 
+    set_threads(threads)
     log = write_log(
         out,
         preset,
@@ -101,6 +113,7 @@ def synthesize(
         policy=policy,
         settings=parse_settings(settings or []),
         overwrite=overwrite,
+        device=device,
     )
     print_log(log, out)
 

@@ -7,11 +7,15 @@ from typing import Annotated
 
 import typer
 
+from benchmarks.cli.options import DEVICE, Device, Threads, set_threads
+
 
 def demo(
     out: Annotated[
         Path | None, typer.Option(help="Folder for results; by default a new one.")
     ] = None,
+    device: Device = DEVICE,
+    threads: Threads = None,
 ) -> None:
     """Run everything in under 3 minutes: log, responder, environment, policies, leaderboard.
 
@@ -19,4 +23,5 @@ def demo(
     """
     from benchmarks.studies.demo import run
 
-    run(out)
+    set_threads(threads)
+    run(out, device=device)

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.cli.options import Device, LogPath, Threads, set_threads
+from benchmarks.cli.options import DEVICE, Device, LogPath, Threads, set_threads
+from responders.errors import InputError
 from responders.log.session_log import SessionLog
 
 
@@ -34,7 +35,7 @@ def evaluate(
         typer.Option(min=0, help="Answers drawn per slate for unconditional metrics; 0 = none."),
     ] = 32,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write flat JSON.")] = None,
-    device: Device = "auto",
+    device: Device = DEVICE,
     threads: Threads = None,
 ) -> None:
     """Test a responder on a log: AUC, F1, accuracy, log-loss, perplexity, calibration error.
@@ -53,7 +54,9 @@ def evaluate(
 
     set_threads(threads)
     if json is not None:
-        check_out(json.absolute().parent)
+        check_out(json.absolute().parent, "--json")
+        if json.exists() and not json.is_file():
+            raise InputError(f"{json} is not a file: choose another --json")
     loaded = SessionLog.load(log)
     result = evaluate_responder(
         responder, loaded, split=split, context=context, draws=draws, device=device, progress=True
@@ -64,6 +67,8 @@ def evaluate(
             "seen in training; --split all counts every session",
             err=True,
         )
+    if result.refitted and result.same_log:
+        typer.echo("note: the responder was trained on all users of this log", err=True)
     print_metrics(result.metrics, f"{result.responder} on {log}, {split} ({kind_of(loaded)})")
     if json is not None:
         result.save(json)

@@ -13,7 +13,9 @@ LogPath = Annotated[Path, typer.Argument(metavar="LOG", help="Folder of a sessio
 Seed = Annotated[int, typer.Option(min=0, help="Fixes everything random.")]
 Seeds = Annotated[int, typer.Option(min=1, help="Repetitions with different seeds.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Device = Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu or cuda.")]
+DEVICE = "auto"
+"""The default of `Device` in every command."""
 Threads = Annotated[
     int | None, typer.Option(min=1, help="CPU threads of PyTorch; by default its own choice.")
 ]

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from benchmarks.cli.options import (
+    DEVICE,
     Device,
     LogPath,
     Overwrite,
@@ -30,11 +31,15 @@ def train(
     fractions: Annotated[
         str, typer.Option(help="Shares of the users that train, validate and test.")
     ] = "0.8,0.1,0.1",
+    refit: Annotated[
+        bool,
+        typer.Option("--refit", help="Then train on all users for the epochs that were best."),
+    ] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue an interrupted training.")
     ] = False,
     overwrite: Overwrite = False,
-    device: Device = "auto",
+    device: Device = DEVICE,
     threads: Threads = None,
     settings: Settings = None,
 ) -> None:
@@ -42,7 +47,8 @@ def train(
 
     `--set` changes options of the responder (`hidden_size=128`, `embedding=content`) and of the
     training (`learning_rate=0.001`, `batch_size=64`, `patience=7`). Ctrl-C saves and stops;
-    `--resume` continues from there and gives the same result.
+    `--resume` continues from there and gives the same result. With `--refit`, what is saved was
+    trained again on all users, and the metrics are those of the responder before.
 
     Example: `recsim train logs/known --responder session_gru --out runs/session_gru`
     """
@@ -64,6 +70,7 @@ def train(
             chosen,
             seed=seed,
             fractions=parse_fractions(fractions),
+            refit=refit,
             resume=resume,
             overwrite=overwrite,
             device=device,
@@ -73,5 +80,6 @@ def train(
         command = command_line().removesuffix(" --resume")
         typer.echo(f"interrupted; everything is saved. Continue with: {command} --resume", err=True)
         raise typer.Exit(130) from None
-    print_metrics(checkpoint.card["metrics"], f"{responder} on held-out users ({out})")
+    title = f"{responder} on held-out users" + (", before the refit" if refit else "")
+    print_metrics(checkpoint.card["metrics"], f"{title} ({out})")
     typer.echo(f"wrote {out}")

@@ -13,6 +13,7 @@ from benchmarks.reports.leaderboard import Row, show
 from benchmarks.reports.tables import Cell, console, fill, number, show_table, text, with_interval
 from benchmarks.studies.leaderboard import run as run_policies
 from responders import InputError, SessionLog
+from responders.device import pick_device
 from responders.evaluation.metrics import evaluate
 from responders.evaluation.predict import predict
 from responders.known_truth.logs import synthesize
@@ -29,27 +30,30 @@ _POLICIES = ("random", "popular", "epsilon_greedy", "ppo", "oracle")
 _USERS, _SEEDS, _TRAINING_STEPS = 300, 2, 100_000
 
 
-def run(out: Path | None = None, scale: float = 1.0) -> None:
+def run(out: Path | None = None, scale: float = 1.0, device: str = "auto") -> None:
     """Run the demo and write everything to the new folder `out`.
 
     Args:
         out: by default runs/demo, or runs/demo-2, -3, … if that exists.
         scale: of the log, the number of users and the training; below 1 for a quick look.
+        device: auto, cpu or cuda.
 
     Raises:
-        InputError: `out` exists and is not empty.
+        InputError: `out` exists and is not empty, or the device is unknown.
     """
     if out is None:
         names = itertools.chain(["demo"], (f"demo-{i}" for i in itertools.count(2)))
         out = next(Path("runs") / name for name in names if not (Path("runs") / name).exists())
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file: choose another --out")
     if out.exists() and any(out.iterdir()):
         raise InputError(f"{out} is not empty: remove it or choose another --out")
-    began = time.perf_counter()
+    picked, began = str(pick_device(device)), time.perf_counter()
     say = console().print
     say("[bold]1. A log of users with known click probabilities[/] (synthetic)")
     log_path = out / "log"
     sessions = int(_SESSIONS * scale)
-    log = synthesize(log_path, PRESETS["contentwise"], sessions, name="contentwise")
+    log = synthesize(log_path, PRESETS["contentwise"], sessions, name="contentwise", device=picked)
     facts = log.summary()
     say(
         f"   {facts['sessions']:,} sessions, {facts['slates']:,} slates of {log.n_positions}, "
@@ -58,14 +62,16 @@ def run(out: Path | None = None, scale: float = 1.0) -> None:
     say("[bold]2. Responders are trained on it[/]; the Bayes optimum is the best possible")
     trained = {}
     for name, settings in _RESPONDERS.items():
-        trained[name] = fit(log, name, out / name, dict(settings), command="recsim demo")
+        trained[name] = fit(
+            log, name, out / name, dict(settings), device=picked, command="recsim demo"
+        )
     _show_responders(trained, log)
     say("[bold]3. One of them as an environment[/]: gym.make, slates, clicks")
-    _show_episode(out / "session_gru")
+    _show_episode(out / "session_gru", picked)
     say(f"[bold]4. Policies in {ENVIRONMENT}[/] (embedded responder, synthetic users)")
-    simulated = _leaderboard(None, out / "leaderboard", "simulated users", scale)
+    simulated = _leaderboard(None, out / "leaderboard", "simulated users", scale, picked)
     say("[bold]5. The same policies with the true users[/] of that known-truth world")
-    true = _leaderboard(log_path, out / "leaderboard_truth", "true users", scale)
+    true = _leaderboard(log_path, out / "leaderboard_truth", "true users", scale, picked)
     _compare(simulated, true)
     say(f"done in {time.perf_counter() - began:.0f} s; everything is in [bold]{out}[/]:")
     for path in ("log", *_RESPONDERS, "leaderboard", "leaderboard_truth"):
@@ -95,8 +101,8 @@ def _show_responders(trained: dict[str, Checkpoint], log: SessionLog) -> None:
     show_table("held-out users", list(columns), fill(columns, rows), caption)
 
 
-def _show_episode(responder: Path) -> None:
-    env = gymnasium.make("RecSim-v0", responder=str(responder), render_mode="ansi")
+def _show_episode(responder: Path, device: str) -> None:
+    env = gymnasium.make("RecSim-v0", responder=str(responder), render_mode="ansi", device=device)
     env.reset(seed=0)
     rng = np.random.default_rng(0)
     size = env.action_space.nvec  # type: ignore[attr-defined]
@@ -106,7 +112,9 @@ def _show_episode(responder: Path) -> None:
     env.close()
 
 
-def _leaderboard(responder: Path | None, out: Path, title: str, scale: float) -> list[Row]:
+def _leaderboard(
+    responder: Path | None, out: Path, title: str, scale: float, device: str
+) -> list[Row]:
     leaderboard = run_policies(
         ENVIRONMENT,
         _POLICIES,
@@ -114,6 +122,7 @@ def _leaderboard(responder: Path | None, out: Path, title: str, scale: float) ->
         users=int(_USERS * scale),
         seeds=_SEEDS,
         training_steps=int(_TRAINING_STEPS * scale),
+        device=device,
         out=out,
         command="recsim demo",
     )

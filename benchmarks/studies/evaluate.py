@@ -28,11 +28,13 @@ class Evaluation:
         metrics: see `Report`.
         same_log: whether the log is the one that the responder was trained on. If it is not, the
             test split may contain users that the responder was trained on.
+        refitted: whether the responder was trained on all users of its log.
     """
 
     responder: str
     metrics: dict[str, Any]
     same_log: bool
+    refitted: bool
 
     def flat(self) -> dict[str, Any]:
         """Return the metrics with flat keys; those of position s are `<metric>_at_<s>`, from 1."""
@@ -70,11 +72,17 @@ def evaluate_responder(
         progress: show progress bars.
 
     Raises:
-        InputError: `path` is not a checkpoint, the log does not fit it, or `split` is unknown.
+        InputError: `path` is not a checkpoint, the log does not fit it, `split` is unknown, or it
+            is test and the responder was refitted, so that nothing is held out.
     """
     if split not in ("test", "all"):
         raise InputError(f"split {split!r} is unknown: test or all")
     checkpoint = load_responder(Path(path), log.catalogue)
+    if checkpoint.refitted and split == "test":
+        raise InputError(
+            f"{path} was refitted on all users of its log, so none are left to test it on: its "
+            f"card.json has the metrics from before; use --split all for every session of a log"
+        )
     _check_shape(checkpoint.responder, log, Path(path))
     torch_device = pick_device(device)
     report = make_report(
@@ -87,7 +95,8 @@ def evaluate_responder(
         progress=progress,
     )
     same_log = checkpoint.card["data"]["fingerprint"] == log.fingerprint()
-    return Evaluation(checkpoint.card["responder"]["name"], report.metrics, same_log)
+    name = checkpoint.card["responder"]["name"]
+    return Evaluation(name, report.metrics, same_log, checkpoint.refitted)
 
 
 def _check_shape(responder: Responder, log: SessionLog, path: Path) -> None:

@@ -64,7 +64,7 @@ def run(
     log: str | Path | None = None,
     jobs: int = 1,
     threads: int | None = None,
-    device: torch.device | str = "cpu",
+    device: torch.device | str = "auto",
     out: str | Path | None = None,
     overwrite: bool = False,
     command: str = "",

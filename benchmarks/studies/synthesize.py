@@ -21,6 +21,7 @@ def synthesize(
     policy: str = "mixed",
     settings: Mapping[str, Any] | None = None,
     overwrite: bool = False,
+    device: str = "auto",
 ) -> SessionLog:
     """Write a log of simulated users with known probabilities, as `recsim data synthesize` does.
 
@@ -32,13 +33,21 @@ def synthesize(
         policy: the logging policy.
         settings: changes to the preset's `TruthConfig`, as text or numbers.
         overwrite: replace `out` if it exists.
+        device: auto, cpu or cuda.
 
     Raises:
-        InputError: an unknown preset, policy or setting, or `out` exists.
+        InputError: an unknown preset, policy, setting or device, or `out` exists.
     """
     if preset not in PRESETS:
         raise InputError(f"preset {preset!r} is unknown; {near_matches(preset, PRESETS)}")
     world = PRESETS[preset].changed(**(settings or {}))
     return write_log(
-        Path(out), world, sessions, seed=seed, policy=policy, name=preset, overwrite=overwrite
+        Path(out),
+        world,
+        sessions,
+        seed=seed,
+        policy=policy,
+        name=preset,
+        overwrite=overwrite,
+        device=device,
     )

@@ -1,13 +1,17 @@
-"""Export of episodes for offline reinforcement learning: d3rlpy arrays and Minari datasets."""
+"""Export of episodes for offline reinforcement learning: d3rlpy arrays and Minari datasets.
+
+`recsim_env.adapters.logged` makes the same episodes of a logged `SessionLog`.
+"""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from gymnasium import Space
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode
 
@@ -24,13 +28,15 @@ class Episode:
         observation: [T + 1, …], or a dict of such arrays.
         action: [T, …].
         reward: [T] or [T, M] float64.
-        terminated: whether the user left at the end; if not, the horizon was reached.
+        terminated: whether the user left at the end; if not, the episode was cut there.
+        info: arrays [T + 1, …] by name; entry t + 1 belongs to action t, as in Minari.
     """
 
     observation: Any
     action: np.ndarray
     reward: np.ndarray
     terminated: bool
+    info: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.action)
@@ -116,7 +122,7 @@ def d3rlpy_arrays(episodes: Sequence[Episode]) -> dict[str, np.ndarray]:
 
     Returns:
         observations [n, d] float32, actions [n, …], rewards [n, 1] float32, terminals [n] float32
-        (the user left) and timeouts [n] float32 (the horizon), of all steps in order.
+        (the user left) and timeouts [n] float32 (the episode was cut), of all steps in order.
 
     Raises:
         InputError: observations are dicts (use observe="flat"), actions are slates of indices,
@@ -125,13 +131,14 @@ def d3rlpy_arrays(episodes: Sequence[Episode]) -> dict[str, np.ndarray]:
     if not episodes:
         raise InputError("there is no episode to export")
     if isinstance(episodes[0].observation, dict):
-        raise InputError('d3rlpy needs flat observations: make the environment with observe="flat"')
+        raise InputError('d3rlpy needs flat observations: use observe="flat"')
     if episodes[0].reward.ndim > 1:
         raise InputError("d3rlpy supports one reward: give weights, such as reward={'clicks': 1.0}")
     if episodes[0].action.dtype.kind in "iu" and episodes[0].action.ndim > 1:
         raise InputError(
             "d3rlpy learns one index or a continuous vector per step, not slates of indices: make "
-            'the environment with action="arm", "scores" or "proto"'
+            'the environment with action="arm", "scores" or "proto", or export a log whose slates '
+            "have one item"
         )
     last = np.concatenate([np.arange(len(e)) == len(e) - 1 for e in episodes])
     left = np.concatenate([np.full(len(e), e.terminated) for e in episodes])
@@ -162,6 +169,18 @@ def to_minari(
     Raises:
         InputError: Minari is not installed, rewards are vectors, or there is no episode.
     """
+    spaces = envs.single_observation_space, envs.single_action_space
+    return write_minari(episodes, dataset_id, *spaces, env=single_spec(envs), **options)
+
+
+def write_minari(
+    episodes: Sequence[Episode],
+    dataset_id: str,
+    observation_space: Space,
+    action_space: Space,
+    **options: Any,
+) -> Any:
+    """Write episodes of the given spaces as a Minari dataset; see `to_minari`."""
     try:
         from minari import create_dataset_from_buffers
         from minari.data_collector import EpisodeBuffer
@@ -182,19 +201,19 @@ def to_minari(
                 rewards=list(episode.reward),
                 terminations=list(end & episode.terminated),
                 truncations=list(end & (not episode.terminated)),
+                infos=episode.info or None,
             )
         )
     return create_dataset_from_buffers(
         dataset_id,
         buffers,
-        env=_single_spec(envs),
-        action_space=envs.single_action_space,
-        observation_space=envs.single_observation_space,
+        action_space=action_space,
+        observation_space=observation_space,
         **options,
     )
 
 
-def _single_spec(envs: WorldVectorEnv) -> EnvSpec | None:
+def single_spec(envs: WorldVectorEnv) -> EnvSpec | None:
     """Return the specification with which `gym.make` makes the environment of one user."""
     spec = envs.unwrapped.spec
     if spec is None:

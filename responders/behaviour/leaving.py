@@ -120,16 +120,11 @@ def fit_hazard(log: SessionLog, sessions: np.ndarray, silence: float | None = No
             sessions start at the same time.
     """
     length = log.session_length[sessions]
-    ends = ragged.offsets(length)[1:] - 1
-    observed = _followed(log, sessions, silence)
-    completed = length[observed[ends]] if observed[ends].any() else length
-    shortest, longest = int(completed.min()), int(length.max())
+    at_risk, shortest = _at_risk(log, sessions, silence)
     first = np.repeat(ragged.offsets(length)[:-1], length)
     step = 1 + ragged.place(length)
     streak = np.minimum(streaks(log, sessions), _STREAKS - 1)
     left = step == np.repeat(length, length)
-    cut = (length == longest).sum() > 1 and longest > shortest
-    at_risk = observed & (step >= shortest) & ~((step == longest) & cut)
     n_at_risk = np.bincount(streak[at_risk], minlength=_STREAKS)
     n_left = np.bincount(streak[at_risk & left], minlength=_STREAKS)
     overall = n_left.sum() / max(n_at_risk.sum(), 1)
@@ -142,6 +137,32 @@ def fit_hazard(log: SessionLog, sessions: np.ndarray, silence: float | None = No
     clicks_before = np.where(first > 0, clicks_so_far[np.maximum(first - 1, 0)], 0)
     features = np.stack([np.log1p(step), clicks, (clicks_so_far - clicks_before) / step], 1)[sample]
     return _with_head(table, streak[sample], features, left[sample])
+
+
+def departures(log: SessionLog, sessions: np.ndarray, silence: float | None = None) -> np.ndarray:
+    """Return [K] bool for `sessions`: whether the user left at the end, or the log cut the session.
+
+    The rules and `silence` are those of `fit_hazard`.
+    """
+    at_risk, _ = _at_risk(log, sessions, silence)
+    return at_risk[ragged.offsets(log.session_length[sessions])[1:] - 1]
+
+
+def _at_risk(
+    log: SessionLog, sessions: np.ndarray, silence: float | None
+) -> tuple[np.ndarray, int]:
+    """Return [n] bool, the slates of `sessions` after which leaving would show, and the first step.
+
+    See `fit_hazard` for the rules.
+    """
+    length = log.session_length[sessions]
+    ends = ragged.offsets(length)[1:] - 1
+    observed = _followed(log, sessions, silence)
+    completed = length[observed[ends]] if observed[ends].any() else length
+    shortest, longest = int(completed.min()), int(length.max())
+    step = 1 + ragged.place(length)
+    cut = (length == longest).sum() > 1 and longest > shortest
+    return observed & (step >= shortest) & ~((step == longest) & cut), shortest
 
 
 def _followed(log: SessionLog, sessions: np.ndarray, silence: float | None) -> np.ndarray:

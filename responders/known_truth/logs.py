@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from responders.behaviour.slate_rules import SlateRules
+from responders.device import pick_device
 from responders.errors import InputError, near_matches
 from responders.known_truth.presets import TruthConfig
 from responders.known_truth.world import KnownTruth, make_truth
@@ -32,22 +33,20 @@ class LoggingPolicy:
     def __init__(self, truth: KnownTruth, name: str) -> None:
         if name not in POLICIES:
             raise InputError(f"policy {name!r} is unknown; {near_matches(name, POLICIES)}")
-        self.truth, self.name = truth, name
-        self.rules = SlateRules.of(truth.catalogue, truth.config.n_positions)
+        self.truth, self.name, self.device = truth, name, truth.item_log_odds.device
+        self.rules = SlateRules.of(truth.catalogue, truth.config.n_positions).to(self.device)
         rng = np.random.default_rng([truth.config.seed, 3])
-        rank = np.argsort(
-            np.argsort(
-                -(truth.item_log_odds[:-1].numpy() + 0.5 * rng.normal(size=len(truth.catalogue)))
-            )
-        )
-        self.popularity = -0.8 * torch.log1p(torch.tensor(rank, dtype=torch.float32))
+        odds = truth.item_log_odds[:-1].cpu().numpy()
+        rank = np.argsort(np.argsort(-(odds + 0.5 * rng.normal(size=len(truth.catalogue)))))
+        popularity = -0.8 * torch.log1p(torch.tensor(rank, dtype=torch.float32))
+        self.popularity = popularity.to(self.device)
 
     def __call__(
         self, state: State, generator: torch.Generator, previous: Tensor | None = None
     ) -> Tensor:
         """Return slates [B, S] for users in `state`, whose last slates are `previous` [B, S]."""
         b, n = len(state["fatigue"]), self.truth.config.n_items
-        noise = torch.rand(b, n, generator=generator).clamp(min=1e-9)
+        noise = torch.rand(b, n, generator=generator).to(self.device).clamp(min=1e-9)
         score = -torch.log(-torch.log(noise))
         if self.name == "popular":
             score = score + self.popularity
@@ -57,7 +56,7 @@ class LoggingPolicy:
             score = score + 0.6 * self.popularity + 0.6 * self.truth.attraction(state)
         slate = self.rules.choose(score)
         if self.name == "repeating" and previous is not None:
-            again = torch.rand(b, 1, generator=generator) < 0.5
+            again = torch.rand(b, 1, generator=generator).to(self.device) < 0.5
             slate = torch.where(again, previous, slate)
         return slate
 
@@ -72,9 +71,13 @@ def synthesize(
     policy: str = "mixed",
     name: str = "known truth",
     overwrite: bool = False,
+    device: torch.device | str = "cpu",
     progress: bool = True,
 ) -> SessionLog:
     """Write a log of `sessions` users of the known-truth world to folder `out` and load it.
+
+    Random numbers are drawn on the CPU, so that logs of different devices differ only where
+    rounding changes a choice or a click.
 
     Args:
         out: the folder; it appears when complete.
@@ -84,14 +87,15 @@ def synthesize(
         policy: the logging policy, one of `POLICIES`.
         name: of the log, for its card.
         overwrite: replace a log at `out`.
+        device: of the probabilities: auto, cpu or cuda.
         progress: show a progress bar.
 
     Raises:
-        InputError: `sessions` is below 1, the policy is unknown, or `out` exists.
+        InputError: `sessions` is below 1, the policy or the device is unknown, or `out` exists.
     """
     if sessions < 1:
         raise InputError(f"sessions must be at least 1, not {sessions}")
-    truth = make_truth(settings)
+    truth = make_truth(settings).to(pick_device(device))
     logging_policy = LoggingPolicy(truth, policy)
     generator = torch.Generator().manual_seed(seed)
     visible = torch.randn(sessions, settings.dimensions, generator=generator)
@@ -108,8 +112,9 @@ def synthesize(
     ):
         for first in range(0, sessions, 2048):
             part = slice(first, first + 2048)
-            state = truth.start_at((visible[part] + hidden[part])[:, None])
-            known = truth.start(visible[part]) if settings.hidden else None
+            seen = visible[part].to(logging_policy.device)
+            state = truth.start_at((seen + hidden[part].to(seen.device))[:, None])
+            known = truth.start(seen) if settings.hidden else None
             slates = _play(truth, logging_policy, state, known, generator)
             length[part] = slates["length"]
             time = slates["time"] + np.repeat(start_time[part], slates["length"])
@@ -154,17 +159,19 @@ def _play(
     steps, slate = [], None
     for step in range(1, s.max_slates + 1):
         slate = logging(state if known is None else known, generator, slate)
-        uniform = torch.rand(slate.shape, generator=generator)
+        uniform = torch.rand(slate.shape, generator=generator).to(slate.device)
         answer = truth.respond(state, slate, uniform)
+        click = answer.click.cpu()
         time = time + 30 + torch.randint(0, 300, (len(active),), generator=generator)
-        steps.append((active, slate, answer.click, time))
-        streak = torch.where(answer.click.any(1), 0, streak + 1)
+        steps.append((active, slate.cpu(), click, time))
+        streak = torch.where(click.any(1), 0, streak + 1)
         uniform_leave = torch.rand(len(active), generator=generator)
         stay = uniform_leave >= hazard[streak.clamp(max=len(hazard) - 1)] * (step >= s.min_slates)
-        state = take_rows(answer.state, stay)
+        staying = stay.to(slate.device)
+        state = take_rows(answer.state, staying)
         if known is not None:
-            known = take_rows(truth.observe(known, slate, answer.click.float()), stay)
-        active, streak, time, slate = active[stay], streak[stay], time[stay], slate[stay]
+            known = take_rows(truth.observe(known, slate, answer.click.float()), staying)
+        active, streak, time, slate = active[stay], streak[stay], time[stay], slate[staying]
         if not len(active):
             break
     user, slate, click, time = (torch.cat(column) for column in zip(*steps, strict=True))

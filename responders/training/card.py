@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, ValidationError
 
 from responders.errors import InputError
+from responders.training.initial_sessions import HELD_OUT
 
 Chance = Annotated[float, Field(ge=0, le=1)]
 
@@ -65,6 +66,8 @@ class Card(BaseModel):
     data: _Data
     threshold: float
     metrics: dict[str, Any]
+    refit: dict[str, Any] | None = None
+    initial_users: str = HELD_OUT
 
 
 def check_card(card: dict[str, Any], path: Path) -> Card:

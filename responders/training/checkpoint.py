@@ -2,8 +2,9 @@
 
 DIR/responder.safetensors   the weights
 DIR/card.json               description, data, metrics, seed, versions and command
-DIR/initial_sessions/       a small session log: the catalogue, and the first slates of the held-out
-                            users with which a simulation starts
+DIR/initial_sessions/       a small session log: the catalogue, and the first slates of the users
+                            with whom a simulation starts: held-out ones, or any of the log after
+                            refitting
 """
 
 from __future__ import annotations
@@ -38,8 +39,9 @@ class Checkpoint:
     Args:
         responder: in eval mode, on the CPU.
         card: the JSON card.
-        initial_sessions: a log with the responder's catalogue and the first slates of held-out
-            users. The catalogue's attributes `shown` and `clicked` count the training log.
+        initial_sessions: a log with the responder's catalogue and the first slates of the users
+            that `initial_users` in the card names. The catalogue's attributes `shown` and `clicked`
+            count the training log.
         hazard: when users leave.
         returns: whether they come back; None if the log has no returning users.
     """
@@ -54,6 +56,11 @@ class Checkpoint:
     def synthetic(self) -> bool:
         """Whether the responder learned from simulated users."""
         return bool(self.card["synthetic"])
+
+    @property
+    def refitted(self) -> bool:
+        """Whether the responder was trained on every user of its log."""
+        return self.card.get("refit") is not None
 
 
 def save_checkpoint(

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import platform
-import shutil
 from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from responders.behaviour.leaving import fit_hazard
@@ -20,26 +20,21 @@ from responders.device import pick_device
 from responders.errors import InputError, near_matches
 from responders.evaluation.metrics import best_threshold, evaluate
 from responders.evaluation.predict import predict
-from responders.files import holds_files, lock, read_json, write_json
+from responders.files import lock, write_json
 from responders.log.batch import Part
 from responders.log.session_log import SessionLog
 from responders.log.split import CONTEXT, FRACTIONS, make_split, visible_log
 from responders.models.base import Responder
 from responders.models.build import build_responder, responder_class
-from responders.training.checkpoint import (
-    CARD,
-    INITIAL,
-    WEIGHTS,
-    Checkpoint,
-    load_responder,
-    save_checkpoint,
-)
+from responders.training.checkpoint import Checkpoint, load_responder, save_checkpoint
 from responders.training.config import TrainConfig
-from responders.training.initial_sessions import make_initial_sessions, unseen_sessions
+from responders.training.folder import REFIT, RUN, already_finished, remove
+from responders.training.initial_sessions import (
+    REFITTED,
+    make_initial_sessions,
+    unseen_sessions,
+)
 from responders.training.trainer import STATE, Trainer
-
-RUN = "run.json"
-"""The file in a training folder that describes the training."""
 
 
 def configure(name: str, settings: Mapping[str, Any]) -> tuple[Config, TrainConfig]:
@@ -79,6 +74,7 @@ def fit(
     seed: int = 0,
     split: str = "user",
     fractions: tuple[float, float, float] = FRACTIONS,
+    refit: bool = False,
     resume: bool = False,
     overwrite: bool = False,
     device: str = "auto",
@@ -96,6 +92,9 @@ def fit(
         split: "user" = each user trains, validates or tests; "time" = the first slates train, the
             next ones validate, the last ones test; see `responders.log.split`.
         fractions: of the users or slates that train, validate and test; they add up to 1.
+        refit: save a responder that is then trained on the whole log, from the same seed, for the
+            epochs and with the learning rates that validation chose. The metrics are those of the
+            first one: nothing is left to test the second on.
         resume: continue an interrupted training in `out`.
         overwrite: replace a training in `out`.
         device: auto, cpu or cuda.
@@ -115,10 +114,11 @@ def fit(
         "seed": seed,
         "split": split,
         "fractions": list(fractions),
+        "refit": refit,
         "log": log.fingerprint(),
     }
     with lock(out):
-        if not _already_finished(out, run, resume, overwrite):
+        if not already_finished(out, run, resume, overwrite):
             try:
                 _train(log, name, out, run, (config, training), torch_device, progress, command)
             except BaseException:
@@ -139,48 +139,96 @@ def _train(
     command: str,
 ) -> None:
     """Train, evaluate and save what `run` describes in the locked folder `out`."""
-    (config, training), seed, split, fractions = (
-        configs, run["seed"], run["split"], tuple(run["fractions"])
-    )  # fmt: skip
-    parts = make_split(log, split, seed, fractions)
-    training_log, sessions = visible_log(log, parts["train"])
-    responder, description = build_responder(name, training_log, sessions, config, seed)
+    seed, everything = run["seed"], np.arange(log.n_sessions)
+    parts = make_split(log, run["split"], seed, run["fractions"])
+    learn = partial(
+        _learn, log, name, configs, out, seed=seed, device=torch_device, progress=progress
+    )
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / RUN, run)
-    facts: dict[str, Any] = {"by": "counting"}
-    if responder.trained_by_gradient:
-        trainer = Trainer(
-            responder, log, parts, training, out, seed=seed, device=torch_device, progress=progress
-        )
-        if (out / STATE).exists():
-            trainer.resume()
-        responder = trainer.run()
-        facts = trainer.facts()
+    responder, description, facts = learn(parts)
     threshold, metrics = _measure(responder, log, parts, torch_device, seed, progress)
+    seen = visible_log(log, parts["train"])
+    to_start, initial_users = unseen_sessions(log, parts)
+    refitted = None
+    if run["refit"]:
+        responder, description, again = learn({"train": Part.of(log, everything)}, facts)
+        seen, to_start, initial_users = (log, everything), everything, REFITTED
+        refitted = {
+            "from_training_part": ["metrics", "threshold", "training"],
+            "from_all_users": ["weights", "hazard", "returns", "initial_sessions"],
+            "training": again,
+        }
     card = {
         "synthetic": log.synthetic,
         "responder": description,
         "parameters": sum(p.numel() for p in responder.parameters()),
         "data": {**log.card, "fingerprint": run["log"], "summary": _counts(log)},
-        "split": {"by": split, "seed": seed, "fractions": fractions, "context": CONTEXT},
+        "split": {
+            "by": run["split"], "seed": seed, "fractions": run["fractions"], "context": CONTEXT
+        },
         "training": facts,
+        "refit": refitted,
         "threshold": threshold,
         "metrics": metrics,
+        "initial_users": initial_users,
         "seed": seed,
         "device": str(torch_device),
         "command": command,
         "versions": versions(),
-    }
-    sessions_to_start, card["initial_users"] = unseen_sessions(log, parts)
+    }  # fmt: skip
     save_checkpoint(
         out,
         responder,
         card,
-        make_initial_sessions(log, sessions_to_start, (training_log, sessions)),
-        fit_hazard(training_log, sessions),
-        fit_returns(training_log, sessions),
+        make_initial_sessions(log, to_start, seen),
+        fit_hazard(*seen),
+        fit_returns(*seen),
     )
     (out / STATE).unlink(missing_ok=True)
+    (out / REFIT / STATE).unlink(missing_ok=True)
+
+
+def _learn(
+    log: SessionLog,
+    name: str,
+    configs: tuple[Config, TrainConfig],
+    out: Path,
+    parts: dict[str, Part],
+    chosen: dict[str, Any] | None = None,
+    *,
+    seed: int,
+    device: torch.device,
+    progress: bool,
+) -> tuple[Responder, dict[str, Any], dict[str, Any]]:
+    """Return a responder trained on `parts`, its description, and facts about its training.
+
+    Args:
+        log: the log.
+        name: of the responder.
+        configs: of the responder and of its training.
+        out: the training's folder.
+        parts: `train` and, unless `chosen` is given, `validation`.
+        chosen: the facts of a training whose batch size and best epochs are repeated.
+        seed: of the weights and the training.
+        device: where to train.
+        progress: show progress bars.
+    """
+    config, training = configs
+    responder, description = build_responder(name, *visible_log(log, parts["train"]), config, seed)
+    if not responder.trained_by_gradient:
+        return responder, description, {"by": "counting"}
+    rates = None
+    if chosen is not None:
+        rates = [row["learning_rate"] for row in chosen["history"][: chosen["best_epoch"]]]
+        training, out = replace(training, batch_size=chosen["batch_size"]), out / REFIT
+    trainer = Trainer(
+        responder, log, parts, training, out,
+        seed=seed, device=device, progress=progress, rates=rates,
+    )  # fmt: skip
+    if (out / STATE).exists():
+        trainer.resume()
+    return trainer.run(), description, trainer.facts()
 
 
 def _measure(
@@ -199,46 +247,6 @@ def _measure(
     threshold = best_threshold(validation)
     metrics = evaluate(test, threshold, seed=seed)
     return threshold, {k: v for k, v in metrics.items() if k != "by_position"}
-
-
-def _already_finished(out: Path, run: dict[str, Any], resume: bool, overwrite: bool) -> bool:
-    """Return whether `out` holds this training, finished; raise if it holds anything else to keep.
-
-    What a training left that failed before its first save is removed.
-    """
-    if not holds_files(out):
-        return False
-    if not (out / RUN).exists():
-        raise InputError(f"{out} is not empty and holds no training ({RUN}): choose another --out")
-    kept = CARD if (out / CARD).exists() else STATE
-    if overwrite or not (out / kept).exists():
-        remove(out)
-        return False
-    if not resume:
-        what = "a finished training: use "
-        if kept == STATE:
-            what = "an unfinished training: use --resume to continue, "
-        raise InputError(f"{out} holds {what}--overwrite to replace it, or choose another --out")
-    previous = read_json(out / RUN, "training")
-    for key, value in run.items():
-        if previous.get(key) != value:
-            raise InputError(
-                f"{out / RUN} has {key} = {previous.get(key)!r}, not {value!r}: resume "
-                "with the same log and settings, use --overwrite, or choose another --out"
-            )
-    return kept == CARD
-
-
-def remove(out: Path) -> None:
-    """Remove the files of a training from `out`, and the folder if nothing else is in it."""
-    for name in (CARD, RUN, STATE, WEIGHTS):
-        (out / name).unlink(missing_ok=True)
-        (out / f".{name}.tmp").unlink(missing_ok=True)
-    for name in (INITIAL, "tensorboard"):
-        shutil.rmtree(out / name, ignore_errors=True)
-        shutil.rmtree(out / f".{name}.tmp", ignore_errors=True)
-    with suppress(OSError):  # missing, or something else is in it
-        out.rmdir()
 
 
 def _counts(log: SessionLog) -> dict[str, Any]:

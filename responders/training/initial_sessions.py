@@ -10,6 +10,10 @@ from responders.log.batch import Part
 from responders.log.counts import count
 from responders.log.session_log import SessionLog
 
+HELD_OUT = "users held out of training"
+REFITTED = "users of the log, all of them trained on"
+"""Who the users are with whom a simulation starts (`initial_users` of the card)."""
+
 _SESSIONS = 1000
 _SLATES = 4  # a warm start of up to 3, and whether the user was still there after it
 
@@ -31,7 +35,7 @@ def unseen_sessions(log: SessionLog, parts: dict[str, Part]) -> tuple[np.ndarray
     evaluated = np.union1d(parts["validation"].sessions, parts["test"].sessions)
     new_users = evaluated[~np.isin(log.user[evaluated], log.user[trained])]
     if len(new_users):
-        return new_users, "users held out of training"
+        return new_users, HELD_OUT
     new_sessions = np.setdiff1d(evaluated, trained)
     if len(new_sessions):
         return new_sessions, "users of training sessions, in later sessions"

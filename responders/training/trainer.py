@@ -71,6 +71,8 @@ class Trainer:
         seed: fixes everything random.
         device: where to train.
         progress: show progress bars.
+        rates: the learning rate of each epoch. All of them are trained, nothing is validated, and
+            the last weights are kept. None = validation decides.
     """
 
     def __init__(
@@ -84,8 +86,9 @@ class Trainer:
         seed: int = 0,
         device: torch.device | str = "cpu",
         progress: bool = True,
+        rates: Sequence[float] | None = None,
     ) -> None:
-        self.responder = responder.to(device)
+        self.responder, self.rates = responder.to(device), rates
         self.log, self.split, self.config, self.out = log, split, config, Path(out)
         self.seed, self.device, self.progress = seed, torch.device(device), progress
         self.averaged = AveragedModel(self.responder, multi_avg_fn=self._average)
@@ -102,7 +105,10 @@ class Trainer:
         self._saved_at = time.monotonic()
 
     def run(self) -> Responder:
-        """Train until validation log-loss stops improving; return the best responder.
+        """Train until validation log-loss stops improving, or through the given learning rates.
+
+        Returns:
+            the responder with the best weights, or the last ones without validation.
 
         Raises:
             Interrupted: by SIGINT or SIGTERM; the state is saved and `resume` continues from it.
@@ -123,6 +129,8 @@ class Trainer:
     @property
     def finished(self) -> bool:
         """Whether the last epoch is done or patience has run out."""
+        if self.rates is not None:
+            return self.state.epoch >= len(self.rates)
         waited = self.state.epoch - 1 - self.state.best_epoch
         return self.state.epoch >= self.config.epochs or (
             self.state.best_epoch >= 0 and waited >= self.patience
@@ -132,6 +140,8 @@ class Trainer:
         """Return the settings and history of training, for the card."""
         return {
             **asdict(self.config),
+            "batch_size": self.batch_size,
+            "patience": self.patience,
             "epochs_run": self.state.epoch,
             "best_epoch": self.state.best_epoch + 1,
             "seconds": round(self.state.seconds, 1),
@@ -141,6 +151,8 @@ class Trainer:
     def _epoch(self, board: SummaryWriter) -> None:
         state, began = self.state, time.monotonic()
         seconds_before = state.seconds
+        if self.rates is not None:
+            state.learning_rate = self.rates[state.epoch]
         rng = np.random.default_rng([self.seed, state.epoch])
         plan = plan_batches(self.split["train"], self.batch_size, rng)
         self.responder.train()
@@ -191,29 +203,30 @@ class Trainer:
         state.batch += 1
 
     def _validate(self, board: SummaryWriter) -> None:
-        state = self.state
-        averaged = cast(Responder, self.averaged.module)
-        result = predict(averaged, self.log, self.split["validation"], device=self.device)
-        loss = log_loss(result.logit, result.click)
-        row = {
-            "train_loss": state.loss_sum / state.positions,
-            "validation_log_loss": loss,
-            "learning_rate": state.learning_rate,
-            **{name: total / state.batch for name, total in state.measures.items()},
-        }
+        """Record the epoch, keep the weights if they are the best, and lower the learning rate."""
+        state, row = self.state, {"train_loss": self.state.loss_sum / self.state.positions}
+        improved = True
+        if self.rates is None:
+            averaged = cast(Responder, self.averaged.module)
+            result = predict(averaged, self.log, self.split["validation"], device=self.device)
+            loss = row["validation_log_loss"] = log_loss(result.logit, result.click)
+            improved = loss < state.best - 1e-6
+            state.best = loss if improved else state.best
+        row["learning_rate"] = state.learning_rate
+        row |= {name: total / state.batch for name, total in state.measures.items()}
         for name, value in row.items():
             board.add_scalar(name, value, state.epoch)
         self.history.append({"epoch": state.epoch, **row})
-        if loss < state.best - 1e-6:
-            state.best, state.best_epoch = loss, state.epoch
-            self.best = _weights(self.averaged.module)
+        if improved:
+            state.best_epoch, self.best = state.epoch, _weights(self.averaged.module)
         else:
             state.learning_rate /= 2
         state.epoch, state.batch, state.loss_sum, state.positions = state.epoch + 1, 0, 0.0, 0
         state.measures = {}
 
     def _bar(self, total: int) -> Any:
-        name = f"epoch {self.state.epoch + 1}/{self.config.epochs}"
+        last = self.config.epochs if self.rates is None else len(self.rates)
+        name = f"epoch {self.state.epoch + 1}/{last}" + (", refit" if self.rates else "")
         if np.isfinite(self.state.best):
             name += f" (best {self.state.best:.4f})"
         return progress_bar(

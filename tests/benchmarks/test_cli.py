@@ -13,9 +13,11 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+import typer
 from safetensors.torch import load_file
 
 from agents.registry import POLICIES
+from benchmarks.cli import main as cli
 from benchmarks.studies import demo, leaderboard
 from responders import SessionLog
 from responders.known_truth.presets import PRESETS
@@ -136,13 +138,30 @@ def test_help_does_not_import_pytorch(words: list[str]) -> None:
     assert run.stdout.splitlines()[-1] == "False"
 
 
-def test_threads_are_set(recsim: Any, trained: Path, small_log_path: Path) -> None:
+COMPUTING = ["train", "evaluate", "compare", "bench", "demo", "data synthesize"]
+
+
+@pytest.mark.parametrize("command", COMPUTING)
+def test_every_command_that_computes_has_the_same_device_and_threads(command: str) -> None:
+    found: Any = typer.main.get_command(cli.app)
+    for name in command.split():
+        found = found.commands[name]
+    defaults = {option.name: option.default for option in found.params}
+    assert (defaults["device"], defaults["threads"]) == ("auto", None)
+
+
+def test_threads_are_set(recsim: Any, trained: Path, small_log_path: Path, tmp_path: Path) -> None:
     before = torch.get_num_threads()
-    try:
-        assert recsim("evaluate", trained, small_log_path, "--threads", before + 1).code == 0
-        assert torch.get_num_threads() == before + 1
-    finally:
-        torch.set_num_threads(before)
+    commands = [
+        ["evaluate", trained, small_log_path],
+        ["data", "synthesize", tmp_path / "log", "--sessions", 5],
+    ]
+    for words in commands:
+        try:
+            assert recsim(*words, "--threads", before + 1).code == 0
+            assert torch.get_num_threads() == before + 1
+        finally:
+            torch.set_num_threads(before)
 
 
 def test_bench_checks_its_folder_before_any_work(
@@ -202,6 +221,10 @@ def bad_input(log: Path, run: Path, tmp: Path) -> list[tuple[list[Any], str]]:
             ["train", log, "--responder", "pbm", "--out", tmp / "o", "--device", "gpu"],
             "device 'gpu'",
         ),
+        (["data", "synthesize", tmp / "o", "--device", "gpu"], "device 'gpu'"),
+        (["demo", "--out", tmp / "o", "--device", "gpu"], "device 'gpu'"),
+        (["bench", "RecSim-v0", "--out", tmp / "o", "--device", "gpu"], "device 'gpu'"),
+        (["evaluate", run, log, "--device", "gpu"], "device 'gpu'"),
         (["evaluate", tmp / "no", log], "there is no responder at"),
         (["evaluate", log, log], "is not a responder"),
         (["bench", "RecSim-v1"], "environment 'RecSim-v1' is unknown; did you mean RecSim-v0"),

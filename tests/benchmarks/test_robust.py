@@ -1,6 +1,8 @@
 """Runs that are killed, run at once or fail: nothing of them stays in the way."""
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -143,9 +145,9 @@ def test_an_interrupted_training_names_resume(
     assert "holds an unfinished training: use --resume" in done.err
 
 
-@pytest.mark.parametrize("command", ["train", "synthesize", "compare", "bench"])
+@pytest.mark.parametrize("command", ["train", "synthesize", "compare", "bench", "evaluate"])
 def test_a_full_disk_is_one_line_and_leaves_nothing(
-    command: str, small_log_path: Path, tmp_path: Path
+    command: str, small_log_path: Path, trained: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
     words = {
@@ -153,9 +155,10 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(
         "synthesize": ["data", "synthesize", out, "--sessions", 2000],
         "compare": ["compare", small_log_path, "--responders", "pbm", "--seeds", 1],
         "bench": ["bench", "RecSim-v0", "--users", 5, "--policies", "random", "--seeds", 1],
+        "evaluate": ["evaluate", trained, small_log_path, "--draws", 0, "--json", out],
     }[command]
-    extra = [] if command == "synthesize" else ["--out", out]
-    process = start(*words, *extra, limit=4000)
+    extra = [] if command in ("synthesize", "evaluate") else ["--out", out]
+    process = start(*words, *extra, limit=1000 if command == "evaluate" else 4000)
     _, err = process.communicate(timeout=60)
     errors = [line for line in err.splitlines() if line.startswith("error: ")]
     assert process.returncode == 1, err
@@ -163,3 +166,91 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(
     assert "Traceback" not in err
     assert str(tmp_path) in errors[0]
     assert not [path for path in tmp_path.rglob("*") if ".tmp" in path.name]
+    assert command != "evaluate" or not list(tmp_path.iterdir())
+
+
+def writing(log: Path, run: Path) -> list[list[Any]]:
+    """Every command that writes, but for where to."""
+    raw = Path(__file__).parents[1] / "cases" / "trec_session"
+    return [
+        ["data", "convert", "trec-session", raw],
+        ["data", "synthesize", "--sessions", 5],
+        ["train", log, "--responder", "pbm", "--out"],
+        ["train", log, "--responder", "mf", "--epochs", 1, "--refit", "--out"],
+        ["evaluate", run, log, "--draws", 0, "--json"],
+        ["compare", log, "--responders", "pbm", "--seeds", 1, "--out"],
+        ["bench", "RecSim-v0", "--users", 5, "--policies", "random", "--seeds", 1, "--out"],
+        ["demo", "--out"],
+    ]
+
+
+def check_refused(words: list[Any], code: int, err: str, path: Path) -> None:
+    """The command said in one line that it cannot write to `path`, without having worked."""
+    errors = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert code == 1, words
+    assert len(errors) == 1, err
+    assert str(path) in errors[0], words
+    assert "Traceback" not in err
+
+
+def test_a_file_in_place_of_a_folder_is_one_line(
+    recsim: Any, small_log_path: Path, trained: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("mine")
+    for words in writing(small_log_path, trained):
+        outs = [file / "below", file / "further" / "below"]
+        if words[0] == "evaluate":  # --json names a file, which is replaced
+            folder = tmp_path / "folder"
+            folder.mkdir()
+            outs.append(folder)
+        else:
+            outs.append(file)
+        for out in outs:
+            done = recsim(*words, out)
+            check_refused(words, done.code, done.err, file if out.is_relative_to(file) else out)
+    assert file.read_text() == "mine"
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "folder"}
+
+
+CALLS = """
+import json, sys
+from tests.conftest import call_recsim
+for words in json.loads(sys.argv[1]):
+    done = call_recsim(*words)
+    print(json.dumps([words, done.code, done.err]), file=sys.__stdout__)
+"""
+
+CLOSED = {
+    # mounted in a namespace that ends with the command
+    "read-only": ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs -o ro none "$0" && exec "$@"'],
+    # without the capabilities by which root may write everywhere
+    "no permission": ["setpriv", "--bounding-set=-dac_override,-dac_read_search"],
+}
+
+
+@pytest.mark.parametrize("reason", CLOSED)
+def test_a_folder_that_cannot_be_written_is_one_line(
+    reason: str, small_log_path: Path, trained: Path, tmp_path: Path
+) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o500)
+    inside = [*CLOSED[reason], str(closed)] if reason == "read-only" else CLOSED[reason]
+    if reason == "no permission" and os.geteuid() != 0:
+        inside = []  # it has no such capabilities
+    elif not shutil.which(inside[0]) or subprocess.run([*inside, "true"], check=False).returncode:
+        pytest.skip(f"{inside[0]} is not permitted here")
+    calls = [
+        [*map(str, words), str(out)]
+        for words in writing(small_log_path, trained)
+        for out in (closed / "out", closed / "new" / "out")
+    ]
+    if reason == "read-only":  # a mount point cannot be replaced
+        calls.append(["data", "synthesize", "--sessions", "5", str(closed)])
+    command = [*inside, sys.executable, "-c", CALLS, json.dumps(calls)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    results = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
+    assert len(results) == len(calls)
+    for words, code, err in results:
+        check_refused(words, code, err, closed)
+    assert not list(closed.iterdir())
