@@ -98,6 +98,26 @@ class NeuralResponder(Responder):
         )
         self.next_click_head = nn.Linear(memory_size, size) if config.next_click else None
 
+    def finish(
+        self, log_odds: Tensor, state: State, slate: Tensor, click: Tensor | None = None
+    ) -> Tensor:
+        """Return the log-odds [B, S] of a click, of those that the network gives for a slate.
+
+        Args:
+            log_odds: [B, S], of the network and the biases.
+            state: before the slate.
+            slate: [B, S].
+            click: [B, S], the given clicks; None where clicks are not read.
+        """
+        log_odds = log_odds + self.session_log_odds(state, slate)
+        return self.readout.finish(log_odds, slate >= 0, click)
+
+    def finish_batch(self, log_odds: Tensor, batch: SessionBatch) -> Tensor:
+        """Return the log-odds [B, R, S] of a click, of those that the network gives."""
+        log_odds = log_odds.view(batch.slate.shape) + self.session.parallel(self.items, batch)
+        click = batch.click if self.reads_clicks_above else None
+        return self.readout.finish(log_odds, batch.shown, click)
+
     def evaluate(self, batch: SessionBatch) -> Evaluation:
         """Evaluate whole sessions in parallel; the memory may be None without a next-click head."""
         raise NotImplementedError

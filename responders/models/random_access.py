@@ -82,8 +82,9 @@ class RANCM(ClickMemory, NeuralResponder):
     ) -> None:
         size, hidden = config.embedding_size, config.hidden_size
         super().__init__(shape, config, item_vectors, memory_size=size)
-        # The walks read the clicks, not the readout; the halt bounds the number of clicks.
-        self.readout.last_click_bias = self.readout.click_bias = self.readout.looked_at = None
+        # The walks read the clicks, not the readout; its biases are all that they use.
+        self.readout.last_click_bias = self.readout.looked_at = None
+        del self.readout.click_bias
         self.orders = config.orders
         self.users = ClickedItems(shape.n_user_features, size)
         self.initial = nn.Linear(size, hidden)

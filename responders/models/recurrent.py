@@ -136,16 +136,9 @@ class SlateGRU(ClickMemory, RecurrentResponder):
         b, r, s = batch.slate.shape
         rows = self.items.index(batch.slate)
         users = self.users(batch.user, self.items.vector(rows), batch.click)
-        flat, offset = users.reshape(b * r, -1), self.session.parallel(self.items, batch)
-        if self.training and self.training_readout != "teacher":
-            reading = self.read_own_clicks(flat, batch.slate.view(b * r, s), offset.view(b * r, s))
-            logits = reading.logits
-        elif not self.reads_clicks_above:
-            hidden = self.initial(flat).tanh()
-            logits = self._read_soft(
-                hidden, batch.slate.view(b * r, s), offset.view(b * r, s)
-            ).logits
-        else:
+        flat, slate = users.reshape(b * r, -1), batch.slate.view(b * r, s)
+        teacher = self.training_readout == "teacher" or not self.training
+        if teacher and self.reads_clicks_above:
             click = batch.click.view(b * r, s)
             logits, _ = self.gru.parallel(
                 self.items,
@@ -156,7 +149,12 @@ class SlateGRU(ClickMemory, RecurrentResponder):
                 click,
                 last_click_above(click, self.shape.n_positions),
             )
-            logits = self.readout.finish(logits + offset.view(b * r, s), click)
+            return Evaluation(self.finish_batch(logits, batch), users)
+        offset = self.session.parallel(self.items, batch).view(b * r, s)
+        if teacher:
+            logits = self._read_soft(self.initial(flat).tanh(), slate, offset).logits
+        else:
+            logits = self.read_own_clicks(flat, slate, offset).logits
         return Evaluation(logits.view(b, r, s), users)
 
     def read_own_clicks(self, users: Tensor, slate: Tensor, offset: Tensor) -> Reading:
@@ -283,8 +281,7 @@ class SessionGRU(CarriedGRU):
             click,
             last_click_above(batch.click, self.shape.n_positions).view(b, r * s),
         )
-        logits = logits.view(b, r, s) + self.session.parallel(self.items, batch)
-        logits = self.readout.finish(logits, batch.click)
+        logits = self.finish_batch(logits, batch)
         if self.next_click_head is None:
             return Evaluation(logits, None)
         last_item = last_item_if_clicked(self.items.vector(rows), click, batch.shown)
@@ -318,8 +315,8 @@ class HierarchicalGRU(CarriedGRU):
             memories.append(self.memory(state))
             slate_logits, state = self._parallel_slate(state, rows[:, r], batch.click[:, r])
             logits.append(slate_logits)
-        whole = torch.stack(logits, 1) + self.session.parallel(self.items, batch)
-        return Evaluation(self.readout.finish(whole, batch.click), torch.stack(memories, 1))
+        whole = self.finish_batch(torch.stack(logits, 1), batch)
+        return Evaluation(whole, torch.stack(memories, 1))
 
     def _parallel_slate(self, state: State, rows: Tensor, click: Tensor) -> tuple[Tensor, State]:
         """Return the log-odds [B, S] of one slate, not finished, and the state after it."""

@@ -126,7 +126,7 @@ class SCOT(NeuralResponder):
         item = self.items.vector(rows)
         hidden = self._attend_to_history(state, item + self.position.weight[: slate.shape[1]])
         score = self.readout(hidden, item, self.items.bias(rows), positions_of(slate))
-        return self.readout.finish(score + self.session_log_odds(state, slate))
+        return self.finish(score, state, slate)
 
     def observe(self, state: State, slate: Tensor, click: Tensor) -> State:
         clicked = (click > 0) & (slate >= 0)
@@ -173,7 +173,7 @@ class SCOT(NeuralResponder):
                 )
             else:
                 parts.append(self._score(*given))
-        logits = self.readout.finish(torch.cat(parts, 1) + self.session.parallel(self.items, batch))
+        logits = self.finish_batch(torch.cat(parts, 1), batch)
         memory = None
         if self.next_click_head is not None:
             mask = self._visible(n_before, key.shape[2] - 1)

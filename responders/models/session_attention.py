@@ -126,8 +126,7 @@ class SessionTransformer(NeuralResponder):
         x = self.norm(x)
         last = last_click_above(batch.click, self.shape.n_positions).view(b, r * s)
         packed = self.readout(x, item, self.items.bias(rows), position, gather(last, order))
-        logits = unpack(packed, order, r * s).view(b, r, s)
-        logits = self.readout.finish(logits + self.session.parallel(self.items, batch), batch.click)
+        logits = self.finish_batch(unpack(packed, order, r * s), batch)
         if self.next_click_head is None:
             return Evaluation(logits, None)
         ends = states_before_slates(x, torch.zeros_like(user), batch.shown)
@@ -210,8 +209,7 @@ class SessionTransformer(NeuralResponder):
         x, cache = self._run_blocks(past, state, x, filled, no_cache, filled[:, :0])
         last_click = gather(last_click_above(click, self.shape.n_positions), order)
         logits = self.readout(x, item, self.items.bias(rows), order, last_click)
-        logits = unpack(logits, order, slate.shape[1]) + self.session_log_odds(state, slate)
-        logits = self.readout.finish(logits, click)
+        logits = self.finish(unpack(logits, order, slate.shape[1]), state, slate, click)
         n = filled.sum(1, keepdim=True)
         last = gather(x, (n - 1).clamp(min=0)).squeeze(1)
         s = slate.shape[1]

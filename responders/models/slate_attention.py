@@ -98,7 +98,7 @@ class SlateTransformer(ClickMemory, NeuralResponder):
 
     def logits(self, state: State, slate: Tensor, click: Tensor | None = None) -> Tensor:
         score = self._score(self.memory(state), self.items.index(slate))
-        return self.readout.finish(score + self.session_log_odds(state, slate))
+        return self.finish(score, state, slate)
 
     def evaluate(self, batch: SessionBatch) -> Evaluation:
         """Evaluate whole sessions in parallel."""
@@ -106,10 +106,7 @@ class SlateTransformer(ClickMemory, NeuralResponder):
         rows = self.items.index(batch.slate)
         users = self.users(batch.user, self.items.vector(rows), batch.click)
         logits = self._score(users.reshape(b * r, -1), rows.view(b * r, s))
-        return Evaluation(
-            self.readout.finish(logits.view(b, r, s) + self.session.parallel(self.items, batch)),
-            users,
-        )
+        return Evaluation(self.finish_batch(logits, batch), users)
 
 
 class TransformerGRU(NeuralResponder):
@@ -170,7 +167,7 @@ class TransformerGRU(NeuralResponder):
     def logits(self, state: State, slate: Tensor, click: Tensor | None = None) -> Tensor:
         rows = self.items.index(slate)
         score = self._score(state["hidden"], rows, *self._attend(rows))
-        return self.readout.finish(score + self.session_log_odds(state, slate))
+        return self.finish(score, state, slate)
 
     def observe(self, state: State, slate: Tensor, click: Tensor) -> State:
         rows, hidden = self.items.index(slate), state["hidden"]
@@ -194,7 +191,4 @@ class TransformerGRU(NeuralResponder):
         states, _ = self.gru(packed, first.unsqueeze(0).contiguous())
         memory = states_before_slates(states, first, seen.unsqueeze(2))
         logits = self._score(memory.reshape(b * r, -1), rows, item, attended)
-        return Evaluation(
-            self.readout.finish(logits.view(b, r, s) + self.session.parallel(self.items, batch)),
-            memory,
-        )
+        return Evaluation(self.finish_batch(logits, batch), memory)

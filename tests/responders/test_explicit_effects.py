@@ -104,21 +104,26 @@ def test_no_click_is_likelier_than_that_its_position_is_looked_at() -> None:
     looked_at = torch.tensor([0.9, 0.5, 0.3, 0.1])
     with torch.no_grad():
         readout.looked_at.copy_(torch.logit(looked_at) / STEP)
-        torch.testing.assert_close(readout.finish(torch.full((2, S), 30.0)).sigmoid()[0], looked_at)
+        shown = torch.ones(5, S, dtype=torch.bool)
+        found = readout.finish(torch.full((5, S), 30.0), shown).sigmoid()
+        torch.testing.assert_close(found[0], looked_at)
         odds = torch.randn(5, S)
-        torch.testing.assert_close(readout.finish(odds).sigmoid(), looked_at * odds.sigmoid())
-        narrow = readout.finish(odds[:, :2])
-        torch.testing.assert_close(narrow, readout.finish(odds)[:, :2])
+        found = readout.finish(odds, shown)
+        torch.testing.assert_close(found.sigmoid(), looked_at * odds.sigmoid())
+        torch.testing.assert_close(readout.finish(odds[:, :2], shown[:, :2]), found[:, :2])
 
 
 def test_each_click_above_adds_the_same() -> None:
     readout = Readout(3, S, 5, reads_clicks_above=True)
-    assert readout.click_bias is not None
+    shown = torch.tensor([[True, True, False, True]])
     with torch.no_grad():
         readout.click_bias.fill_(-0.3 / STEP)
-        click = torch.tensor([[1.0, 0.0, 1.0, 1.0]])
-        found = readout.finish(torch.zeros(1, S), click)
-    torch.testing.assert_close(found, torch.tensor([[0.0, -0.3, -0.3, -0.6]]))
+        click = torch.tensor([[1.0, 0.0, 0.0, 1.0]])
+        found = readout.finish(torch.zeros(1, S), shown, click)
+        torch.testing.assert_close(found, torch.tensor([[0.0, -0.3, -0.3, -0.3]]))
+        # Clicks that are not read count by their probabilities, one half each.
+        found = readout.finish(torch.zeros(1, S), shown)
+    torch.testing.assert_close(found, torch.tensor([[0.0, -0.15, -0.3, -0.3]]))
 
 
 def test_dropout_leaves_the_biases_of_whole_rows() -> None:

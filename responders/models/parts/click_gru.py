@@ -135,7 +135,6 @@ class ClickGRU(nn.Module):
     def tables(self, items: ItemEncoder, readout: Readout, rows: Tensor | None = None) -> Tables:
         """Return the products for the table rows `rows` [...], by default for all of them."""
         assert readout.last_click_bias is not None
-        assert readout.per_click is not None
         vector = items.vector(items.every_row() if rows is None else rows)
         bias = items.bias(items.every_row() if rows is None else rows)
         for_item, for_click = cast(Tensor, self.gru.weight_ih_l0).split(self.item_size, 1)

@@ -22,7 +22,8 @@ class Readout(nn.Module):
 
     For a responder that reads the clicks above, the position bias also depends on the position of
     the last click, as in the user browsing model (`UBM`): a table that a recurrent state would
-    take long to learn; and each click above adds the same to the log-odds.
+    take long to learn. Each click above adds the same to the log-odds; where clicks are not read,
+    each item above adds it times its own probability.
 
     With `examination` the probability of a click is that of attraction times the chance that the
     position is looked at (the examination hypothesis, Craswell et al., 2008): an item that attracts
@@ -53,10 +54,10 @@ class Readout(nn.Module):
     ) -> None:
         super().__init__()
         self.position_bias = nn.Embedding(n_positions, 1)
-        self.last_click_bias = self.click_bias = self.looked_at = None
+        self.last_click_bias = self.looked_at = None
         if reads_clicks_above:
             self.last_click_bias = nn.Parameter(torch.zeros(n_positions, n_positions + 1))
-            self.click_bias = nn.Parameter(torch.zeros(()))
+        self.click_bias = nn.Parameter(torch.zeros(()))
         if examination:  # log-odds that a position is looked at; at first .88
             self.looked_at = nn.Parameter(torch.full((n_positions,), 2.0 / STEP))
         self.dropout = dropout
@@ -97,9 +98,9 @@ class Readout(nn.Module):
         return self.out(hidden).squeeze(-1) + (self.match(hidden) * item).sum(-1) + bias
 
     @property
-    def per_click(self) -> Tensor | None:
-        """What each click above adds to the log-odds, a scalar; None = clicks are not read."""
-        return None if self.click_bias is None else STEP * self.click_bias
+    def per_click(self) -> Tensor:
+        """What each click above adds to the log-odds, a scalar."""
+        return STEP * self.click_bias
 
     @property
     def bounds(self) -> Bounds | None:
@@ -109,21 +110,25 @@ class Readout(nn.Module):
         log_odds = STEP * self.looked_at
         return Bounds(F.logsigmoid(log_odds), F.logsigmoid(-log_odds))
 
-    def finish(self, log_odds: Tensor, click: Tensor | None = None) -> Tensor:
+    def finish(self, log_odds: Tensor, shown: Tensor, click: Tensor | None = None) -> Tensor:
         """Return log-odds [..., S] with the clicks above counted, bounded by the examination.
 
         Args:
             log_odds: [..., S] of attraction.
-            click: [..., S] of the same slates; None = clicks are not read.
+            shown: [..., S] bool, False at empty positions.
+            click: [..., S]; None where clicks are not read: then the probabilities that the items
+                would have without clicks above are counted.
         """
-        if click is not None and self.per_click is not None:
-            log_odds = log_odds + self.per_click * (click.cumsum(-1) - click)
+        click = self._bounded(log_odds).sigmoid() if click is None else click
+        click = click * shown
+        return self._bounded(log_odds + self.per_click * (click.cumsum(-1) - click))
+
+    def _bounded(self, log_odds: Tensor) -> Tensor:
         return log_odds if self.bounds is None else self.bounds[: log_odds.shape[-1]](log_odds)
 
     def finish_position(self, s: int, log_odds: Tensor, n_clicks: Tensor) -> Tensor:
         """Return the log-odds [B] of position `s` after `n_clicks` [B] above, see `finish`."""
-        if self.per_click is not None:
-            log_odds = log_odds + self.per_click * n_clicks
+        log_odds = log_odds + self.per_click * n_clicks
         return log_odds if self.bounds is None else self.bounds[s](log_odds)
 
 
