@@ -9,11 +9,11 @@ from torch import Tensor
 
 from agents.policy import Policy
 from agents.site import Site
+from agents.tracking import StateTracker
 from recsim_env.world import World
 from responders import InputError
 from responders.config import Config
 from responders.known_truth.world import truth_of
-from responders.models.state import State, put_rows
 
 
 class OraclePolicy(Policy):
@@ -39,9 +39,7 @@ class OraclePolicy(Policy):
                 "the oracle needs a known-truth world, whose users' probabilities are known"
             )
         self._truth = truth.to(self.device)
-        self._state: State | None = None
-        self._first: State | None = None  # at the start of the episode
-        self._visit: Tensor | None = None
+        self._tracker = StateTracker(self._truth, self.n_positions)
         price = self.catalogue.price
         self._price = None if price is None else torch.from_numpy(price.copy()).to(self.device)
 
@@ -50,34 +48,11 @@ class OraclePolicy(Policy):
         raise InputError("the oracle cannot be saved: make it from its world")
 
     def reset(self) -> None:
-        self._state = self._first = self._visit = None
+        self._tracker.reset()
 
     @torch.inference_mode()
     def act(self, observation: dict[str, Tensor]) -> Tensor:
-        item, click = (
-            observation[name].view(
-                -1, observation[name].shape[1] // self.n_positions, self.n_positions
-            )
-            for name in ("item", "click")
-        )
-        new, state = observation["step"][:, 0] == 0, self._state
-        if state is not None:
-            state = self._truth.observe(state, item[:, -1], click[:, -1])
-        if state is None or bool(new.any()):  # new users start with the warm start's history
-            from_history = self._truth.start(observation["user"])
-            for age in range(item.shape[1]):
-                from_history = self._truth.observe(from_history, item[:, age], click[:, age])
-            first = self._first
-            self._first = from_history if first is None else put_rows(first, new, from_history)
-            state = from_history if state is None else put_rows(state, new, from_history)
-        if "visit" in observation:  # a user who comes back starts as at the first visit
-            visit = observation["visit"][:, 0]
-            came_back = torch.zeros_like(new) if self._visit is None else visit != self._visit
-            assert self._first is not None
-            state = put_rows(state, came_back & ~new, self._first)
-            self._visit = visit
-        self._state = state
-        return self._fill(self._truth.attraction(state))
+        return self._fill(self._truth.attraction(self._tracker.state(observation)))
 
     def _fill(self, attraction: Tensor) -> Tensor:
         config, location = self._truth.config, self._truth.location[:-1]

@@ -16,6 +16,7 @@ POLICIES = {
     "ucb": "agents.ucb:UCBPolicy",
     "lin_ucb": "agents.lin_ucb:LinUCBPolicy",
     "lin_ts": "agents.lin_ts:LinTSPolicy",
+    "greedy": "agents.greedy:GreedyPolicy",
     "ppo": "agents.ppo:PPOPolicy",
     "oracle": "agents.oracle:OraclePolicy",
 }

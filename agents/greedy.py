@@ -1,0 +1,88 @@
+"""The items that a responder expects to be clicked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from agents.policy import Policy
+from agents.site import Site
+from agents.tracking import StateTracker
+from recsim_env.world import World
+from responders import InputError
+from responders.config import Config, setting
+from responders.models.state import State, take_rows
+
+_AT_A_TIME = 20_000  # pairs of users and items
+
+
+@dataclass(frozen=True)
+class GreedyConfig(Config):
+    """Settings of `GreedyPolicy`."""
+
+    candidates: int = setting(
+        250,
+        "Items that are scored: the most clicked ones, where the catalogue counts clicks.",
+        ge=1,
+    )
+
+
+class GreedyPolicy(Policy):
+    """Shows the items that the world's own responder would click most, each alone in a slate.
+
+    It exploits what the responder gets wrong more than a policy that has to learn, so its value in
+    the learned world, against its value in the true one, shows how far the responder can be
+    trusted under optimisation. In its own world it is an upper reference, not a fair competitor.
+
+    Args:
+        world: its responder is the model.
+        config: the settings.
+        seed: not used.
+
+    Raises:
+        InputError: there is no world.
+    """
+
+    config_class: ClassVar[type[Config]] = GreedyConfig
+
+    def __init__(
+        self, world: World | Site, config: GreedyConfig | None = None, seed: int = 0
+    ) -> None:
+        config = config or GreedyConfig()
+        super().__init__(world, config, seed)
+        if isinstance(world, Site):
+            raise InputError("greedy needs a world: its responder is the model")
+        clicked = self.catalogue.attributes.get("clicked", np.zeros(self.n_items))
+        self._responder = world.responder
+        self._tracker = StateTracker(world.responder, self.n_positions)
+        n = min(config.candidates, self.n_items)
+        self._candidates = torch.from_numpy(clicked.astype("float32")).to(self.device).topk(n)[1]
+
+    def save(self, path: str | Path, overwrite: bool = False) -> Path:
+        """Raise `InputError`: the policy is its world's responder and has learned nothing."""
+        raise InputError("greedy cannot be saved: make it from its world")
+
+    def reset(self) -> None:
+        self._tracker.reset()
+
+    @torch.inference_mode()
+    def act(self, observation: dict[str, Tensor]) -> Tensor:
+        state = self._tracker.state(observation)
+        b, n = len(observation["item"]), len(self._candidates)
+        parts = torch.arange(b, device=self.device).split(max(1, _AT_A_TIME // n))
+        scores = torch.cat([self._scores(take_rows(state, rows), len(rows)) for rows in parts])
+        every = scores.new_full((b, self.n_items), -torch.inf)
+        return self.rules.choose(every.index_copy(1, self._candidates, scores))
+
+    def _scores(self, state: State, b: int) -> Tensor:
+        """Return the log-odds [B, n] of each candidate alone, for the B users of `state`."""
+        n = len(self._candidates)
+        repeated = tree_map(lambda value: value.repeat_interleave(n, 0), state)
+        slate = self._candidates.repeat(b).unsqueeze(1)
+        return self._responder.logits(repeated, slate).view(b, n)

@@ -1,0 +1,209 @@
+"""Whether a policy is worth in the learned world what it is worth in the true one.
+
+    python -m benchmarks.studies.optimism LOG --responders session_gru,slate_gru
+
+trains responders on a synthetic log, runs policies with the learned users and with the true ones,
+the same users in both, and prints the ratio of the clicks in a session. `greedy` shows what the
+learned responder expects to be clicked: nothing exploits its errors more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import pandas as pd
+import typer
+from matplotlib import pyplot as plt
+
+from agents.oracle import OraclePolicy
+from agents.registry import known_policies
+from agents.rollout import rollout
+from benchmarks.cli.options import Settings
+from benchmarks.harness import names_in, publish, run_script
+from benchmarks.reports.tables import number, text
+from recsim_env.world import World
+from responders import InputError, SessionLog, fit
+from responders.behaviour.leaving import Hazard
+from responders.config import parse_settings
+from responders.evaluation.bootstrap import run_and_user_weights
+from responders.known_truth.world import truth_of
+from responders.registry import load
+from responders.training.checkpoint import Checkpoint
+
+POLICIES = "random,popular,greedy"
+"""The policies compared by default."""
+
+
+def measure(
+    checkpoint: Checkpoint, policies: Sequence[str], users: int, steps: int, seed: int
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return the clicks in a session of each user, in the learned world and in the true one.
+
+    Args:
+        checkpoint: a responder trained on a synthetic log.
+        policies: names; each is trained in the learned world.
+        users: B; the same initial users in both worlds.
+        steps: of training, for a policy that learns.
+        seed: of users and policies.
+
+    Returns:
+        For each policy, and `oracle`, clicks [B] in both worlds (the oracle's in the true one).
+
+    Raises:
+        InputError: the responder was not trained on a synthetic log.
+    """
+    truth = truth_of(checkpoint.initial_sessions)
+    if truth is None:
+        raise InputError("the log is of real users: their true answers to a policy are unknown")
+    starts = checkpoint.initial_sessions
+    learned = World(checkpoint.responder, starts, checkpoint.hazard, num_users=users)
+    config = truth.config
+    hazard = Hazard(tuple(truth.hazard), config.min_slates, max_slates=config.max_slates)
+    true = World(truth, starts, hazard, num_users=users)
+    values = {}
+    for name in policies:
+        policy = load(known_policies(), name, "policy")(learned, seed=seed)
+        policy.train(learned, steps, seed + 1)
+        values[name] = rollout(learned, policy, seed).reward, rollout(true, policy, seed).reward
+    best = rollout(true, OraclePolicy(true), seed).reward
+    return values | {"oracle": (best, best)}
+
+
+def optimism(
+    log: SessionLog,
+    responders: str | Sequence[str],
+    out: Path,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    policies: str | Sequence[str] = POLICIES,
+    users: int = 500,
+    seeds: int = 1,
+    steps: int = 100_000,
+    progress: bool = True,
+) -> list[dict[str, Any]]:
+    """Train responders on a synthetic log and return a row for each with each policy.
+
+    Args:
+        log: of a known-truth world.
+        responders: names, as a list or comma-separated.
+        out: folder of the trainings; finished ones are used again.
+        settings: of the responders.
+        policies: names.
+        users: B.
+        seeds: of training.
+        steps: of training of a policy that learns.
+        progress: show progress bars.
+
+    Returns:
+        Rows with `responder`, `policy`, `log_loss`, the clicks in a session `learned` and `true`,
+        their `ratio`, the policy's share of the oracle's clicks in truth (`of_oracle`), and the
+        95 % intervals `ratio_low`, `ratio_high`, `of_oracle_low` and `of_oracle_high` over seeds of
+        training and users.
+
+    Raises:
+        InputError: the log is not synthetic, or an unknown name.
+    """
+    rows = []
+    for responder in names_in(responders):
+        runs, losses = [], []
+        for seed in range(seeds):
+            checkpoint = fit(
+                log, responder, out / f"{responder}-{seed}", dict(settings or {}),
+                seed=seed, resume=True, progress=progress,
+            )  # fmt: skip
+            losses.append(checkpoint.card["metrics"]["log_loss"])
+            runs.append(measure(checkpoint, names_in(policies), users, steps, seed))
+        loss = float(np.mean(losses))
+        rows += [
+            {"responder": responder, "policy": policy, "log_loss": loss, **_ratios(runs, policy)}
+            for policy in names_in(policies)
+        ]
+    return rows
+
+
+def _ratios(
+    runs: Sequence[Mapping[str, tuple[np.ndarray, np.ndarray]]], policy: str
+) -> dict[str, float]:
+    learned, true = (np.concatenate([run[policy][world] for run in runs]) for world in (0, 1))
+    best = np.concatenate([run["oracle"][1] for run in runs])
+    weights = np.stack(list(run_and_user_weights([len(run[policy][0]) for run in runs], 1000)))
+    ratio, share = (weights @ learned) / (weights @ true), (weights @ true) / (weights @ best)
+    (low, high), (share_low, share_high) = (np.percentile(x, [2.5, 97.5]) for x in (ratio, share))
+    return {
+        "learned": learned.mean(),
+        "true": true.mean(),
+        "ratio": learned.mean() / true.mean(),
+        "ratio_low": low,
+        "ratio_high": high,
+        "of_oracle": true.mean() / best.mean(),
+        "of_oracle_low": share_low,
+        "of_oracle_high": share_high,
+    }
+
+
+def plot(rows: pd.DataFrame, path: Path) -> None:
+    """Draw the ratio of each policy with each responder, and its interval."""
+    policies = list(dict.fromkeys(rows["policy"]))
+    responders = list(dict.fromkeys(rows["responder"]))
+    figure, axes = plt.subplots(figsize=(7, 1.2 + 0.45 * len(responders) * len(policies) / 2))
+    for place, policy in enumerate(policies):
+        part = rows[rows["policy"] == policy]
+        shift = 0.22 * (place - (len(policies) - 1) / 2)
+        y = [responders.index(name) + shift for name in part["responder"]]
+        x = part["ratio"]
+        error = [x - part["ratio_low"], part["ratio_high"] - x]
+        axes.errorbar(x, y, xerr=error, fmt="o", capsize=3, label=policy)
+    axes.axvline(1, color="grey", linewidth=1)
+    axes.axvspan(0.9, 1.15, color="grey", alpha=0.12, linewidth=0)
+    axes.set_yticks(range(len(responders)), responders)
+    axes.invert_yaxis()
+    axes.set_xlabel("clicks in a session, learned world / true world (synthetic users)")
+    axes.legend(frameon=False, loc="best")
+    figure.tight_layout()
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def main(
+    log: Annotated[Path, typer.Argument(metavar="LOG", help="Folder of a synthetic log.")],
+    responders: Annotated[str, typer.Option(help="Names, comma-separated.")] = "session_gru",
+    policies: Annotated[str, typer.Option(help="Names, comma-separated.")] = POLICIES,
+    settings: Settings = None,
+    users: Annotated[int, typer.Option(min=2, help="Users of each world.")] = 500,
+    seeds: Annotated[int, typer.Option(min=1, help="Of training.")] = 1,
+    steps: Annotated[int, typer.Option(min=1, help="Steps in which a policy learns.")] = 100_000,
+    out: Annotated[Path, typer.Option(help="Folder for trainings and table.")] = Path(
+        "runs/optimism"
+    ),
+) -> None:
+    """Compare the values of policies in learned worlds with those in the true one."""
+    rows = optimism(
+        SessionLog.load(log), responders, out, settings=dict(parse_settings(settings or [])),
+        policies=policies, users=users, seeds=seeds, steps=steps,
+    )  # fmt: skip
+    columns = {
+        "responder": text("responder"),
+        "policy": text("policy"),
+        "log-loss": number("log_loss", 4),
+        "learned": number("learned", 1),
+        "true": number("true", 1),
+        "learned / true": _interval("ratio"),
+        "of the oracle's": _interval("of_oracle"),
+    }
+    caption = (
+        f"clicks in a session of {users:,} synthetic users, {seeds} seeds of training; 95 % "
+        "intervals over users and seeds"
+    )
+    title = f"Policies in learned worlds and in the true one: {log.name}"
+    publish("optimism", title, columns, rows, caption=caption, out=out, plot=plot)
+
+
+def _interval(name: str) -> Any:
+    return lambda row: f"{row[name]:.2f} ({row[name + '_low']:.2f} to {row[name + '_high']:.2f})"
+
+
+if __name__ == "__main__":
+    run_script(main)
