@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.special import expit
 
 from responders.log.batch import Part, SessionBatch, make_batch, plan_batches
 from responders.log.session_log import SessionLog
@@ -39,7 +40,7 @@ class Predictions:
     @property
     def probability(self) -> np.ndarray:
         """[P] float64."""
-        return 1 / (1 + np.exp(-self.logit))
+        return expit(self.logit)
 
 
 @torch.inference_mode()

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from torch.utils._pytree import tree_leaves
 
 from recsim_env.make import make_world
 from recsim_env.streams import UserStreams
@@ -81,11 +82,11 @@ def test_reset_of_some_leaves_the_others_alone(trained: Path) -> None:
     world = small(trained, num_users=6)
     play(world, 4)
     mask = torch.tensor([True, False, True, False, False, False])
-    before = {name: value.clone() for name, value in world.episodes.memory.items()}
+    before = [value.clone() for value in tree_leaves(world.episodes.memory)]
     steps, history = world.episodes.step.clone(), world.episodes.slates.clone()
     world.reset(mask)
-    for name, value in world.episodes.memory.items():
-        assert torch.equal(value[~mask], before[name][~mask])
+    for old, new in zip(before, tree_leaves(world.episodes.memory), strict=True):
+        assert torch.equal(new[~mask], old[~mask])
     assert torch.equal(world.episodes.step, steps.masked_fill(mask, 0))
     assert torch.equal(world.episodes.slates[~mask], history[~mask])
     assert (world.episodes.slates[mask] == -1).all()

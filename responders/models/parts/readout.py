@@ -120,7 +120,7 @@ class Readout(nn.Module):
                 would have without clicks above are counted.
         """
         click = self._bounded(log_odds).sigmoid() if click is None else click
-        click = click * shown
+        click = click.to(log_odds.dtype) * shown
         return self._bounded(log_odds + self.per_click * (click.cumsum(-1) - click))
 
     def _bounded(self, log_odds: Tensor) -> Tensor:
