@@ -157,11 +157,10 @@ def plot(rows: pd.DataFrame, path: Path) -> None:
         error = [x - part["ratio_low"], part["ratio_high"] - x]
         axes.errorbar(x, y, xerr=error, fmt="o", capsize=3, label=policy)
     axes.axvline(1, color="grey", linewidth=1)
-    axes.axvspan(0.9, 1.15, color="grey", alpha=0.12, linewidth=0)
     axes.set_yticks(range(len(responders)), responders)
     axes.invert_yaxis()
     axes.set_xlabel("clicks in a session, learned world / true world (synthetic users)")
-    axes.legend(frameon=False, loc="best")
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.tight_layout()
     figure.savefig(path, dpi=150)
     plt.close(figure)

@@ -1,0 +1,43 @@
+"""The study of optimism: policies in learned worlds and in the true one."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.studies.optimism import measure, optimism
+from recsim_env.loading import open_responder
+from responders import InputError, SessionLog, fit
+from responders.known_truth.logs import synthesize
+from responders.known_truth.presets import TruthConfig
+
+
+def test_the_truth_promises_what_it_gives(small_world: TruthConfig, tmp_path: Path) -> None:
+    """The same users answer in both worlds, so a policy that draws nothing gets the same clicks."""
+    synthesize(tmp_path / "log", small_world, 60, progress=False)
+    values = measure(open_responder(tmp_path / "log"), ["popular", "greedy"], 20, 1, seed=3)
+    for learned, true in values.values():
+        np.testing.assert_array_equal(learned, true)
+    assert values["greedy"][1].mean() > values["popular"][1].mean()
+
+
+def test_finished_trainings_are_used_again(small_log: SessionLog, tmp_path: Path) -> None:
+    first, again = (
+        optimism(
+            small_log, "mf", tmp_path, settings={"epochs": 1}, policies="random,popular", users=20,
+            progress=False,
+        )
+        for _ in range(2)
+    )  # fmt: skip
+    assert first == again
+    assert [row["policy"] for row in first] == ["random", "popular"]
+    for row in first:
+        assert row["ratio"] == pytest.approx(row["learned"] / row["true"])
+        assert row["ratio_low"] <= row["ratio"] <= row["ratio_high"]
+
+
+def test_a_real_log_has_no_true_answers(small_log: SessionLog, tmp_path: Path) -> None:
+    checkpoint = fit(small_log, "item_ctr", tmp_path / "run", progress=False)
+    del checkpoint.initial_sessions.card["truth"]
+    with pytest.raises(InputError, match="real users"):
+        measure(checkpoint, ["random"], 4, 1, seed=0)
