@@ -15,7 +15,14 @@ from responders.errors import InputError
 from responders.kernels import linear_cross_entropy
 from responders.log.batch import SessionBatch
 from responders.log.session_log import SessionLog
-from responders.models.base import LARGEST_TABLE, LogShape, Responder, click_loss
+from responders.models.base import (
+    LARGEST_TABLE,
+    LogShape,
+    Responder,
+    Response,
+    average_over_draws,
+    click_loss,
+)
 from responders.models.parts.items import ItemConfig, ItemEncoder
 from responders.models.parts.readout import Readout
 from responders.models.parts.session_context import SessionContext, SessionTables
@@ -98,6 +105,26 @@ class NeuralResponder(Responder):
         )
         self.next_click_head = nn.Linear(memory_size, size) if config.next_click else None
 
+    def marginal(self, state: State, slate: Tensor) -> Tensor:
+        if not self.reads_clicks_above:
+            return super().marginal(state, slate)
+        # What the session adds is the same for all draws of the slate's clicks.
+        offset = self.session_log_odds(state, slate)
+        return average_over_draws(self.respond, state, slate, offset)
+
+    def respond(
+        self, state: State, slate: Tensor, uniform: Tensor, offset: Tensor | None = None
+    ) -> Response:
+        """Draw the clicks of B users on `slate`; see `Responder.respond`.
+
+        Args:
+            state: of B users, before the slate.
+            slate: [B, S].
+            uniform: [B, S] in [0, 1).
+            offset: [B, S] `session_log_odds`, where they are known; read where clicks above are.
+        """
+        return super().respond(state, slate, uniform)
+
     def finish(
         self, log_odds: Tensor, state: State, slate: Tensor, click: Tensor | None = None
     ) -> Tensor:
@@ -148,15 +175,18 @@ class NeuralResponder(Responder):
         """Return the products of the network's weights with every item; None = there are none."""
         return None
 
+    @property
+    def looked_up(self) -> Prepared | tuple[None, None]:
+        """What `tabulate` returned, for the session and the network; None unless it can be used."""
+        return self.prepared or (None, None)
+
     def observe_session(self, state: State, slate: Tensor, click: Tensor) -> State:
         """Return the state of the session context after clicks [B, S] on a slate [B, S]."""
-        tables = self.prepared.session if self.prepared else None
-        return self.session.observe(state["session"], self.items, slate, click, tables)
+        return self.session.observe(state["session"], self.items, slate, click, self.looked_up[0])
 
     def session_log_odds(self, state: State, slate: Tensor) -> Tensor:
         """Return the log-odds [B, S] that the session context adds."""
-        tables = self.prepared.session if self.prepared else None
-        return self.session(state["session"], self.items, slate, tables)
+        return self.session(state["session"], self.items, slate, self.looked_up[0])
 
     def training_loss(self, batch: SessionBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss of clicks, of the items' prior, and of next clicks where asked for."""

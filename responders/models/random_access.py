@@ -205,8 +205,10 @@ class RANCM(ClickMemory, NeuralResponder):
         p = self._walks(self.memory(state), self.items.index(slate), offset)
         return self._mix(p, slate >= 0, click, None)[0]
 
-    def respond(self, state: State, slate: Tensor, uniform: Tensor) -> Response:
-        offset = self.session_log_odds(state, slate)
+    def respond(
+        self, state: State, slate: Tensor, uniform: Tensor, offset: Tensor | None = None
+    ) -> Response:
+        offset = self.session_log_odds(state, slate) if offset is None else offset
         p = self._walks(self.memory(state), self.items.index(slate), offset)
         logits, click = self._mix(p, slate >= 0, None, uniform)
         probability = torch.where(slate >= 0, logits.sigmoid(), 0.0)

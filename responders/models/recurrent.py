@@ -54,7 +54,7 @@ class RecurrentResponder(NeuralResponder):
     @property
     def tables(self) -> Tables | None:
         """The prepared products, None unless they can be used."""
-        return self.prepared.network if self.prepared else None
+        return self.looked_up[1]
 
     def inputs(self, slate: Tensor) -> SlateInputs:
         """Return what reading slates [B, S] needs of items and positions."""
@@ -116,13 +116,13 @@ class SlateGRU(ClickMemory, RecurrentResponder):
             return self._read_soft(hidden, slate, offset).logits
         return self.gru.read(self.inputs(slate), hidden, None, offset, click=click).logits
 
-    def respond(self, state: State, slate: Tensor, uniform: Tensor) -> Response:
+    def respond(
+        self, state: State, slate: Tensor, uniform: Tensor, offset: Tensor | None = None
+    ) -> Response:
         if not self.reads_clicks_above:
             return super().respond(state, slate, uniform)
-        hidden, offset = (
-            self.initial(self.memory(state)).tanh(),
-            self.session_log_odds(state, slate),
-        )
+        offset = self.session_log_odds(state, slate) if offset is None else offset
+        hidden = self.initial(self.memory(state)).tanh()
         reading = self.gru.read(self.inputs(slate), hidden, None, offset, uniform=uniform)
         probability = torch.where(slate >= 0, reading.logits.sigmoid(), 0.0)
         return Response(reading.click, probability, self.observe(state, slate, reading.click))
@@ -233,9 +233,11 @@ class CarriedGRU(RecurrentResponder):
         reading = self.gru.read(inputs, state["hidden"], above, click=click)
         return self._after(state, slate, inputs, reading)
 
-    def respond(self, state: State, slate: Tensor, uniform: Tensor) -> Response:
+    def respond(
+        self, state: State, slate: Tensor, uniform: Tensor, offset: Tensor | None = None
+    ) -> Response:
         inputs, above = self.inputs(slate), self.clicked_input(state["above"])
-        offset = self.session_log_odds(state, slate)
+        offset = self.session_log_odds(state, slate) if offset is None else offset
         reading = self.gru.read(inputs, state["hidden"], above, offset, uniform=uniform)
         probability = torch.where(slate >= 0, reading.logits.sigmoid(), 0.0)
         after = self._after(state, slate, inputs, reading)

@@ -92,7 +92,7 @@ class SCOT(NeuralResponder):
             slate: [B, C] the numbers of the slates of those clicks.
         """
         first = self._key_value(self.user_token + user).unsqueeze(1)
-        table = self.prepared.network if self.prepared else None
+        table = self.looked_up[1]
         clicks = self._click_tokens(rows) if table is None else F.embedding(rows, table)
         tokens = torch.cat([first, clicks], 1)
         return self.attention.split_keys_values(tokens, F.pad(slate, (1, 0)))

@@ -142,8 +142,10 @@ class SessionTransformer(NeuralResponder):
     def observe(self, state: State, slate: Tensor, click: Tensor) -> State:
         return self._remember(state, slate, click, self._read(state, slate, click)[1])
 
-    def respond(self, state: State, slate: Tensor, uniform: Tensor) -> Response:
-        logits, tokens, click = self._read_by_position(state, slate, uniform)
+    def respond(
+        self, state: State, slate: Tensor, uniform: Tensor, offset: Tensor | None = None
+    ) -> Response:
+        logits, tokens, click = self._read_by_position(state, slate, uniform, offset)
         probability = torch.where(slate >= 0, logits.sigmoid(), 0.0)
         return Response(click, probability, self._remember(state, slate, click, tokens))
 
@@ -221,7 +223,7 @@ class SessionTransformer(NeuralResponder):
         )
 
     def _read_by_position(
-        self, state: State, slate: Tensor, uniform: Tensor | None
+        self, state: State, slate: Tensor, uniform: Tensor | None, offset: Tensor | None = None
     ) -> tuple[Tensor, _Tokens, Tensor]:
         """Read a slate position by position, with drawn clicks or probabilities in their place.
 
@@ -229,6 +231,7 @@ class SessionTransformer(NeuralResponder):
             state: before the slate.
             slate: [B, S].
             uniform: [B, S] in [0, 1) to draw clicks by; None = probabilities stand in for clicks.
+            offset: [B, S] `session_log_odds`; None = computed here.
 
         Returns:
             log-odds [B, S], the slate's tokens, and clicks [B, S] bool.
@@ -236,7 +239,8 @@ class SessionTransformer(NeuralResponder):
         rows, position = self.items.index(slate), positions_of(slate)
         item, bias = self.items.vector(rows), self.items.bias(rows)
         above, last = self.items.vector(state["above"]), state["last"]
-        offset, past = self.session_log_odds(state, slate), self._split_past(state)
+        offset = self.session_log_odds(state, slate) if offset is None else offset
+        past = self._split_past(state)
         cache = [(key[:, :0], value[:, :0]) for key, value in state["cache"]]
         filled, by_last_click = slate >= 0, self.readout.last_click_bias
         assert by_last_click is not None
@@ -244,7 +248,7 @@ class SessionTransformer(NeuralResponder):
         # [B, S + 1] which position the last click above has; the last entry stands for none. With
         # probabilities in place of clicks it holds weights.
         last_click = F.one_hot(torch.full_like(slate[:, 0], n - 1), n).to(item.dtype)
-        n_clicks = torch.zeros_like(offset[:, 0])
+        n_clicks, finishing = torch.zeros_like(offset[:, 0]), self.readout.finishing()
         logits, clicks = [], []
         for s in range(slate.shape[1]):
             one, here = slice(s, s + 1), filled[:, s]
@@ -252,7 +256,7 @@ class SessionTransformer(NeuralResponder):
             x, cache = self._run_blocks(past, state, x, filled[:, one], cache, filled[:, :s])
             odds = self.readout(x, item[:, one], bias[:, one], position[:, one]).squeeze(1)
             odds = odds + offset[:, s] + last_click @ by_last_click[s]
-            odds = self.readout.finish_position(s, odds, n_clicks)
+            odds = finishing.position(s, odds, n_clicks)
             if uniform is None:
                 weight, clicked = odds.sigmoid(), torch.zeros_like(here)
             else:

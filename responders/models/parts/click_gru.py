@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from responders.models.parts.items import ItemEncoder
 from responders.models.parts.packing import gather, packed_order, unpack
-from responders.models.parts.readout import Bounds, Readout
+from responders.models.parts.readout import Finishing, Readout
 
 
 class Tables(NamedTuple):
@@ -27,8 +27,7 @@ class Tables(NamedTuple):
     clicked: Tensor  # [rows, 3H] gate input at the next position if the item was clicked
     readout: Tensor  # [rows, H] log-odds = readout · hidden + bias
     bias: Tensor  # [rows]
-    per_click: Tensor  # scalar log-odds for each click above
-    bounds: Bounds | None  # `Readout.bounds`
+    finishing: Finishing
 
 
 class SlateInputs(NamedTuple):
@@ -43,15 +42,7 @@ class SlateInputs(NamedTuple):
     readout: Tensor  # [S, B, H]
     bias: Tensor  # [S, B]
     last_click: Tensor  # [S, S + 1]
-    per_click: Tensor
-    bounds: Bounds | None
-
-    def finish(self, s: int, log_odds: Tensor, n_clicks: Tensor) -> Tensor:
-        """Return the final log-odds [B] of position `s` after `n_clicks` [B] above."""
-        log_odds = log_odds + self.per_click * n_clicks
-        if self.bounds is None:
-            return log_odds
-        return self.bounds[s](log_odds)
+    finishing: Finishing
 
     def after(self, s: int, click: Tensor) -> Tensor:
         """Return the gate input [B, 3H] after position `s`, for clicks or their weights [B]."""
@@ -145,8 +136,7 @@ class ClickGRU(nn.Module):
             clicked=F.linear(vector, for_click),
             readout=vector @ readout.match.weight + readout.out.weight,
             bias=vector @ readout.match.bias + bias + readout.out.bias,
-            per_click=readout.per_click,
-            bounds=readout.bounds,
+            finishing=readout.finishing(),
         )
 
     def inputs(
@@ -166,7 +156,7 @@ class ClickGRU(nn.Module):
         filled = rows != items.empty if may_have_gaps(slate) else None
         return SlateInputs(
             rows, items.empty, filled, shown, t.position[:s], clicked, read, bias,
-            t.last_click[:s], t.per_click, t.bounds,
+            t.last_click[:s], t.finishing,
         )  # fmt: skip
 
     def clicked_input(
@@ -212,7 +202,7 @@ class ClickGRU(nn.Module):
             x = shown + position if above is None else shown + position + above
             after = self._cell(x, hidden)
             odds = (readout * after).sum(-1) + start + by_last_click[last]
-            odds = inputs.finish(s, odds, n_clicks)
+            odds = inputs.finishing.position(s, odds, n_clicks)
             clicked = chosen if click is not None else chosen < odds.sigmoid()
             fed = inputs.after(s, clicked)
             if inputs.filled is not None:  # an empty position changes nothing
@@ -262,7 +252,7 @@ class ClickGRU(nn.Module):
             after = self._cell(x, hidden)
             odds = (inputs.readout[s] * after).sum(-1) + bias[s]
             odds = odds + last.to(odds.dtype) @ inputs.last_click[s]
-            odds = inputs.finish(s, odds, n_clicks)
+            odds = inputs.finishing.position(s, odds, n_clicks)
             weight = weigh(odds)
             fed = inputs.after(s, weight)
             if inputs.filled is not None:

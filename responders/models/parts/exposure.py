@@ -52,7 +52,10 @@ class Exposure(nn.Module):
         super().__init__()
         self.n_positions = n_positions
         self.decay: Tensor
+        self.recency: Tensor
         self.register_buffer("decay", torch.tensor(DECAYS), persistent=False)
+        age = torch.arange(WINDOW - 1, -1, -1).unsqueeze(1)
+        self.register_buffer("recency", self.decay**age, persistent=False)  # [W, D]
         self.centres = nn.Parameter(F.normalize(torch.randn(GROUPS, size), dim=1))
         self.sharpness = nn.Parameter(torch.tensor(10.0 / STEP))
         self.weight = nn.Parameter(torch.full((2, 2 * len(DECAYS) + 2), 0.4 / STEP))
@@ -116,9 +119,8 @@ class Exposure(nn.Module):
             weight = self._weight(age, filled.unsqueeze(1) & (age >= 0))
             shown = shares.sum(2) / self.n_positions
             exposure = torch.einsum("brqd,bqg->brdg", weight, shown)
-            exposure = exposure + (self.decay ** number.unsqueeze(2)).unsqueeze(
-                3
-            ) * carried.unsqueeze(1)
+            left = self.decay ** number.unsqueeze(2)
+            exposure = exposure + left.unsqueeze(3) * carried.unsqueeze(1)
             similar = torch.einsum("brsg,brdg->brsd", shares, exposure)
             same = self._same(batch.slate[:, part], history[:, part])
             parts.append(self._loss(similar, same, shares))
@@ -134,8 +136,7 @@ class Exposure(nn.Module):
     def _same(self, slate: Tensor, slates: Tensor) -> Tensor:
         """Return the decayed numbers [..., S, D] of the slates [..., W, S'] that show each item."""
         same = (slate[..., None, None] == slates.unsqueeze(-3)) & (slate >= 0)[..., None, None]
-        age = torch.arange(WINDOW - 1, -1, -1, device=slate.device).unsqueeze(1)
-        return same.any(-1).to(self.decay.dtype) @ self.decay**age
+        return same.any(-1).to(self.recency.dtype) @ self.recency
 
     def _loss(self, similar: Tensor, same: Tensor, group: Tensor) -> Tensor:
         above = (group * (group.cumsum(-2) - group)).sum(-1, keepdim=True)

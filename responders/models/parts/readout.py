@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -97,18 +98,13 @@ class Readout(nn.Module):
             bias = bias + self.last_click_bias[position, last_click]
         return self.out(hidden).squeeze(-1) + (self.match(hidden) * item).sum(-1) + bias
 
-    @property
-    def per_click(self) -> Tensor:
-        """What each click above adds to the log-odds, a scalar."""
-        return STEP * self.click_bias
-
-    @property
-    def bounds(self) -> Bounds | None:
-        """The chances that the positions are looked at; None = nothing is bounded."""
+    def finishing(self) -> Finishing:
+        """Return what finishes log-odds, computed from the weights as they are."""
+        per_click = STEP * self.click_bias
         if self.looked_at is None:
-            return None
+            return Finishing(per_click, None)
         log_odds = STEP * self.looked_at
-        return Bounds(F.logsigmoid(log_odds), F.logsigmoid(-log_odds))
+        return Finishing(per_click, Bounds(F.logsigmoid(log_odds), F.logsigmoid(-log_odds)))
 
     def finish(self, log_odds: Tensor, shown: Tensor, click: Tensor | None = None) -> Tensor:
         """Return log-odds [..., S] with the clicks above counted, bounded by the examination.
@@ -119,17 +115,11 @@ class Readout(nn.Module):
             click: [..., S]; None where clicks are not read: then the probabilities that the items
                 would have without clicks above are counted.
         """
-        click = self._bounded(log_odds).sigmoid() if click is None else click
+        per_click, bounds = self.finishing()
+        bounded = (lambda x: x) if bounds is None else bounds[: log_odds.shape[-1]]
+        click = bounded(log_odds).sigmoid() if click is None else click
         click = click.to(log_odds.dtype) * shown
-        return self._bounded(log_odds + self.per_click * (click.cumsum(-1) - click))
-
-    def _bounded(self, log_odds: Tensor) -> Tensor:
-        return log_odds if self.bounds is None else self.bounds[: log_odds.shape[-1]](log_odds)
-
-    def finish_position(self, s: int, log_odds: Tensor, n_clicks: Tensor) -> Tensor:
-        """Return the log-odds [B] of position `s` after `n_clicks` [B] above, see `finish`."""
-        log_odds = log_odds + self.per_click * n_clicks
-        return log_odds if self.bounds is None else self.bounds[s](log_odds)
+        return bounded(log_odds + per_click * (click.cumsum(-1) - click))
 
 
 @dataclass(frozen=True)
@@ -146,3 +136,15 @@ class Bounds:
     def __call__(self, log_odds: Tensor) -> Tensor:
         """Return the log-odds of the probability e · sigmoid(log_odds)."""
         return log_odds + self.log_looked - F.softplus(log_odds + self.log_missed)
+
+
+class Finishing(NamedTuple):
+    """What the log-odds of attraction lack, for reading a slate position by position."""
+
+    per_click: Tensor  # scalar log-odds for each click above
+    bounds: Bounds | None  # None = nothing is bounded
+
+    def position(self, s: int, log_odds: Tensor, n_clicks: Tensor) -> Tensor:
+        """Return the log-odds [B] of a click at position `s` after `n_clicks` [B] above."""
+        log_odds = log_odds + self.per_click * n_clicks
+        return log_odds if self.bounds is None else self.bounds[s](log_odds)
