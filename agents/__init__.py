@@ -4,14 +4,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from agents.loading import load_policy
     from agents.policy import Policy
-    from agents.saving import load_policy
     from agents.transition import Transition
 
 _MODULES = {
     "Policy": "agents.policy",
     "Transition": "agents.transition",
-    "load_policy": "agents.saving",
+    "load_policy": "agents.loading",
 }
 
 __all__ = ["Policy", "Transition", "load_policy"]

@@ -42,10 +42,10 @@ class ALSPolicy(LogPolicy):
     """
 
     config_class: ClassVar[type[Config]] = ALSConfig
+    config: ALSConfig
 
     def __init__(self, world: World | Site, config: ALSConfig | None = None, seed: int = 0) -> None:
-        self.config: ALSConfig
-        super().__init__(world, config or ALSConfig(), seed)
+        super().__init__(world, config, seed)
         import_implicit("als")
         self.vectors = torch.zeros(self.n_items, self.config.factors, device=self.device)
 

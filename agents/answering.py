@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from numbers import Integral
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,53 +13,38 @@ from torch import Tensor
 
 from agents.site import Site
 from responders import EMPTY, Catalogue, InputError
-from responders.behaviour.slate_rules import SlateRules
-from responders.errors import check_whole
 from responders.log import ragged
-
-if TYPE_CHECKING:
-    from agents.policy import Policy
 
 _LONGEST = 1000  # items of a history that are read
 _BATCH = 512
 
 
 def recommend(
-    policy: Policy, histories: Sequence[Sequence[Any]], k: int | None, users: np.ndarray | None
+    site: Site,
+    answer: Callable[[dict[str, Tensor]], Tensor],
+    histories: Sequence[Sequence[Any]],
+    users: np.ndarray | None,
 ) -> list[list[Any]]:
-    """Return ranked items for real users; see `Policy.recommend`."""
-    site = policy.site
-    k = site.n_positions if k is None else min(check_whole("k", k, 1), site.n_items)
-    if k > site.n_positions and not policy.has_scores:
-        raise InputError(
-            f"{type(policy).__name__} chooses slates of {site.n_positions} items and has no scores "
-            f"to rank more: give a k of at most {site.n_positions}"
-        )
+    """Return ranked items for real users; see `Policy.recommend`.
+
+    Args:
+        site: of the policy.
+        answer: returns ranked items [B, k] for an observation of B users, -1 = no more.
+        histories: raw ids of the items clicked by each user.
+        users: [B, F] features of the users; None = the site's mean.
+    """
     features = _features(site, users, len(histories))
     indices = _indices(site.catalogue, histories)
     answers: list[list[Any]] = []
     for first in range(0, len(histories), _BATCH):
         part = slice(first, first + _BATCH)
-        policy.reset()
-        slate = _answer(policy, observe(site, indices[part], features[part]), k)
+        slate = answer(observe(site, indices[part], features[part]))
         ids = site.catalogue.ids[slate.clamp(min=0).cpu().numpy()].tolist()
         answers += [
             [item for item, is_shown in zip(*row, strict=True) if is_shown]
             for row in zip(ids, (slate != EMPTY).tolist(), strict=True)
         ]
     return answers
-
-
-@torch.no_grad()
-def _answer(policy: Policy, observation: dict[str, Tensor], k: int) -> Tensor:
-    """Return slates [B, k]."""
-    if not policy.has_scores:
-        chosen = policy.act(observation)
-        return (chosen[0] if isinstance(chosen, tuple) else chosen)[:, :k]
-    score, rules = policy.score(observation), policy.rules
-    if k > policy.n_positions:
-        rules = SlateRules.of(policy.catalogue, k).to(policy.device)
-    return rules.choose(score).expand(len(observation["item"]), -1)[:, :k]
 
 
 def _indices(catalogue: Catalogue, histories: Sequence[Sequence[Any]]) -> list[np.ndarray]:

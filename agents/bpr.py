@@ -45,10 +45,10 @@ class BPRPolicy(LogPolicy):
     """
 
     config_class: ClassVar[type[Config]] = BPRConfig
+    config: BPRConfig
 
     def __init__(self, world: World | Site, config: BPRConfig | None = None, seed: int = 0) -> None:
-        self.config: BPRConfig
-        super().__init__(world, config or BPRConfig(), seed)
+        super().__init__(world, config, seed)
         import_implicit("bpr")
         f = self.config.factors
         self.vectors = torch.zeros(self.n_items, f, device=self.device)

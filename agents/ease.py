@@ -42,24 +42,23 @@ class EASEPolicy(LogPolicy):
     """
 
     config_class: ClassVar[type[Config]] = EASEConfig
+    config: EASEConfig
 
     def __init__(
         self, world: World | Site, config: EASEConfig | None = None, seed: int = 0
     ) -> None:
-        config = config or EASEConfig()
         super().__init__(world, config, seed)
         if self.n_items > _MOST:
             raise InputError(
                 f"ease inverts a matrix of {self.n_items:,} × {self.n_items:,} items; it takes at "
                 f"most {_MOST:,}: use item_knn"
             )
-        self.regularisation = config.regularisation
         self.weight = torch.zeros(self.n_items, self.n_items, device=self.device)
 
     def fit_log(self, log: SessionLog) -> None:
         clicks = session_clicks(log)
         gram = (clicks.T @ clicks).toarray()
-        gram[np.diag_indices(self.n_items)] += self.regularisation
+        gram[np.diag_indices(self.n_items)] += self.config.regularisation
         inverse = np.linalg.inv(gram)
         weight = -inverse / np.diag(inverse)
         np.fill_diagonal(weight, 0)

@@ -35,16 +35,16 @@ class EpsilonGreedyPolicy(Policy):
     """
 
     config_class: ClassVar[type[Config]] = EpsilonGreedyConfig
+    config: EpsilonGreedyConfig
 
     def __init__(
         self, world: World | Site, config: EpsilonGreedyConfig | None = None, seed: int = 0
     ) -> None:
-        config = config or EpsilonGreedyConfig()
         super().__init__(world, config, seed)
-        self.epsilon = config.epsilon
+        self.epsilon = self.config.epsilon
         self.generator = torch.Generator(self.device).manual_seed(seed)
-        self.clicked = torch.full((self.n_items,), config.prior_clicks, device=self.device)
-        self.shown = torch.full((self.n_items,), config.prior_shown, device=self.device)
+        self.clicked = torch.full((self.n_items,), self.config.prior_clicks, device=self.device)
+        self.shown = torch.full((self.n_items,), self.config.prior_shown, device=self.device)
         self._chance = chance_at_random(self.rules, self.device)
 
     def act(self, observation: dict[str, Tensor]) -> Tensor | tuple[Tensor, Tensor]:
@@ -63,7 +63,6 @@ class EpsilonGreedyPolicy(Policy):
         return self.clicked / self.shown
 
     def learn(self, transition: Transition) -> None:
-        step = transition.only_active()
-        shown = step.slate >= 0
-        self.shown += torch.bincount(step.slate[shown], minlength=self.n_items)
-        self.clicked += torch.bincount(step.slate[step.click], minlength=self.n_items)
+        shown, clicked = transition.counts(self.n_items)
+        self.shown += shown
+        self.clicked += clicked

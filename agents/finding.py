@@ -13,9 +13,9 @@ from types import ModuleType
 from typing import Any
 from uuid import uuid4
 
+from agents.loading import load_policy
 from agents.policy import Policy
 from agents.registry import known_policies
-from agents.saving import load_policy
 from recsim_env.world import World
 from responders import InputError
 from responders.errors import near_matches

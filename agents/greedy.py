@@ -50,18 +50,18 @@ class GreedyPolicy(Policy):
     """
 
     config_class: ClassVar[type[Config]] = GreedyConfig
+    config: GreedyConfig
 
     def __init__(
         self, world: World | Site, config: GreedyConfig | None = None, seed: int = 0
     ) -> None:
-        config = config or GreedyConfig()
         super().__init__(world, config, seed)
         if isinstance(world, Site):
             raise InputError("greedy needs a world: its responder is the model")
         clicked = self.catalogue.attributes.get("clicked", np.zeros(self.n_items))
         self._responder = world.responder
         self._tracker = StateTracker(world.responder, self.n_positions)
-        n = min(config.candidates, self.n_items)
+        n = min(self.config.candidates, self.n_items)
         self._candidates = torch.from_numpy(clicked.astype("float32")).to(self.device).topk(n)[1]
 
     def save(self, path: str | Path, overwrite: bool = False) -> Path:

@@ -40,14 +40,13 @@ class ItemKNNPolicy(LogPolicy):
     """
 
     config_class: ClassVar[type[Config]] = ItemKNNConfig
+    config: ItemKNNConfig
 
     def __init__(
         self, world: World | Site, config: ItemKNNConfig | None = None, seed: int = 0
     ) -> None:
-        config = config or ItemKNNConfig()
         super().__init__(world, config, seed)
-        self.shrinkage = config.shrinkage
-        shape = (self.n_items, min(config.neighbours, self.n_items))
+        shape = (self.n_items, min(self.config.neighbours, self.n_items))
         self.neighbour = torch.zeros(shape, dtype=torch.int64, device=self.device)
         self.similarity = torch.zeros(shape, device=self.device)
 
@@ -55,7 +54,8 @@ class ItemKNNPolicy(LogPolicy):
         clicks = session_clicks(log)
         common = sparse.coo_matrix(clicks.T @ clicks)
         count = common.diagonal()
-        cosine = common.data / (np.sqrt(count[common.row] * count[common.col]) + self.shrinkage)
+        norm = np.sqrt(count[common.row] * count[common.col])
+        cosine = common.data / (norm + self.config.shrinkage)
         order = np.lexsort((-cosine, common.row))
         order = order[common.row[order] != common.col[order]]
         row = common.row[order]

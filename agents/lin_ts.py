@@ -42,18 +42,18 @@ class LinTSPolicy(Policy):
     """
 
     config_class: ClassVar[type[Config]] = LinTSConfig
+    config: LinTSConfig
 
     def __init__(
         self, world: World | Site, config: LinTSConfig | None = None, seed: int = 0
     ) -> None:
-        config = config or LinTSConfig()
         super().__init__(world, config, seed)
-        self.exploration = config.exploration
+        self.exploration = self.config.exploration
         self.generator = torch.Generator(self.device).manual_seed(seed)
-        self.items = item_components(self.site, config.components)
+        self.items = item_components(self.site, self.config.components)
         size = (1 + self.site.features.shape[1] + self.items.shape[1]) * (1 + self.items.shape[1])
-        self.gram = config.regularisation * torch.eye(size, device=self.device)
-        self.root = config.regularisation**0.5 * torch.eye(size, device=self.device)
+        self.gram = self.config.regularisation * torch.eye(size, device=self.device)
+        self.root = self.config.regularisation**0.5 * torch.eye(size, device=self.device)
         self.target = torch.zeros(size, device=self.device)
         self.mean = torch.zeros(size, device=self.device)
 

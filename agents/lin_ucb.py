@@ -41,18 +41,18 @@ class LinUCBPolicy(Policy):
     """
 
     config_class: ClassVar[type[Config]] = LinUCBConfig
+    config: LinUCBConfig
 
     def __init__(
         self, world: World | Site, config: LinUCBConfig | None = None, seed: int = 0
     ) -> None:
-        config = config or LinUCBConfig()
         super().__init__(world, config, seed)
-        self.exploration = config.exploration
-        self.items = item_components(self.site, config.components)
+        self.exploration = self.config.exploration
+        self.items = item_components(self.site, self.config.components)
         d = 1 + self.site.features.shape[1] + self.items.shape[1]
         eye = torch.eye(d, device=self.device)
-        self.gram = (config.regularisation * eye).repeat(self.n_items, 1, 1)
-        self.inverse = (eye / config.regularisation).repeat(self.n_items, 1, 1)
+        self.gram = (self.config.regularisation * eye).repeat(self.n_items, 1, 1)
+        self.inverse = (eye / self.config.regularisation).repeat(self.n_items, 1, 1)
         self.target = torch.zeros(self.n_items, d, device=self.device)
         self.weight = torch.zeros(self.n_items, d, device=self.device)
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from agents.answering import recommend
@@ -15,7 +17,10 @@ from agents.saving import save_policy
 from agents.site import Site
 from agents.transition import Transition
 from recsim_env.world import World
+from responders import InputError
+from responders.behaviour.slate_rules import SlateRules
 from responders.config import Config
+from responders.errors import check_whole
 
 
 class Policy:
@@ -115,7 +120,25 @@ class Policy:
             InputError: no item is in the catalogue, `users` has the wrong shape, or `k` is too
                 large.
         """
-        return recommend(self, histories, k, users)
+        k = self.n_positions if k is None else min(check_whole("k", k, 1), self.n_items)
+        if k > self.n_positions and not self.has_scores:
+            raise InputError(
+                f"{type(self).__name__} chooses slates of {self.n_positions} items and has no "
+                f"scores to rank more: give a k of at most {self.n_positions}"
+            )
+        return recommend(self.site, partial(self._rank, k=k), histories, users)
+
+    @torch.no_grad()
+    def _rank(self, observation: dict[str, Tensor], k: int) -> Tensor:
+        """Return the best items [B, k] for users who start with `observation`."""
+        self.reset()
+        if not self.has_scores:
+            chosen = self.act(observation)
+            return (chosen[0] if isinstance(chosen, tuple) else chosen)[:, :k]
+        score, rules = self.score(observation), self.rules
+        if k > self.n_positions:
+            rules = SlateRules.of(self.catalogue, k).to(self.device)
+        return rules.choose(score).expand(len(observation["item"]), -1)[:, :k]
 
     def save(self, path: str | Path, overwrite: bool = False) -> Path:
         """Write the policy to the folder `path` as safetensors and JSON; see `load_policy`.

@@ -48,10 +48,11 @@ class PPOPolicy(Policy):
     """
 
     config_class: ClassVar[type[Config]] = PPOConfig
+    config: PPOConfig
 
     def __init__(self, world: World | Site, config: PPOConfig | None = None, seed: int = 0) -> None:
-        config = config or PPOConfig()
         super().__init__(world, config, seed)
+        config = self.config
         try:
             from stable_baselines3.common.policies import ActorCriticPolicy
         except ImportError as error:
@@ -75,7 +76,7 @@ class PPOPolicy(Policy):
 
         from recsim_env.adapters.sb3 import SB3VecEnv
 
-        config = cast(PPOConfig, self.config)
+        config = self.config
         actions = SlateActions(world, Candidates(world, self.candidates))
         env = SB3VecEnv(RecSimVectorEnv(world, actions, self.encoder, autoreset_mode="SameStep"))
         env.seed(seed)

@@ -39,19 +39,18 @@ class RecentPopularPolicy(LogPolicy):
     """
 
     config_class: ClassVar[type[Config]] = RecentPopularConfig
+    config: RecentPopularConfig
 
     def __init__(
         self, world: World | Site, config: RecentPopularConfig | None = None, seed: int = 0
     ) -> None:
-        config = config or RecentPopularConfig()
         super().__init__(world, config, seed)
-        self.half_life = config.half_life
         self.clicks = torch.zeros(self.n_items, device=self.device)
 
     def fit_log(self, log: SessionLog) -> None:
         age = (log.time.max() - log.time) / _DAY
         row, position = np.nonzero(log.response)
-        weight = 0.5 ** (age[row] / self.half_life)
+        weight = 0.5 ** (age[row] / self.config.half_life)
         self.clicks = self.tensor(np.bincount(log.slate[row, position], weight, self.n_items))
 
     def affinity(self, observation: dict[str, Tensor]) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -15,8 +15,18 @@ from recsim_env.world import World
 from responders import EMPTY, InputError, SessionLog, Users
 from responders.log import ragged
 
-if TYPE_CHECKING:
-    from agents.policy import Policy
+
+class Acts(Protocol):
+    """What a rollout needs of a policy; see `Policy`."""
+
+    def reset(self) -> None:
+        """Forget the users."""
+
+    def act(self, observation: dict[str, Tensor]) -> Tensor | tuple[Tensor, Tensor]:
+        """Return slates, or slates and propensities."""
+
+    def learn(self, transition: Transition) -> None:
+        """Learn from one step."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +52,7 @@ class _Step:
     propensity: Tensor | None
 
 
-def rollout(world: World, policy: Policy, seed: int, *, learn: bool = False) -> Rollout:
+def rollout(world: World, policy: Acts, seed: int, *, learn: bool = False) -> Rollout:
     """Run `policy` for one session of each user of `world`.
 
     Args:
@@ -88,7 +98,7 @@ def rollout(world: World, policy: Policy, seed: int, *, learn: bool = False) -> 
 
 
 def _chosen(
-    world: World, policy: Policy, observation: dict[str, Tensor]
+    world: World, policy: Acts, observation: dict[str, Tensor]
 ) -> tuple[Tensor, Tensor | None]:
     """Return what the policy chose, [B, S], and its propensities [B, S], if it gives them."""
     chosen = policy.act(observation)
@@ -116,7 +126,7 @@ def _recorded(transition: Transition) -> _Step:
 
 def _as_log(
     world: World,
-    policy: Policy,
+    policy: Acts,
     population_index: np.ndarray,
     steps: list[_Step],
     seed: int,

@@ -6,69 +6,42 @@ DIR/card.json            kind, settings, seed, steps, catalogue ids, the form of
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from pydantic import BaseModel, Field, ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from agents.registry import known_policies
 from agents.site import Site
-from recsim_env.world import World
-from responders import Catalogue, InputError, Returns
-from responders.config import make_config
-from responders.errors import near_matches
-from responders.files import new_folder, read_json, write_json
-from responders.registry import load
+from responders import Catalogue
+from responders.config import Config
+from responders.files import new_folder, write_json
 from responders.training.checkpoint import save_tensors
-
-if TYPE_CHECKING:
-    from agents.policy import Policy
 
 FORMAT = 1
 CARD, TENSORS = "card.json", "policy.safetensors"
-_AGAIN = "save the policy again"
 
 
-class _Site(BaseModel):
-    n_positions: int = Field(ge=1, le=10_000)
-    horizon: int = Field(ge=1)
-    history: int = Field(ge=1)
-    returns: dict[str, Any] | None
+class Saves(Protocol):
+    """What is saved of a policy beside its tensors; see `Policy`."""
 
-
-class _Catalogue(BaseModel):
-    ids: list[int] | list[str] = Field(min_length=1)
-    feature_names: list[str]
-    fingerprint: str
-
-
-class _Card(BaseModel):
-    """The fields of `card.json`."""
-
-    format: Literal[1]
-    kind: Literal["policy"]
-    policy: str
-    config: dict[str, Any]
+    config: Config
+    site: Site
     seed: int
-    steps: int = Field(ge=0)
+    steps: int
     synthetic: bool
-    site: _Site
-    catalogue: _Catalogue
 
 
-def name_of(kind: type[Policy]) -> str:
+def name_of(kind: type) -> str:
     """Return the registered name of a class of policies, or else `module:Class`."""
     path = f"{kind.__module__}:{kind.__qualname__}"
     return next((name for name, known in known_policies().items() if known == path), path)
 
 
-def learned_tensors(policy: Policy) -> dict[str, Tensor]:
+def learned_tensors(policy: object) -> dict[str, Tensor]:
     """Return the tensors that a policy has learned, by the name of their attribute.
 
     They are its attributes that are tensors, and the tensors of those that are modules
@@ -85,9 +58,9 @@ def learned_tensors(policy: Policy) -> dict[str, Tensor]:
     return found
 
 
-def save_policy(policy: Policy, path: Path, overwrite: bool = False) -> Path:
+def save_policy(policy: Saves, path: Path, overwrite: bool = False) -> Path:
     """Write a policy to the folder `path`; see `Policy.save`."""
-    catalogue, site = policy.catalogue, policy.site
+    site, catalogue = policy.site, policy.site.catalogue
     tensors = {f"policy.{name}": tensor for name, tensor in learned_tensors(policy).items()}
     tensors |= {f"catalogue.{name}": value for name, value in _columns(catalogue).items()}
     tensors["site.features"] = site.features
@@ -130,146 +103,3 @@ def _columns(catalogue: Catalogue) -> dict[str, Tensor]:
         for name, column in columns.items()
         if column is not None and column.dtype.kind in "biuf"
     }
-
-
-def load_policy(
-    path: str | Path, world: World | None = None, kind: type[Policy] | None = None
-) -> Policy:
-    """Load the policy in folder `path`, as it was saved; only its random draws start again.
-
-    Args:
-        path: a folder written by `Policy.save`.
-        world: to run the policy in, on the world's device. None = only to answer histories with
-            `Policy.recommend`, on the CPU.
-        kind: its class; needed only if that is not a registered policy, since no code is imported
-            because a file names it.
-
-    Raises:
-        InputError: the folder is missing or damaged, its class is unknown, or the world has
-            another catalogue or other slates.
-    """
-    path = Path(path)
-    if not path.exists():
-        raise InputError(f"there is no policy at {path}: make one with policy.save(DIR)")
-    card = _read_card(path)
-    tensors = _read_tensors(path / TENSORS)
-    site = _site(path, card, tensors)
-    if world is not None:
-        _check_world(path, site, world)
-        site = replace(site, device=world.device, features=site.features.to(world.device))
-    kind = kind or _class(path, card)
-    if name_of(kind).split(":")[-1] != card.policy.split(":")[-1]:
-        raise InputError(f"{path} holds the policy {card.policy}, not {name_of(kind)}")
-    try:
-        config = make_config(kind.config_class, card.config, card.policy)
-    except InputError as error:
-        raise InputError(f"{path / CARD}, field config: {error}; {_AGAIN}") from None
-    policy = kind(site, config, card.seed)
-    _put_tensors(path / TENSORS, policy, tensors)
-    policy.steps, policy.synthetic = card.steps, card.synthetic
-    return policy
-
-
-def _read_card(path: Path) -> _Card:
-    content = read_json(path / CARD, "policy")
-    try:
-        return _Card.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        reason = first["msg"].replace("Input should be", "it should be", 1)
-        raise InputError(f"{path / CARD}, field {place}: {reason}; {_AGAIN}") from None
-
-
-def _class(path: Path, card: _Card) -> type[Policy]:
-    known = known_policies()
-    if card.policy in known:
-        return load(known, card.policy, "policy")
-    raise InputError(
-        f"{path / CARD}: policy {card.policy!r} is unknown; {near_matches(card.policy, known)}; "
-        "load a policy of your own with load_policy(…, kind=ITS_CLASS)"
-    )
-
-
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    try:
-        tensors = load_file(path)
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing: {_AGAIN}") from None
-    except (SafetensorError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{path} cannot be read ({reason}): it is damaged, {_AGAIN}") from error
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not tensor.double().isfinite().all():
-            raise InputError(f"{path} has NaN or infinite numbers in {name}: {_AGAIN}")
-    return tensors
-
-
-def _site(path: Path, card: _Card, tensors: dict[str, Tensor]) -> Site:
-    """Return the site, with the catalogue's columns taken out of `tensors`."""
-    names = [name for name in tensors if name.startswith("catalogue.")]
-    given = {name.removeprefix("catalogue."): tensors.pop(name) for name in names}
-    features = tensors.pop("site.features", torch.zeros(0))
-    if features.ndim != 2 or len(features) != 2:
-        raise InputError(f"{path / TENSORS} has no site.features [2, F]: {_AGAIN}")
-    try:
-        columns = {name: tensor.numpy() for name, tensor in given.items()}
-        catalogue = Catalogue(
-            ids=np.array(card.catalogue.ids),
-            features=columns.get("features"),  # type: ignore[arg-type]
-            price=columns.get("price"),
-            attributes={
-                name.removeprefix("attribute."): column
-                for name, column in columns.items()
-                if name.startswith("attribute.")
-            },
-            feature_names=tuple(card.catalogue.feature_names),
-        )
-        catalogue.validate()
-        returns = None if card.site.returns is None else Returns.from_json(card.site.returns)
-    except (InputError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path} is damaged ({error}): {_AGAIN}") from error
-    if catalogue.fingerprint() != card.catalogue.fingerprint:
-        raise InputError(f"{path} has another catalogue than its card says: {_AGAIN}")
-    form = card.site
-    return Site(catalogue, form.n_positions, features, form.horizon, form.history, returns)
-
-
-def _check_world(path: Path, site: Site, world: World) -> None:
-    if site.catalogue.fingerprint() != world.catalogue.fingerprint():
-        raise InputError(
-            f"the policy in {path} was made for another catalogue ({site.n_items} items, this one "
-            f"has {world.n_items}): train it again for this one"
-        )
-    mine, others = (
-        {"positions": s.n_positions, "user features": s.features.shape[1]} for s in (site, world)
-    )
-    for what, number in mine.items():
-        if number != others[what]:
-            raise InputError(
-                f"the policy in {path} was made for {number} {what}, the world has {others[what]}"
-            )
-
-
-def _put_tensors(path: Path, policy: Policy, tensors: dict[str, Tensor]) -> None:
-    """Replace what `policy` has learned by `tensors`."""
-    expected = learned_tensors(policy)
-    found = {name.removeprefix("policy."): tensor for name, tensor in tensors.items()}
-    for name in sorted(expected.keys() | found.keys()):
-        if name not in found or name not in expected:
-            which = "lacks" if name not in found else "has an unknown"
-            raise InputError(f"{path} {which} tensor {name}: {_AGAIN}")
-        mine, given = expected[name], found[name]
-        if mine.shape != given.shape or mine.dtype != given.dtype:
-            raise InputError(
-                f"{path}, tensor {name}: it is {tuple(given.shape)} {given.dtype}, not "
-                f"{tuple(mine.shape)} {mine.dtype}: {_AGAIN}"
-            )
-    for name, value in list(vars(policy).items()):
-        if isinstance(value, Tensor) and name in found:
-            setattr(policy, name, found[name].to(policy.device))
-        elif isinstance(value, nn.Module) and not name.startswith("_"):
-            prefix = f"{name}."
-            value.load_state_dict(
-                {k.removeprefix(prefix): t for k, t in found.items() if k.startswith(prefix)}
-            )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 
@@ -35,6 +36,12 @@ class Transition:
     truncated: Tensor
     active: Tensor
     propensity: Tensor | None = None
+
+    def counts(self, n_items: int) -> tuple[Tensor, Tensor]:
+        """Return the impressions and the clicks [N] int64 of each item in running sessions."""
+        step = self.only_active()
+        shown, clicked = step.slate[step.slate >= 0], step.slate[step.click]
+        return torch.bincount(shown, minlength=n_items), torch.bincount(clicked, minlength=n_items)
 
     def only_active(self) -> Transition:
         """Return the rows of running sessions."""

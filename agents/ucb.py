@@ -35,11 +35,11 @@ class UCBPolicy(Policy):
     """
 
     config_class: ClassVar[type[Config]] = UCBConfig
+    config: UCBConfig
 
     def __init__(self, world: World | Site, config: UCBConfig | None = None, seed: int = 0) -> None:
-        config = config or UCBConfig()
         super().__init__(world, config, seed)
-        self.exploration = config.exploration
+        self.exploration = self.config.exploration
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.clicked = torch.zeros(self.n_items, device=self.device)
         self.shown = torch.zeros(self.n_items, device=self.device)
@@ -57,6 +57,6 @@ class UCBPolicy(Policy):
         return self.clicked / self.shown.clamp(min=1)
 
     def learn(self, transition: Transition) -> None:
-        step = transition.only_active()
-        self.shown += torch.bincount(step.slate[step.slate >= 0], minlength=self.n_items)
-        self.clicked += torch.bincount(step.slate[step.click], minlength=self.n_items)
+        shown, clicked = transition.counts(self.n_items)
+        self.shown += shown
+        self.clicked += clicked

@@ -61,9 +61,6 @@ def open_responder(source: Source | Sequence[Source]) -> Checkpoint:
             f"{path} is a log of real users, which cannot answer new slates: train a responder on "
             f"it with `recsim train {path} --responder session_gru --out DIR`"
         )
-    hazard = Hazard(
-        tuple(truth.hazard), truth.config.min_slates, max_slates=truth.config.max_slates
-    )
     card = {
         "synthetic": True,
         "responder": {"name": "known_truth"},
@@ -74,7 +71,13 @@ def open_responder(source: Source | Sequence[Source]) -> Checkpoint:
     parts = make_split(log, "user", seed=0)
     sessions, card["initial_users"] = unseen_sessions(log, parts)
     counted = visible_log(log, parts["train"])
-    return Checkpoint(truth, card, make_initial_sessions(log, sessions, counted), hazard)
+    return Checkpoint(truth, card, make_initial_sessions(log, sessions, counted), hazard_of(truth))
+
+
+def hazard_of(truth: KnownTruth) -> Hazard:
+    """Return when the users of a known-truth world leave."""
+    config = truth.config
+    return Hazard(tuple(truth.hazard), config.min_slates, max_slates=config.max_slates)
 
 
 def _ensemble(members: Sequence[Checkpoint]) -> Checkpoint:

@@ -1,10 +1,15 @@
 """The exception for bad input, and checks that raise it."""
 
+from __future__ import annotations
+
 import difflib
 from collections.abc import Iterable
 from math import isfinite
 from numbers import Real
-from typing import SupportsIndex
+from typing import TYPE_CHECKING, SupportsIndex
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 class InputError(ValueError):
@@ -33,3 +38,10 @@ def check_finite(name: str, value: object) -> float:
     if not isinstance(value, Real) or not isfinite(value):
         raise InputError(f"{name} must be a finite number, not {value!r}")
     return float(value)
+
+
+def first_fault(error: ValidationError) -> str:
+    """Return the first field that Pydantic found wrong, and why."""
+    first = error.errors()[0]
+    field = ".".join(map(str, first["loc"]))
+    return f"field {field}: {first['msg'].replace('Input should be', 'it should be', 1)}"

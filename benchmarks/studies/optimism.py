@@ -24,9 +24,9 @@ from agents.rollout import rollout
 from benchmarks.cli.options import Settings
 from benchmarks.harness import names_in, publish, run_script
 from benchmarks.reports.tables import number, text
+from recsim_env.loading import hazard_of
 from recsim_env.world import World
 from responders import InputError, SessionLog, fit
-from responders.behaviour.leaving import Hazard
 from responders.config import parse_settings
 from responders.evaluation.bootstrap import run_and_user_weights
 from responders.known_truth.world import truth_of
@@ -60,9 +60,7 @@ def measure(
         raise InputError("the log is of real users: their true answers to a policy are unknown")
     starts = checkpoint.initial_sessions
     learned = World(checkpoint.responder, starts, checkpoint.hazard, num_users=users)
-    config = truth.config
-    hazard = Hazard(tuple(truth.hazard), config.min_slates, max_slates=config.max_slates)
-    true = World(truth, starts, hazard, num_users=users)
+    true = World(truth, starts, hazard_of(truth), num_users=users)
     values = {}
     for name in policies:
         policy = load(known_policies(), name, "policy")(learned, seed=seed)

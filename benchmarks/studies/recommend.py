@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from agents.saving import load_policy
+from agents.loading import load_policy
 from responders import InputError
 from responders.errors import check_whole
 from responders.log import columns

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
-from responders.errors import InputError
+from responders.errors import InputError, first_fault
 from responders.training.initial_sessions import HELD_OUT
 
 Chance = Annotated[float, Field(ge=0, le=1)]
@@ -79,7 +79,4 @@ def check_card(card: dict[str, Any], path: Path) -> Card:
     try:
         return Card.model_validate(card)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"]))
-        reason = first["msg"].replace("Input should be", "it should be", 1)
-        raise InputError(f"{path}, field {field}: {reason}; train the responder again") from None
+        raise InputError(f"{path}, {first_fault(error)}; train the responder again") from None
