@@ -16,22 +16,23 @@ from typing import Annotated, Any
 import numpy as np
 import pandas as pd
 import typer
-from matplotlib import pyplot as plt
 
 from agents.oracle import OraclePolicy
 from agents.registry import known_policies
 from agents.rollout import rollout
 from benchmarks.cli.options import Settings
-from benchmarks.harness import names_in, publish, run_script
-from benchmarks.reports.tables import number, text
+from benchmarks.harness import check_out, names_in, publish, run_script
+from benchmarks.reports.plots import plot_bars
+from benchmarks.reports.tables import number, text, with_interval
 from recsim_env.loading import hazard_of
 from recsim_env.world import World
 from responders import InputError, SessionLog, fit
 from responders.config import parse_settings
 from responders.evaluation.bootstrap import run_and_user_weights
-from responders.known_truth.world import truth_of
+from responders.known_truth.world import KnownTruth, truth_of
 from responders.registry import load
 from responders.training.checkpoint import Checkpoint
+from responders.training.fit import configure
 
 POLICIES = "random,popular,greedy"
 """The policies compared by default."""
@@ -55,10 +56,8 @@ def measure(
     Raises:
         InputError: the responder was not trained on a synthetic log.
     """
-    truth = truth_of(checkpoint.initial_sessions)
-    if truth is None:
-        raise InputError("the log is of real users: their true answers to a policy are unknown")
     starts = checkpoint.initial_sessions
+    truth = _truth(starts)
     learned = World(checkpoint.responder, starts, checkpoint.hazard, num_users=users)
     true = World(truth, starts, hazard_of(truth), num_users=users)
     values = {}
@@ -68,6 +67,13 @@ def measure(
         values[name] = rollout(learned, policy, seed).reward, rollout(true, policy, seed).reward
     best = rollout(true, OraclePolicy(true), seed).reward
     return values | {"oracle": (best, best)}
+
+
+def _truth(log: SessionLog) -> KnownTruth:
+    truth = truth_of(log)
+    if truth is None:
+        raise InputError("the log is of real users: their true answers to a policy are unknown")
+    return truth
 
 
 def optimism(
@@ -104,6 +110,11 @@ def optimism(
     Raises:
         InputError: the log is not synthetic, or an unknown name.
     """
+    _truth(log)
+    for policy in names_in(policies):
+        load(known_policies(), policy, "policy")
+    for responder in names_in(responders):
+        configure(responder, settings or {})
     rows = []
     for responder in names_in(responders):
         runs, losses = [], []
@@ -144,24 +155,14 @@ def _ratios(
 
 def plot(rows: pd.DataFrame, path: Path) -> None:
     """Draw the ratio of each policy with each responder, and its interval."""
-    policies = list(dict.fromkeys(rows["policy"]))
-    responders = list(dict.fromkeys(rows["responder"]))
-    figure, axes = plt.subplots(figsize=(7, 1.2 + 0.45 * len(responders) * len(policies) / 2))
-    for place, policy in enumerate(policies):
-        part = rows[rows["policy"] == policy]
-        shift = 0.22 * (place - (len(policies) - 1) / 2)
-        y = [responders.index(name) + shift for name in part["responder"]]
-        x = part["ratio"]
-        error = [x - part["ratio_low"], part["ratio_high"] - x]
-        axes.errorbar(x, y, xerr=error, fmt="o", capsize=3, label=policy)
-    axes.axvline(1, color="grey", linewidth=1)
-    axes.set_yticks(range(len(responders)), responders)
-    axes.invert_yaxis()
-    axes.set_xlabel("clicks in a session, learned world / true world (synthetic users)")
-    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-    figure.tight_layout()
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    plot_bars(
+        path,
+        "Clicks from learned users / from the true (synthetic) users",
+        [f"{row.responder}: {row.policy}" for row in rows.itertuples()],
+        rows["ratio"].tolist(),
+        "learned world / true world",
+        intervals=list(zip(rows["ratio_low"], rows["ratio_high"], strict=True)),
+    )
 
 
 def main(
@@ -177,6 +178,7 @@ def main(
     ),
 ) -> None:
     """Compare the values of policies in learned worlds with those in the true one."""
+    check_out(out)
     rows = optimism(
         SessionLog.load(log), responders, out, settings=dict(parse_settings(settings or [])),
         policies=policies, users=users, seeds=seeds, steps=steps,
@@ -187,8 +189,8 @@ def main(
         "log-loss": number("log_loss", 4),
         "learned": number("learned", 1),
         "true": number("true", 1),
-        "learned / true": _interval("ratio"),
-        "of the oracle's": _interval("of_oracle"),
+        "learned / true": with_interval("ratio", 2),
+        "of the oracle's": with_interval("of_oracle", 2),
     }
     caption = (
         f"clicks in a session of {users:,} synthetic users, {seeds} seeds of training; 95 % "
@@ -196,10 +198,6 @@ def main(
     )
     title = f"Policies in learned worlds and in the true one: {log.name}"
     publish("optimism", title, columns, rows, caption=caption, out=out, plot=plot)
-
-
-def _interval(name: str) -> Any:
-    return lambda row: f"{row[name]:.2f} ({row[name + '_low']:.2f} to {row[name + '_high']:.2f})"
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The study of optimism: policies in learned worlds and in the true one."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -41,3 +42,16 @@ def test_a_real_log_has_no_true_answers(small_log: SessionLog, tmp_path: Path) -
     del checkpoint.initial_sessions.card["truth"]
     with pytest.raises(InputError, match="real users"):
         measure(checkpoint, ["random"], 4, 1, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [({"responders": "nope"}, "nope"), ({"policies": "nope"}, "nope"), ({}, "real users")],
+)
+def test_wrong_names_and_real_logs_are_refused_before_any_training(
+    wrong: dict[str, str], message: str, small_log: SessionLog, tmp_path: Path
+) -> None:
+    log = small_log if wrong else replace(small_log, card={"name": "real"})
+    with pytest.raises(InputError, match=message):
+        optimism(log, out=tmp_path / "out", **({"responders": "mf"} | wrong), progress=False)
+    assert not (tmp_path / "out").exists()
