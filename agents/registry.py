@@ -15,6 +15,7 @@ POLICIES = {
     "sasrec": "agents.sasrec:SASRecPolicy",
     "gru4rec": "agents.gru4rec:GRU4RecPolicy",
     "bert4rec": "agents.bert4rec:BERT4RecPolicy",
+    "pnfrec": "agents.pnfrec:PNFRecPolicy",
     "epsilon_greedy": "agents.epsilon_greedy:EpsilonGreedyPolicy",
     "ucb": "agents.ucb:UCBPolicy",
     "lin_ucb": "agents.lin_ucb:LinUCBPolicy",

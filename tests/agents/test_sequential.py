@@ -1,5 +1,6 @@
 """Sequential recommenders, on logs in which the next item is certain."""
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,14 @@ import torch
 from agents import load_policy
 from agents.answering import observe
 from agents.finding import find_policy
+from agents.pnfrec import PNFRec
 from agents.sequences import appended, clicked_history, sequences_of
 from agents.sequential import SequenceModel, SequentialPolicy, gains
 from agents.site import Site
 from recsim_env import make_world
 from responders import Catalogue, InputError, SessionLog, Users
 
-NAMES = ["sasrec", "gru4rec", "bert4rec"]
+NAMES = ["sasrec", "gru4rec", "bert4rec", "pnfrec"]
 SMALL = {"size": 32, "dropout": 0.0, "learning_rate": 0.005, "batch_size": 32, "length": 4}
 
 
@@ -180,12 +182,61 @@ def test_histories_are_the_last_clicks() -> None:
 
 def test_later_items_do_not_change_earlier_states() -> None:
     log = chains(3)
-    for name in ("sasrec", "gru4rec"):
+    for name in ("sasrec", "gru4rec", "pnfrec"):
         net = make(name, log, length=6).net
         item = torch.randint(20, (3, 6))
         other = torch.cat([item[:, :3], (item[:, 3:] + 1) % 20], 1)
         with torch.no_grad():
             torch.testing.assert_close(net(item)[:, :3], net(other)[:, :3])
+
+
+def test_the_contrast_is_the_formula_by_hand() -> None:
+    net = make("pnfrec", chains(3)).net
+    assert isinstance(net, PNFRec)
+    state = torch.randn(2, 3, 32)
+    target = torch.tensor([[4, 5, -1], [6, -1, -1]])
+    skipped = torch.tensor([[7, 5, 8], [9, -1, -1]])
+    vectors = net.items.weight
+    terms = [
+        -torch.log_softmax(vectors[torch.tensor(items)] @ s, 0)[0]
+        for items, s in (
+            ([4, 7, 5, 8], state[0, 0]),
+            ([5, 7, 8], state[0, 1]),
+            ([6, 9], state[1, 0]),
+        )
+    ]
+    torch.testing.assert_close(net.contrastive(state, target, skipped), torch.stack(terms).mean())
+
+
+def tastes(users: int = 60, seed: int = 0) -> SessionLog:
+    """Each slate has one of 15 items of the user's parity, which is clicked, and four others."""
+    rng, slates = np.random.default_rng(seed), 6
+    parity = np.arange(users).repeat(slates)[:, None] % 2
+    liked = 2 * rng.integers(15, size=(users * slates, 1)) + parity
+    others = 2 * rng.integers(15, size=(users * slates, 4)) + 1 - parity
+    return SessionLog(
+        slate=np.c_[liked, others],
+        response=np.tile([1, 0, 0, 0, 0], (users * slates, 1)),
+        session_start=np.arange(users + 1) * slates,
+        user=np.arange(users),
+        time=np.tile(np.arange(slates), users),
+        catalogue=Catalogue(np.arange(30)),
+        users=Users(np.arange(users)),
+    )
+
+
+def test_what_was_passed_over_is_recommended_less() -> None:
+    clicked = [[2 * i, 2 * j] for i, j in itertools.permutations(range(15), 2)]
+    disliked = np.zeros((2, 4))
+    for seed in range(4):
+        data = sequences_of(tastes(seed=seed), 4, leave_out=1)
+        data = replace(data, target=np.full_like(data.target, -1))  # no early stopping
+        for weight in (0, 1):
+            policy = make("pnfrec", tastes(), seed, epochs=4, skips=weight, contrast=weight)
+            policy.fit_sequences(data)
+            recommended = np.array(policy.recommend(clicked, k=10))
+            disliked[weight, seed] = (recommended % 2).mean()
+    assert disliked[1].mean() < 0.5 * disliked[0].mean()
 
 
 class Scores(SequenceModel):
