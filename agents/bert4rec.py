@@ -54,7 +54,8 @@ class BERT4Rec(SequenceModel):
         return self.head(x)
 
     def loss(self, item: Tensor, skipped: Tensor) -> Tensor:
-        item = latest(item)
+        if item.shape[1] > self.length:
+            item = latest(item)
         exists = item >= 0
         is_masked = exists & (torch.rand(item.shape, device=item.device) < self.masked)
         # Without a mask there would be nothing to learn; the last place is where it is needed.

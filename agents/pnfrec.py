@@ -42,7 +42,7 @@ class PNFRec(SequenceModel):
         return loss + self.contrast * self.contrastive(state, target, skipped)
 
     def contrastive(self, state: Tensor, target: Tensor, skipped: Tensor) -> Tensor:
-        """Return the mean of −log(exp(s) / (exp(s) + Σ exp(sₖ))) over targets.
+        """Return the mean of −log(exp(s) / (exp(s) + Σ exp(sₖ))) over targets, 0 without any.
 
         s is the score of the target, and sₖ are the scores of the items that the user skipped,
         without the target itself.
@@ -56,7 +56,9 @@ class PNFRec(SequenceModel):
         others = state @ self.items(skipped.clamp(min=0)).transpose(1, 2)
         counts = (skipped.unsqueeze(1) >= 0) & (skipped.unsqueeze(1) != target.unsqueeze(2))
         logits = torch.cat([own, others.masked_fill(~counts, -torch.inf)], 2)
-        return -logits.log_softmax(2)[..., 0][target >= 0].mean()
+        has_target = target >= 0
+        losses = -logits.log_softmax(2)[..., 0].masked_fill(~has_target, 0.0)
+        return losses.sum() / has_target.sum().clamp(min=1)
 
 
 class PNFRecPolicy(SequentialPolicy):

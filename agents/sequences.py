@@ -40,6 +40,11 @@ class Sequences:
         return latest(torch.from_numpy(self.item)).numpy()
 
 
+def trimmed(item: Tensor) -> Tensor:
+    """Return sequences [B, L] without the columns that are padding in every row, but for two."""
+    return item[:, : max(int((item >= 0).sum(1).max()), 2)]
+
+
 def latest(item: Tensor) -> Tensor:
     """Return the last L items of sequences [B, L + 1] that are padded on the right with -1."""
     return torch.where(item[:, -1:] >= 0, item[:, 1:], item[:, :-1])

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from agents.from_log import LogPolicy
 from agents.generation import Generation, generate
-from agents.sequences import By, Sequences, clicked_history, sequences_of
+from agents.sequences import By, Sequences, clicked_history, sequences_of, trimmed
 from agents.site import Site
 from recsim_env.world import World
 from responders import InputError, SessionLog
@@ -68,7 +68,7 @@ class SequenceModel(nn.Module):
         raise NotImplementedError
 
     def loss(self, item: Tensor, skipped: Tensor) -> Tensor:
-        """Return the loss of a batch of `Sequences.item` and `Sequences.skipped`, [B, L + 1]."""
+        """Return the loss of a batch of `Sequences.item` and `skipped`, [B, ≤ L + 1]."""
         return self.cross_entropy(self(item[:, :-1]), item[:, 1:])
 
     def cross_entropy(self, state: Tensor, target: Tensor) -> Tensor:
@@ -85,8 +85,7 @@ class SequenceModel(nn.Module):
 
     def scores(self, item: Tensor) -> Tensor:
         """Return the logits [B, V] of the next item after histories [B, L] with at least one."""
-        longest = max(int((item >= 0).sum(1).max()), 1)
-        return self.last_state(item[:, :longest]) @ self.items.weight.t()
+        return self.last_state(trimmed(item)) @ self.items.weight.t()
 
 
 class Epoch(NamedTuple):
@@ -128,7 +127,7 @@ def train(
             losses = []
             for rows in torch.randperm(len(item)).split(config.batch_size):
                 rows = rows.to(device)
-                loss = net.loss(item[rows], skipped[rows])
+                loss = net.loss(trimmed(item[rows]), trimmed(skipped[rows]))
                 optimiser.zero_grad()
                 loss.backward()
                 optimiser.step()

@@ -131,6 +131,15 @@ def test_training_stops_when_validation_gets_no_better() -> None:
     assert epochs[-1].ndcg is None
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_batches_without_a_next_click_teach_nothing(name: str) -> None:
+    log = tastes(9).select(np.arange(9), first_slates=3)
+    policy = make(name, log, epochs=2)
+    epochs = policy.fit_sequences(sequences_of(log, 4))  # one click, and two left out
+    assert np.isfinite([epoch.loss for epoch in epochs]).all()
+    assert len(policy.recommend([[1], []], k=3)[0]) == 3
+
+
 def test_sequences_are_in_time_and_leave_the_last_out() -> None:
     log = chains(5, items=100)
     two, one = (sequences_of(log, 4, leave_out=n) for n in (2, 1))

@@ -77,11 +77,11 @@ def test_a_leaderboard_in_one_call(trained: Path, tmp_path: Path) -> None:
 
 
 def test_each_sequential_model_is_trained_with_each_loss(small_log: SessionLog) -> None:
-    models = "sasrec,gru4rec,bert4rec"
+    models = "sasrec,gru4rec,bert4rec,pnfrec"
     rows = compare(small_log, models, "full,block:8", seeds=2, epochs=1, device="cpu")
     found = [(row["model"], row["loss"]) for row in rows]
     assert found[:3] == [("sasrec", "full"), ("sasrec", "block:8"), ("gru4rec", "full")]
-    assert len(found) == 6
+    assert len(found) == 8
     assert rows[0]["ndcg"] == pytest.approx((rows[0]["ndcg_0"] + rows[0]["ndcg_1"]) / 2)
     assert rows[1]["above_low"] <= rows[1]["ndcg"] - rows[0]["ndcg"] <= rows[1]["above_high"]
     with pytest.raises(InputError, match="loss 'half' is not"):
