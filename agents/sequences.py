@@ -73,23 +73,22 @@ def sequences_of(
     rank = np.empty(log.n_slates, np.int64)  # of slates, with a user's sessions one after another
     rank[np.lexsort((began, owner))] = np.arange(log.n_slates)
     slate, item = _in_order(log, log.response > 0, rank)
-    n_owners = int(owner.max()) + 1
-    count = np.bincount(owner[slate], minlength=n_owners)
+    of, n_owners = owner[slate], int(owner.max()) + 1
+    count = np.bincount(of, minlength=n_owners)
     kept = count >= 2
     if not kept.any():
         raise InputError(f"no {by} of the log has two clicks: there is no sequence to learn from")
-    left_out = np.where(count > 2, leave_out, 0)
-    of, place = owner[slate], ragged.place(count)
-    is_target = (place == (count - left_out)[of]) & (left_out > 0)[of]
+    n_history = np.where(count > 2, count - leave_out, count)
+    place = ragged.place(count)
+    is_history, is_target = place < n_history[of], place == n_history[of]
+    history = padded(item[is_history], of[is_history], n_owners, length + 1)
     target = np.full(n_owners, EMPTY, np.int64)
     target[of[is_target]] = item[is_target]
-    last_rank = np.full(n_owners, log.n_slates, np.int64)
-    last_rank[of[is_target]] = rank[slate[is_target]]
-    is_history = place < (count - left_out)[of]
-    history = padded(item[is_history], of[is_history], n_owners, length + 1)
 
+    end = np.full(n_owners, log.n_slates, np.int64)  # rank of the target's slate
+    end[of[is_target]] = rank[slate[is_target]]
     slate, item = _in_order(log, (log.slate != EMPTY) & (log.response == 0), rank)
-    above = rank[slate] < last_rank[owner[slate]]
+    above = rank[slate] < end[owner[slate]]
     skipped = padded(item[above], owner[slate[above]], n_owners, length + 1)
     return Sequences(history[kept], target[kept], skipped[kept], len(log.catalogue))
 

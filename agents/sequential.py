@@ -123,21 +123,12 @@ def train(
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         for epoch in bar:
-            net.train()
-            losses = []
-            for rows in torch.randperm(len(item)).split(config.batch_size):
-                rows = rows.to(device)
-                loss = net.loss(trimmed(item[rows]), trimmed(skipped[rows]))
-                optimiser.zero_grad()
-                loss.backward()
-                optimiser.step()
-                losses.append(loss.detach())
-            loss_now = float(torch.stack(losses).mean())
+            loss = _train_epoch(net, optimiser, item, skipped, config.batch_size)
             if not has_target.any():
-                found.append(Epoch(loss_now, None))
+                found.append(Epoch(loss, None))
                 continue
             score = float(gains(net, data.history[has_target], data.target[has_target]).mean())
-            found.append(Epoch(loss_now, score))
+            found.append(Epoch(loss, score))
             if score > best:
                 best, best_epoch = score, epoch
                 best_weights = {k: v.clone() for k, v in net.state_dict().items()}
@@ -146,6 +137,25 @@ def train(
     net.load_state_dict(best_weights)
     net.eval()
     return found
+
+
+def _train_epoch(
+    net: SequenceModel,
+    optimiser: torch.optim.Optimizer,
+    item: Tensor,
+    skipped: Tensor,
+    batch_size: int,
+) -> float:
+    """Train on all sequences once, in random order; return the mean loss."""
+    net.train()
+    losses = []
+    for rows in torch.randperm(len(item)).to(item.device).split(batch_size):
+        loss = net.loss(trimmed(item[rows]), trimmed(skipped[rows]))
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.detach())
+    return float(torch.stack(losses).mean())
 
 
 @torch.no_grad()
