@@ -138,7 +138,7 @@ def test_what_was_clicked_together_is_recommended(name: str) -> None:
     assert score[1, [3, 5]].min() > score[1, [0, 1, 2]].max()
 
 
-@pytest.mark.parametrize("name", collaborative())
+@pytest.mark.parametrize("name", [*collaborative(), "sasrec", "gru4rec", "bert4rec", "pnfrec"])
 def test_policies_from_logs_can_be_saved_and_refuse_other_logs(name: str, tmp_path: Path) -> None:
     policy = make(name)
     policy.fit(log_of(TOY))

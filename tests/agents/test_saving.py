@@ -19,6 +19,7 @@ from torch import Tensor
 from agents import Policy, load_policy
 from agents.answering import observe
 from agents.epsilon_greedy import EpsilonGreedyConfig, EpsilonGreedyPolicy
+from agents.gru4rec import GRU4RecConfig, GRU4RecPolicy
 from agents.oracle import OraclePolicy
 from agents.popular import PopularPolicy
 from agents.ppo import PPOConfig, PPOPolicy
@@ -48,11 +49,17 @@ def saved(saved_once: Path, tmp_path: Path) -> Path:
     return shutil.copytree(saved_once, tmp_path / "policy")
 
 
-@pytest.mark.parametrize("kind", [RandomPolicy, PopularPolicy, EpsilonGreedyPolicy, PPOPolicy])
+@pytest.mark.parametrize(
+    "kind", [RandomPolicy, PopularPolicy, EpsilonGreedyPolicy, PPOPolicy, GRU4RecPolicy]
+)
 def test_a_loaded_policy_acts_like_the_saved_one(
     kind: type[Policy], world: World, tmp_path: Path
 ) -> None:
-    config = PPOConfig(candidates=10, hidden_size=8) if kind is PPOPolicy else None
+    configs = {
+        PPOPolicy: PPOConfig(candidates=10, hidden_size=8),
+        GRU4RecPolicy: GRU4RecConfig(generation="sample", epochs=2, size=8),
+    }
+    config = configs.get(kind)
     policy = kind(world, config, seed=3)
     used = policy.train(world, 600, seed=1)
     policy.save(tmp_path / "p")

@@ -9,7 +9,7 @@ import pytest
 from benchmarks.speed.end_to_end import measure_one_user
 from benchmarks.studies import leaderboard
 from benchmarks.studies.evaluate import evaluate_responder
-from benchmarks.studies.sasrec import compare_losses
+from benchmarks.studies.sequential import compare
 from benchmarks.studies.synthesize import synthesize
 from responders import InputError, SessionLog
 from responders.evaluation.metrics import METRICS
@@ -76,13 +76,18 @@ def test_a_leaderboard_in_one_call(trained: Path, tmp_path: Path) -> None:
     assert [row.reward for row in again.rows] == [row.reward for row in found.rows]
 
 
-def test_sasrec_is_trained_with_each_loss(small_log: SessionLog) -> None:
-    rows = compare_losses(small_log, "full,block:8", seeds=2, epochs=1, device="cpu")
-    assert [row["loss"] for row in rows] == ["full", "block:8"]
+def test_each_sequential_model_is_trained_with_each_loss(small_log: SessionLog) -> None:
+    models = "sasrec,gru4rec,bert4rec,pnfrec"
+    rows = compare(small_log, models, "full,block:8", seeds=2, epochs=1, device="cpu")
+    found = [(row["model"], row["loss"]) for row in rows]
+    assert found[:3] == [("sasrec", "full"), ("sasrec", "block:8"), ("gru4rec", "full")]
+    assert len(found) == 8
     assert rows[0]["ndcg"] == pytest.approx((rows[0]["ndcg_0"] + rows[0]["ndcg_1"]) / 2)
     assert rows[1]["above_low"] <= rows[1]["ndcg"] - rows[0]["ndcg"] <= rows[1]["above_high"]
     with pytest.raises(InputError, match="loss 'half' is not"):
-        compare_losses(small_log, "half")
+        compare(small_log, losses="half")
+    with pytest.raises(InputError, match="popular is not sequential"):
+        compare(small_log, "popular")
 
 
 def test_synthesize_takes_settings_as_text_or_numbers(tmp_path: Path) -> None:
