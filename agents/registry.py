@@ -22,6 +22,8 @@ POLICIES = {
     "lin_ts": "agents.lin_ts:LinTSPolicy",
     "greedy": "agents.greedy:GreedyPolicy",
     "ppo": "agents.ppo:PPOPolicy",
+    "slate_ppo": "agents.slate_ppo:SlatePPOPolicy",
+    "slateq": "agents.slateq:SlateQPolicy",
     "oracle": "agents.oracle:OraclePolicy",
 }
 """The policies that `recsim bench` can run."""

@@ -51,6 +51,12 @@ class SlateRules:
         )
         return SlateRules(self.n_items, self.n_positions, allowed, special)
 
+    def only(self, item: Tensor) -> SlateRules:
+        """Return the rules of slates of the items `item` [C] int64, numbered from 0 to C - 1."""
+        allowed = None if self.allowed is None else self.allowed[:, item]
+        special = None if self.special is None else self.special[item]
+        return SlateRules(len(item), self.n_positions, allowed, special)
+
     def mask(self, slate: Tensor, position: int) -> Tensor:
         """Return [B, N] bool: the items allowed at `position`, given those above it.
 

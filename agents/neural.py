@@ -1,0 +1,137 @@
+"""The base class of policies whose networks score candidates, and the networks' common parts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from agents.policy import Policy
+from agents.site import Site
+from agents.user_features import ItemScores, UserFeatures
+from recsim_env.outcome import Outcome
+from recsim_env.world import World
+from responders import InputError
+from responders.config import Config, setting
+
+
+@dataclass(frozen=True)
+class NeuralConfig(Config):
+    """Settings that policies with networks have in common."""
+
+    candidates: int = setting(
+        250, "Items to choose from: the most clicked ones, where the catalogue counts.", ge=1
+    )
+    size: int = setting(32, "Numbers in the vectors of users and items.", ge=1, le=8192)
+    hidden_size: int = setting(128, "Units of each hidden layer.", ge=1, le=8192)
+    gamma: float = setting(0.9, "Discount.", ge=0, le=1)
+    learning_rate: float = setting(0.003, "Of Adam; it falls to a tenth.", gt=0)
+
+
+class State(NamedTuple):
+    """The features x [B, D] of B users, and the `item` and `click` [B, H · S] of the histories."""
+
+    x: Tensor
+    history: dict[str, Tensor]
+
+
+class ClickModel(ItemScores):
+    """Log-odds of clicks: scores of items for users, plus an effect of the position.
+
+    Args:
+        features: of users and items.
+        candidates: [C] int64, the items to score.
+        n_positions: S.
+        config: the settings.
+    """
+
+    def __init__(
+        self, features: UserFeatures, candidates: Tensor, n_positions: int, config: NeuralConfig
+    ) -> None:
+        super().__init__(features, candidates, config.size, config.hidden_size)
+        nn.init.constant_(self.bias, -2.0)  # few items are clicked
+        self.position = nn.Parameter(torch.zeros(n_positions))
+
+    def log_odds(self, score: Tensor, slate: Tensor) -> Tensor:
+        """Return the log-odds [B, S] for slates [B, S] from the scores of all candidates [B, C]."""
+        return score.gather(1, slate.clamp(min=0)) + self.position
+
+    def loss(self, score: Tensor, slate: Tensor, click: Tensor) -> Tensor:
+        """Return the mean cross-entropy of the clicks [B, S] on the items shown."""
+        shown = slate >= 0
+        return nn.functional.binary_cross_entropy_with_logits(
+            self.log_odds(score, slate)[shown], click[shown]
+        )
+
+
+class NeuralPolicy(Policy):
+    """Shows the best of C candidates by the scores of its networks.
+
+    A subclass implements `networks`, `rank` and `train`. Slates inside it are numbers of
+    candidates.
+
+    Args:
+        world: see `Policy`.
+        config: the settings.
+        seed: of weights and exploration.
+
+    Attributes:
+        candidates: [C] int64, catalogue indices.
+        net: the networks.
+    """
+
+    config_class: ClassVar[type[Config]] = NeuralConfig
+    config: NeuralConfig
+
+    def __init__(
+        self, world: World | Site, config: NeuralConfig | None = None, seed: int = 0
+    ) -> None:
+        super().__init__(world, config, seed)
+        self.candidates = self._most_clicked()
+        self._rules = self.rules.only(self.candidates)
+        self._features = UserFeatures(self.site)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.net = self.networks(self._features)
+        self.net.to(self.device)
+        self._generator = torch.Generator(self.device).manual_seed(seed)
+
+    def networks(self, features: UserFeatures) -> nn.Module:
+        """Return the networks with random weights."""
+        raise NotImplementedError
+
+    def rank(self, state: State) -> Tensor:
+        """Return how good each candidate is for each user, [B, C]."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def score(self, observation: dict[str, Tensor]) -> Tensor:
+        score = self.rank(self.state(observation))
+        others = score.amin(1, keepdim=True) - 1  # below all candidates
+        return others.repeat(1, self.n_items).index_copy(1, self.candidates, score)
+
+    def state(self, observation: dict[str, Tensor]) -> State:
+        """Return what the networks read of a batched `HistoryObservation`."""
+        history = {name: observation[name] for name in ("item", "click")}
+        return State(self._features(observation), history)
+
+    def show(self, world: World, slate: Tensor) -> Outcome:
+        """Show slates [B, S] of candidates, -1 = empty, to the users of `world`."""
+        return world.step(torch.where(slate >= 0, self.candidates[slate], -1))
+
+    def check_reward(self, world: World) -> None:
+        """Raise `InputError` unless the world has a single reward."""
+        if world.n_objectives is not None:
+            raise InputError(
+                f"{type(self).__name__} learns from one reward, the world has "
+                f"{world.n_objectives}: give a weight to each"
+            )
+
+    def _most_clicked(self) -> Tensor:
+        """Return the items with the most clicks in the log; without counts, the first."""
+        clicked = self.catalogue.attributes.get("clicked", np.zeros(self.n_items))
+        order = np.argsort(-clicked.astype(float), kind="stable")[: self.config.candidates]
+        return torch.from_numpy(order.copy()).to(self.device)

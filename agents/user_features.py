@@ -1,0 +1,124 @@
+"""What policies with networks know of a user, and networks that score items for users."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from agents.linear_features import item_components
+from agents.site import Site
+
+_DECAYS = (0.5, 0.8, 1.0)
+_COMPONENTS = 32
+_SIGNATURE = 16
+
+
+class UserFeatures:
+    """Summaries of users' histories in the space of item features.
+
+    The concatenation of: the user's features [F], standardised; for three decays by the slate (0.5,
+    0.8 and 1), mean features of the items shown [P] and of those clicked [P], and the clicks per
+    slate; and the share of the horizon passed. Item features are the first 32 principal components
+    of the catalogue's; a catalogue without features gets 16 fixed random numbers per item.
+
+    Args:
+        site: where the policy recommends.
+
+    Attributes:
+        items: [N, P] float32.
+        recency: [H · S] float32, 0.8 to the power of the slates since.
+        size: D, the number of features.
+    """
+
+    def __init__(self, site: Site) -> None:
+        if site.catalogue.features.shape[1]:
+            self.items = item_components(site, _COMPONENTS)
+        else:
+            generator = torch.Generator().manual_seed(0)
+            self.items = torch.randn(site.n_items, _SIGNATURE, generator=generator).to(site.device)
+        self._table = F.pad(self.items, (0, 0, 1, 0))  # row 0: the empty position
+        age = torch.arange(site.history - 1, -1, -1, device=site.device)
+        decay = torch.tensor(_DECAYS, device=site.device).unsqueeze(1) ** age
+        weight = decay / decay.sum(1, keepdim=True)
+        self._weight = weight.repeat_interleave(site.n_positions, 1)  # [K, H · S]
+        self.recency = decay[1].repeat_interleave(site.n_positions)
+        low, high = site.features
+        self._middle, self._half = (low + high) / 2, ((high - low) / 2).clamp(min=1e-6)
+        self._horizon, self._n_positions = site.horizon, site.n_positions
+        self.size = len(self._middle) + len(_DECAYS) * (2 * self.items.shape[1] + 1) + 1
+
+    @torch.no_grad()
+    def __call__(self, observation: dict[str, Tensor]) -> Tensor:
+        """Return the features [B, D] of a batched `HistoryObservation`."""
+        item = observation["item"]
+        clicked = self._weight * observation["click"].unsqueeze(1)  # [B, K, H · S]
+        shown = self._weight.expand(len(item), -1, -1) / self._n_positions
+        means = torch.bmm(torch.cat([shown, clicked], 1), self._table[item + 1])
+        parts = [means.flatten(1), clicked.sum(2), observation["step"] / self._horizon]
+        if "user" in observation:
+            parts.insert(0, (observation["user"] - self._middle) / self._half)
+        return torch.cat(parts, 1)
+
+
+class ItemScores(nn.Module):
+    """Scores C items for users: products of a network's output with item vectors, and more.
+
+    score = f(x) · (W features + vector) + bias + the effects of having shown and clicked the very
+    item before, each weighted by 0.8 to the power of the slates since. Everything starts at 0 but
+    the item vectors.
+
+    Args:
+        features: of users and items.
+        item: [C] int64, catalogue indices of the items to score.
+        size: of the item vectors.
+        hidden_size: units of each of the network's two layers.
+    """
+
+    def __init__(self, features: UserFeatures, item: Tensor, size: int, hidden_size: int) -> None:
+        super().__init__()
+        self.register_buffer("item_features", features.items[item], persistent=False)
+        column = item.new_full((len(features.items) + 1,), len(item))
+        column[item + 1] = torch.arange(len(item), device=item.device)
+        self.register_buffer("column", column, persistent=False)
+        self.register_buffer("recency", features.recency, persistent=False)
+        self.item_features: Tensor
+        self.column: Tensor
+        self.recency: Tensor
+        self.network = mlp(features.size, hidden_size, size)
+        self.linear = nn.Linear(features.size, size, bias=False)
+        self.mix = nn.Linear(features.items.shape[1], size, bias=False)
+        self.vector = nn.Parameter(0.1 * torch.randn(len(item), size))
+        self.bias = nn.Parameter(torch.zeros(len(item)))
+        self.repeated = nn.Parameter(torch.zeros(2))
+        nn.init.zeros_(self.linear.weight)
+
+    def forward(self, x: Tensor, observation: dict[str, Tensor]) -> Tensor:
+        """Return the scores [B, C].
+
+        Args:
+            x: [B, D], the users' features.
+            observation: has `item` and `click`, [B, H · S].
+        """
+        user = self.network(x) + self.linear(x)
+        vectors = self.mix(self.item_features) + self.vector
+        score = torch.addmm(self.bias, user, vectors.t())
+        # The effects of the very items of the history; the last column is of all others.
+        clicked = observation["click"] * self.recency
+        effect = self.repeated[0] * self.recency + self.repeated[1] * clicked
+        column = self.column[observation["item"] + 1]
+        return F.pad(score, (0, 1)).scatter_add(1, column, effect.expand(column.shape))[:, :-1]
+
+
+def mlp(n_inputs: int, hidden_size: int, n_outputs: int) -> nn.Sequential:
+    """Return a network with two hidden layers, which starts as 0."""
+    last = nn.Linear(hidden_size, n_outputs)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(
+        nn.Linear(n_inputs, hidden_size),
+        nn.Tanh(),
+        nn.Linear(hidden_size, hidden_size),
+        nn.Tanh(),
+        last,
+    )

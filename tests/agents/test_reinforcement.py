@@ -1,0 +1,148 @@
+"""Reinforcement learning over slates."""
+
+from itertools import permutations
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agents import plackett_luce
+from agents.neural import NeuralPolicy
+from agents.rollout import rollout
+from agents.slate_ppo import SlatePPOConfig, SlatePPOPolicy
+from agents.slateq import SlateQConfig, SlateQPolicy
+from agents.uniform import RandomPolicy
+from agents.user_features import UserFeatures
+from recsim_env.make import make_world
+from recsim_env.observations import HistoryObservation
+from responders import InputError
+from responders.behaviour.slate_rules import SlateRules
+
+LAYERS = torch.tensor([[1, 1, 1, 0, 0, 0], [1, 1, 1, 0, 0, 0], [0, 0, 0, 1, 1, 1]]).bool()
+SPECIAL = torch.tensor([1, 1, 0, 1, 0, 0]).bool()
+RULES = [
+    SlateRules(6, 3),
+    SlateRules(6, 3, allowed=LAYERS),
+    SlateRules(6, 3, special=SPECIAL),
+    SlateRules(6, 3, allowed=LAYERS, special=SPECIAL),
+]
+QUICK = {
+    SlatePPOPolicy: SlatePPOConfig(candidates=40, size=8, hidden_size=16, n_steps=4),
+    SlateQPolicy: SlateQConfig(candidates=40, size=8, hidden_size=16, batch_size=128),
+}
+
+
+def valid_slates(rules: SlateRules) -> torch.Tensor:
+    """Return every slate that the rules permit."""
+    slates = torch.tensor(list(permutations(range(rules.n_items), rules.n_positions)))
+    return slates[~rules.broken(slates)]
+
+
+@pytest.mark.parametrize("rules", RULES)
+@settings(max_examples=20, deadline=None)
+@given(score=st.lists(st.floats(-50, 50, width=32), min_size=6, max_size=6))
+def test_probabilities_of_all_slates_sum_to_one(rules: SlateRules, score: list[float]) -> None:
+    slates = valid_slates(rules)
+    scores = torch.tensor(score, dtype=torch.float64).expand(len(slates), -1)
+    log_prob = plackett_luce.log_prob(scores, slates, rules)
+    assert (log_prob <= 1e-9).all()
+    assert float(log_prob.sum(1).exp().sum()) == pytest.approx(1, abs=1e-9)
+
+
+@pytest.mark.parametrize("rules", RULES)
+def test_slates_are_drawn_as_often_as_their_probability_says(rules: SlateRules) -> None:
+    score = torch.tensor([0.5, -1.0, 0.0, 1.0, 0.3, -0.2])
+    n = 200_000
+    drawn = plackett_luce.draw(score.expand(n, -1), rules, torch.Generator().manual_seed(0))
+    slates = valid_slates(rules)
+    digits = 6 ** torch.arange(3)
+    count = torch.bincount((drawn * digits).sum(1), minlength=6**3)[(slates * digits).sum(1)]
+    assert count.sum() == n
+    log_prob = plackett_luce.log_prob(score.expand(len(slates), -1), slates, rules)
+    chance = log_prob.sum(1).exp()
+    deviation = (n * chance * (1 - chance)).sqrt()
+    assert ((count - n * chance).abs() < 4.5 * deviation).all()
+
+
+def test_probabilities_stay_exact_where_the_slate_has_nearly_all_the_weight() -> None:
+    score = torch.tensor([[40.0, 20.0, 0.0, -20.0]])
+    found = plackett_luce.log_prob(score, torch.tensor([[0, 1, 2]]), SlateRules(4, 3))
+    exact = score.double()
+    expected = [float(exact[0, k] - exact[0, k:].logsumexp(0)) for k in range(3)]
+    np.testing.assert_allclose(found[0].double(), expected, atol=1e-6)
+
+
+def test_empty_positions_have_no_gradient_that_is_not_a_number() -> None:
+    rules = SlateRules(2, 3)
+    score = torch.tensor([[1.0, 2.0]], requires_grad=True)
+    slate = plackett_luce.draw(score.detach(), rules)
+    assert slate[0, 2] == -1
+    log_prob = plackett_luce.log_prob(score, slate, rules)
+    assert log_prob[0, 1:].tolist() == [0, 0]
+    log_prob.sum().backward()
+    assert score.grad is not None
+    assert torch.isfinite(score.grad).all()
+
+
+def test_features_of_users_are_means_by_recency(small_log_path: Path) -> None:
+    world = make_world("any", num_users=3, responder=small_log_path, history=2)
+    features = UserFeatures(RandomPolicy(world).site)
+    observe = HistoryObservation(world)
+    world.reset(seed=0)
+    slate = torch.arange(world.n_positions).expand(3, -1)
+    world.step(slate)
+    click = world.step(slate + 20).click.float()
+    x = features(observe(world))
+    n_features, n_items = world.features.shape[1], features.items.shape[1]
+    new, old = features.items[slate[0] + 20], features.items[slate[0]]
+    shown = x[:, n_features : n_features + 3 * n_items].view(3, 3, n_items)
+    for k, decay in enumerate((0.5, 0.8, 1.0)):
+        expected = (new.mean(0) + decay * old.mean(0)) / (1 + decay)
+        torch.testing.assert_close(shown[:, k], expected.expand(3, -1))
+    clicked = x[:, n_features + 3 * n_items : n_features + 6 * n_items].view(3, 3, n_items)[:, 0]
+    earlier = observe(world)["click"][:, : world.n_positions].float()
+    torch.testing.assert_close(clicked, (click @ new + 0.5 * earlier @ old) / 1.5)
+    assert x.shape == (3, features.size)
+
+
+@pytest.mark.parametrize("kind", QUICK)
+def test_policies_learn_to_beat_random(kind: type[NeuralPolicy], small_log_path: Path) -> None:
+    world = make_world("any", num_users=64, responder=small_log_path)
+    policy = kind(world, QUICK[kind], seed=0)
+    assert policy.train(world, 6_000, seed=1) >= 6_000
+    evaluation = make_world("any", num_users=300, responder=small_log_path)
+    value = rollout(evaluation, policy, seed=0).reward.mean()
+    assert value > 1.5 * rollout(evaluation, RandomPolicy(evaluation), seed=0).reward.mean()
+
+
+@pytest.mark.parametrize("kind", QUICK)
+def test_policies_learn_the_same_weights_again(
+    kind: type[NeuralPolicy], small_log_path: Path
+) -> None:
+    weights = []
+    for _ in range(2):
+        world = make_world("any", num_users=16, responder=small_log_path)
+        policy = kind(world, QUICK[kind], seed=3)
+        policy.train(world, 128, seed=7)
+        weights.append(policy.net.state_dict())
+    for name, value in weights[0].items():
+        assert torch.isfinite(value).all()
+        assert torch.equal(value, weights[1][name]), name
+
+
+@pytest.mark.parametrize("kind", QUICK)
+def test_policies_learn_slates_with_layers(kind: type[NeuralPolicy]) -> None:
+    world = make_world("rl4rs", num_users=16, reward="revenue")
+    policy = kind(world, QUICK[kind], seed=0)
+    policy.train(world, 128, seed=1)
+    run = rollout(world, policy, seed=0)
+    assert not world.rules.broken(torch.from_numpy(run.log.slate.astype(np.int64))).any()
+
+
+def test_several_rewards_are_refused(small_log_path: Path) -> None:
+    world = make_world("any", num_users=4, responder=small_log_path, reward=["clicks", "diversity"])
+    with pytest.raises(InputError, match="learns from one reward, the world has 2"):
+        SlateQPolicy(world).train(world, 10, seed=0)
