@@ -73,7 +73,7 @@ def rollout(world: World, policy: Acts, seed: int, *, learn: bool = False) -> Ro
     steps: list[_Step] = []
     observation = observe(world)
     while bool(active.any()):
-        slate, propensity = _chosen(world, policy, observation)
+        slate, propensity = chosen(world, policy, observation)
         outcome = world.step(slate)
         total += outcome.reward.double() * active
         next_observation = observe(world)
@@ -97,7 +97,7 @@ def rollout(world: World, policy: Acts, seed: int, *, learn: bool = False) -> Ro
     return Rollout(_as_log(world, policy, users, steps, seed), total.cpu().numpy())
 
 
-def _chosen(
+def chosen(
     world: World, policy: Acts, observation: dict[str, Tensor]
 ) -> tuple[Tensor, Tensor | None]:
     """Return what the policy chose, [B, S], and its propensities [B, S], if it gives them."""

@@ -13,6 +13,7 @@ from recsim_env.population import cold
 from responders import Catalogue, InputError, SessionLog
 from responders.behaviour.leaving import Hazard
 from responders.behaviour.returns import Returns
+from responders.behaviour.support import fit_support
 from responders.errors import near_matches
 from responders.files import read_json
 from responders.known_truth.world import KnownTruth, truth_of
@@ -71,7 +72,13 @@ def open_responder(source: Source | Sequence[Source]) -> Checkpoint:
     parts = make_split(log, "user", seed=0)
     sessions, card["initial_users"] = unseen_sessions(log, parts)
     counted = visible_log(log, parts["train"])
-    return Checkpoint(truth, card, make_initial_sessions(log, sessions, counted), hazard_of(truth))
+    return Checkpoint(
+        truth,
+        card,
+        make_initial_sessions(log, sessions, counted),
+        hazard_of(truth),
+        support=fit_support(*counted),
+    )
 
 
 def hazard_of(truth: KnownTruth) -> Hazard:
@@ -100,7 +107,7 @@ def _ensemble(members: Sequence[Checkpoint]) -> Checkpoint:
         "initial_users": initial_users,
     }
     responder = Ensemble([member.responder for member in members]).eval()
-    return Checkpoint(responder, card, initial, first.hazard, first.returns)
+    return Checkpoint(responder, card, initial, first.hazard, first.returns, first.support)
 
 
 def _ensemble_users(members: Sequence[Checkpoint]) -> tuple[SessionLog, str]:

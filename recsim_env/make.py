@@ -34,7 +34,9 @@ from recsim_env.single import RecSimEnv
 from recsim_env.vector import RecSimVectorEnv, WorldVectorEnv
 from recsim_env.world import World
 from responders import InputError
+from responders.behaviour.support import Support
 from responders.registry import load
+from responders.training.checkpoint import Checkpoint
 
 ASSETS = Path(__file__).parent / "assets"
 
@@ -108,10 +110,19 @@ def _world(
         shift=scenario.config.shift,
         returns=choose_returns(scenario.config.returns, checkpoint),
         one_member=scenario.config.one_member,
+        support=_choose_support(scenario.config.support, checkpoint),
         seed=seed,
         first_user=first_user,
         device=scenario.config.device,
     )
+
+
+def _choose_support(support: bool, checkpoint: Checkpoint) -> Support | None:
+    if support and checkpoint.support is None:
+        raise InputError(
+            "the responder's card has no support, because an older version wrote it: train it again"
+        )
+    return checkpoint.support if support else None
 
 
 def make_vector_env(

@@ -20,6 +20,8 @@ class Answer:
         returned: [B] bool, the user left and came back: the next slate starts a new visit.
         gap: [B] float32, seconds until the return; 0 for other users.
         disagreement: [B, S] float32, standard deviation of an ensemble's members; 0 without one.
+        support: [B] float32, the share of logged slates that repeat as much of the slates before
+            them as this one or more; 1 if the world does not measure it.
     """
 
     slate: Tensor
@@ -29,6 +31,7 @@ class Answer:
     returned: Tensor
     gap: Tensor
     disagreement: Tensor
+    support: Tensor
 
 
 @dataclass

@@ -34,5 +34,6 @@ REWARDS = {
     "satisfaction": "recsim_env.rewards:Satisfaction",
     "retention": "recsim_env.rewards:Retention",
     "disagreement": "recsim_env.rewards:Disagreement",
+    "supported_clicks": "recsim_env.rewards:SupportedClicks",
 }
 """Rewards: `reward=…` of `gym.make`."""

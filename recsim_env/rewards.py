@@ -42,6 +42,7 @@ class RewardContext:
         device: of the tensors.
         return_window: seconds within which users come back; None = they do not.
         is_ensemble: whether several responders answer.
+        has_support: whether answers say how common their slates are in the log.
     """
 
     catalogue: Catalogue
@@ -49,6 +50,7 @@ class RewardContext:
     device: torch.device | str
     return_window: float | None = None
     is_ensemble: bool = False
+    has_support: bool = False
 
     def tensor(self, values: np.ndarray) -> Tensor:
         """Return `values` as float32 on the device."""
@@ -236,3 +238,17 @@ def _prices(context: RewardContext) -> Tensor:
     if context.catalogue.price is None:
         raise InputError("revenue needs prices, and the catalogue has none: use reward 'clicks'")
     return context.tensor(context.catalogue.price)
+
+
+class SupportedClicks:
+    """Number of clicks × support: slates that repeat more than the log's do count less.
+
+    It keeps policies where the responder has learned from the log.
+    """
+
+    def __init__(self, context: RewardContext) -> None:
+        if not context.has_support:
+            raise InputError("reward 'supported_clicks' needs support=True, to measure support")
+
+    def __call__(self, answer: Answer) -> Tensor:
+        return answer.click.sum(1) * answer.support

@@ -40,6 +40,9 @@ class EnvConfig(Config):
         "they do not.",
     )
     one_member: bool = setting(False, "Let a random member of the ensemble answer in each episode.")
+    support: bool = setting(
+        False, 'Say how common slates are in the log: `info["support"]`, reward `supported_clicks`.'
+    )
     action: Any = setting("slate", "`slate`, `scores`, `proto` or `arm`; see `recsim_env.actions`.")
     candidates: Any = setting(None, "Choose from this number of items, or from these items.")
     retrieval: Any = setting(

@@ -36,6 +36,11 @@ class RecSimEnv(gymnasium.Env):
         """Whether several responders answer, so that infos carry `disagreement`."""
         return self.vector.has_ensemble
 
+    @property
+    def has_support(self) -> bool:
+        """Whether infos carry `support`: how common slates are in the log."""
+        return self.vector.has_support
+
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:

@@ -81,6 +81,11 @@ class WorldVectorEnv(VectorEnv):
         """Whether the responder is an ensemble, so that infos have `disagreement`."""
         return self.world.n_members > 0
 
+    @property
+    def has_support(self) -> bool:
+        """Whether infos carry `support`: how common slates are in the log."""
+        return self.world.support is not None
+
     def _begin(self, mask: Tensor | None) -> None:
         """Reset the subclass's own state of the users of `mask` [B] bool (None = all)."""
 
@@ -244,7 +249,8 @@ class RecSimVectorEnv(WorldVectorEnv):
     ## Info
     `slate`, `response` (the clicks), `probability` [B, S], `invalid`, `duplicates`, `user_index`
     (row of the population) [B]; `returned`, `return_gap` [B] if users come back; `disagreement`
-    [B, S] of an ensemble; `member` [B] with `one_member`. No name is that of an observation.
+    [B, S] of an ensemble; `member` [B] with `one_member`; `support` [B] with `support=True`. No
+    name is that of an observation.
 
     Args:
         world: of B users.
@@ -344,6 +350,8 @@ def outcome_info(world: World, outcome: Outcome) -> dict[str, np.ndarray]:
         info |= {"returned": outcome.returned, "return_gap": outcome.gap}
     if world.n_members:
         info["disagreement"] = outcome.disagreement
+    if world.support is not None:
+        info["support"] = outcome.support
     return {name: value.cpu().numpy() for name, value in info.items()}
 
 

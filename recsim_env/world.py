@@ -25,6 +25,7 @@ from responders import EMPTY, InputError, SessionLog
 from responders.behaviour.leaving import Hazard, leave_chance
 from responders.behaviour.returns import Returns, draw_return
 from responders.behaviour.slate_rules import SlateRules
+from responders.behaviour.support import WINDOW, Support, repetition, unit_vectors
 from responders.device import pick_device
 from responders.errors import check_whole
 from responders.models.base import Responder, Response
@@ -81,6 +82,7 @@ class World:
             responder's state is then reset, the history is not. None = they do not.
         one_member: with an `Ensemble`, let a random member answer in each episode instead of the
             mean of all.
+        support: how common slates are in the log, which outcomes then say; None = they do not.
         seed: of the users' random streams.
         first_user: number of the first stream; user i of a world is the same as the only user of a
             world with first_user = i (up to rounding).
@@ -110,6 +112,7 @@ class World:
         shift: Mapping[str, float] | None = None,
         returns: Returns | None = None,
         one_member: bool = False,
+        support: Support | None = None,
         seed: int = 0,
         first_user: int = 0,
         device: torch.device | str = "cpu",
@@ -123,6 +126,8 @@ class World:
             raise InputError(f"one_member is True or False, not {one_member!r}")
         if one_member and not isinstance(responder, Ensemble):
             raise InputError("one_member needs an ensemble: give several responders")
+        if support is not None and history < WINDOW:
+            raise InputError(f"support looks at {WINDOW} slates: history must not be {history}")
         _check_memory(num_users, history, responder.shape.n_positions)
         self.device = pick_device(device)
         self.responder = _on_device(responder, self.device)
@@ -132,7 +137,9 @@ class World:
         self.rules = SlateRules.of(self.catalogue, self.n_positions).to(self.device)
         self._above = positions_above(self.n_positions, self.device)
         self._has_rules = self.rules.allowed is not None or self.rules.special is not None
-        self.hazard, self.returns = hazard, returns
+        self.hazard, self.returns, self.support = hazard, returns, support
+        if support is not None:
+            self._vectors = unit_vectors(self.catalogue).to(self.device)
         self._hazard = (hazard or Hazard((0.0,))).tables(self.device)
         self._min_slates = 0 if hazard is None else hazard.min_slates
         self._max_slates = None if hazard is None else hazard.max_slates
@@ -140,8 +147,9 @@ class World:
         self.n_members = len(responder.members) if isinstance(responder, Ensemble) else 0
         window = None if returns is None else returns.window
         context = RewardContext(
-            self.catalogue, self._marginal, self.device, window, self.n_members > 0
-        )
+            self.catalogue, self._marginal, self.device, window, self.n_members > 0,
+            support is not None,
+        )  # fmt: skip
         self.reward, self.n_objectives = make_reward(reward, context)
         self._one_member, self._first_user = one_member, first_user
         self.population = Population(
@@ -222,8 +230,9 @@ class World:
         if disagreement is None:
             disagreement = torch.zeros_like(response.probability)
         answer = Answer(
-            slate, response.click, response.probability, leave, returned, gap, disagreement
-        )
+            slate, response.click, response.probability, leave, returned, gap, disagreement,
+            self._support_of(slate),
+        )  # fmt: skip
         invalid = self._invalid(slate, duplicates)
         outcome = Outcome(
             **vars(answer),
@@ -245,6 +254,13 @@ class World:
     def _marginal(self, slate: Tensor) -> Tensor:
         """Return click probabilities [B, S] given the histories before the current step."""
         return self.responder.marginal(self.episodes.memory, slate, *self._members)
+
+    def _support_of(self, slate: Tensor) -> Tensor:
+        """Return the support [B] of slates; 1 if it is not measured."""
+        if self.support is None:
+            return torch.ones(len(slate), device=self.device)
+        before = self.episodes.slates[:, -WINDOW:].long()
+        return self.support.share(repetition(slate, before, self._vectors))
 
     @property
     def _members(self) -> tuple[Tensor, ...]:

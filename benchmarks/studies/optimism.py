@@ -57,7 +57,7 @@ def measure(
         InputError: the responder was not trained on a synthetic log.
     """
     starts = checkpoint.initial_sessions
-    truth = _truth(starts)
+    truth = true_users(starts)
     learned = World(checkpoint.responder, starts, checkpoint.hazard, num_users=users)
     true = World(truth, starts, hazard_of(truth), num_users=users)
     values = {}
@@ -69,7 +69,12 @@ def measure(
     return values | {"oracle": (best, best)}
 
 
-def _truth(log: SessionLog) -> KnownTruth:
+def true_users(log: SessionLog) -> KnownTruth:
+    """Return the users of a synthetic log.
+
+    Raises:
+        InputError: the log is of real users.
+    """
     truth = truth_of(log)
     if truth is None:
         raise InputError("the log is of real users: their true answers to a policy are unknown")
@@ -110,7 +115,7 @@ def optimism(
     Raises:
         InputError: the log is not synthetic, or an unknown name.
     """
-    _truth(log)
+    true_users(log)
     for policy in names_in(policies):
         load(known_policies(), policy, "policy")
     for responder in names_in(responders):

@@ -177,7 +177,7 @@ def _by_session(log: SessionLog, reward: str) -> list[float] | None:
     for first in range(0, log.n_slates, _BLOCK):
         slate = torch.from_numpy(log.slate[first : first + _BLOCK].astype(np.int64))
         nothing, zero = torch.zeros(slate.shape), torch.zeros(len(slate))
-        answer = Answer(slate, nothing > 0, nothing, zero, zero > 0, zero, nothing)
+        answer = Answer(slate, nothing > 0, nothing, zero, zero > 0, zero, nothing, zero)
         values.append(function(answer).double().numpy())
     total = np.add.reduceat(np.concatenate(values), log.session_start[:-1])
     return (total / log.session_length).tolist()

@@ -56,6 +56,12 @@ def _check_ensemble(env: Any, weight: float) -> float:
     return float(weight)
 
 
+def _check_support(env: Any, weight: float) -> float:
+    if not env.unwrapped.has_support:
+        raise InputError("the environment does not measure support: make it with support=True")
+    return float(weight)
+
+
 class PenaliseDisagreement(gymnasium.Wrapper):
     """Subtracts the disagreement of an ensemble, so that policies do not exploit model errors.
 
@@ -89,5 +95,46 @@ class VectorPenaliseDisagreement(VectorWrapper):
         if "disagreement" not in info:  # no page was completed, so no user answered
             return observation, reward, terminated, truncated, info
         penalty = self.weight * info["disagreement"].sum(1)
-        penalty = penalty if reward.ndim == 1 else penalty[:, None]
-        return observation, reward - penalty, terminated, truncated, info
+        return observation, _less(reward, penalty), terminated, truncated, info
+
+
+class PenaliseUnsupported(gymnasium.Wrapper):
+    """Scales rewards down where slates repeat more than the log's do, and answers are guesses.
+
+    The reward becomes reward · (1 − weight · (1 − support)): with weight 1, a slate that repeats
+    more than any of the log gives nothing. As it is scaled and not lowered, no policy gains by
+    making users leave.
+
+    Args:
+        env: made with `support=True`.
+        weight: from 0 to 1.
+    """
+
+    def __init__(self, env: gymnasium.Env, weight: float = 1.0) -> None:
+        super().__init__(env)
+        self.weight = _check_support(env, weight)
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        kept = 1 - self.weight * (1 - float(info.get("support", 1.0)))
+        return observation, reward * kept, terminated, truncated, info  # type: ignore[operator]
+
+
+class VectorPenaliseUnsupported(VectorWrapper):
+    """`PenaliseUnsupported` for a vector environment."""
+
+    def __init__(self, env: VectorEnv, weight: float = 1.0) -> None:
+        super().__init__(env)
+        self.weight = _check_support(env, weight)
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        observation, reward, terminated, truncated, info = self.env.step(actions)
+        if "support" not in info:  # no page was completed, so no user answered
+            return observation, reward, terminated, truncated, info
+        kept = 1 - self.weight * (1 - info["support"])
+        kept = kept if reward.ndim == 1 else kept[:, None]
+        return observation, reward * kept, terminated, truncated, info
+
+
+def _less(reward: np.ndarray, penalty: np.ndarray) -> np.ndarray:
+    return reward - (penalty if reward.ndim == 1 else penalty[:, None])

@@ -44,6 +44,10 @@ class _Returns(BaseModel):
     gap: list[list[float]]
 
 
+class _Support(BaseModel):
+    repetition: list[Annotated[float, Field(ge=0)]] = Field(min_length=2)
+
+
 class _Split(BaseModel):
     by: Literal["user", "time"]
     seed: int = Field(ge=0)
@@ -62,6 +66,7 @@ class Card(BaseModel):
     catalogue: _Catalogue
     hazard: _Hazard
     returns: _Returns | None = None
+    support: _Support | None = None
     split: _Split
     data: _Data
     threshold: float

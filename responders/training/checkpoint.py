@@ -9,7 +9,7 @@ DIR/initial_sessions/       a small session log: the catalogue, and the first sl
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from responders.behaviour.leaving import Hazard
 from responders.behaviour.returns import Returns
+from responders.behaviour.support import Support
 from responders.errors import InputError, near_matches
 from responders.files import new_file, read_json, write_json
 from responders.log.catalogue import Catalogue
@@ -44,6 +45,7 @@ class Checkpoint:
             count the training log.
         hazard: when users leave.
         returns: whether they come back; None if the log has no returning users.
+        support: how common slates are in the log; None if it is not known.
     """
 
     responder: Responder
@@ -51,6 +53,7 @@ class Checkpoint:
     initial_sessions: SessionLog
     hazard: Hazard
     returns: Returns | None = None
+    support: Support | None = None
 
     @property
     def synthetic(self) -> bool:
@@ -70,6 +73,7 @@ def save_checkpoint(
     initial_sessions: SessionLog,
     hazard: Hazard,
     returns: Returns | None = None,
+    support: Support | None = None,
 ) -> None:
     """Write a checkpoint to the folder `path`; the card is written last and marks it complete.
 
@@ -80,6 +84,7 @@ def save_checkpoint(
         initial_sessions: see `Checkpoint`.
         hazard: see `Checkpoint`.
         returns: see `Checkpoint`.
+        support: see `Checkpoint`.
     """
     path.mkdir(parents=True, exist_ok=True)
     (path / CARD).unlink(missing_ok=True)
@@ -97,6 +102,7 @@ def save_checkpoint(
             "weights": list(hazard.weights),
         },
         "returns": None if returns is None else returns.to_json(),
+        "support": None if support is None else asdict(support),
     }
     write_json(path / CARD, facts | card)
 
@@ -163,13 +169,14 @@ def load_responder(path: Path, catalogue: Catalogue | None = None) -> Checkpoint
         check_catalogue(card, catalogue, str(path))
         if len(catalogue) > responder.shape.n_items:
             responder.extend(catalogue)
-    leaving, returns = checked.hazard, checked.returns
+    leaving, returns, support = checked.hazard, checked.returns, checked.support
     return Checkpoint(
         responder.eval(),
         card,
         initial_sessions,
         Hazard(tuple(leaving.by_streak), leaving.min_slates, leaving.weights),
         None if returns is None else Returns.from_json(returns.model_dump()),
+        None if support is None else Support(tuple(support.repetition)),
     )
 
 

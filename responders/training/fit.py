@@ -15,6 +15,7 @@ import torch
 
 from responders.behaviour.leaving import fit_hazard
 from responders.behaviour.returns import fit_returns
+from responders.behaviour.support import fit_support
 from responders.config import Config, make_config
 from responders.device import pick_device
 from responders.errors import InputError, near_matches
@@ -156,7 +157,7 @@ def _train(
         seen, to_start, initial_users = (log, everything), everything, REFITTED
         refitted = {
             "from_training_part": ["metrics", "threshold", "training"],
-            "from_all_users": ["weights", "hazard", "returns", "initial_sessions"],
+            "from_all_users": ["weights", "hazard", "returns", "support", "initial_sessions"],
             "training": again,
         }
     card = {
@@ -184,6 +185,7 @@ def _train(
         make_initial_sessions(log, to_start, seen),
         fit_hazard(*seen),
         fit_returns(*seen),
+        fit_support(*seen),
     )
     (out / STATE).unlink(missing_ok=True)
     (out / REFIT / STATE).unlink(missing_ok=True)
