@@ -34,6 +34,7 @@ from recsim_env.single import RecSimEnv
 from recsim_env.vector import RecSimVectorEnv, WorldVectorEnv
 from recsim_env.world import World
 from responders import InputError
+from responders.device import in_float32
 from responders.registry import load
 
 ASSETS = Path(__file__).parent / "assets"
@@ -114,6 +115,7 @@ def _world(
     )
 
 
+@in_float32
 def make_vector_env(
     num_envs: int = 1,
     scenario: str = "any",
