@@ -192,10 +192,14 @@ def check_catalogue(card: dict[str, Any], catalogue: Catalogue, who: str) -> Non
 
 def _load_weights(responder: Responder, path: Path) -> None:
     new = responder.state_dict()
-    dtypes = {name: weight.dtype for name, weight in new.items()}
     last = {name: int(weight.max()) for name, weight in new.items() if weight.dtype == torch.int64}
     try:
         weights = load_file(path)
+        for name in new.keys() & weights.keys():
+            if weights[name].dtype != new[name].dtype:
+                raise InputError(
+                    f"{path}: {name} is {weights[name].dtype}, not {new[name].dtype}: train again"
+                )
         responder.load_state_dict(weights)
     except FileNotFoundError:
         raise InputError(f"{path} is missing: the checkpoint is incomplete, train again") from None
@@ -205,8 +209,6 @@ def _load_weights(responder: Responder, path: Path) -> None:
             f"{path} cannot be read ({reason}): it is damaged or of another version, train again"
         ) from error
     for name, weight in weights.items():
-        if weight.dtype != dtypes[name]:
-            raise InputError(f"{path}: {name} is {weight.dtype}, not {dtypes[name]}: train again")
         if name in last and not 0 <= int(weight.min()) <= int(weight.max()) <= last[name]:
             raise InputError(f"{path}: an index in {name} is beyond {last[name]}: train again")
         if weight.is_floating_point() and not weight.isfinite().all():
