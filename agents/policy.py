@@ -20,7 +20,7 @@ from recsim_env.world import World
 from responders import InputError
 from responders.behaviour.slate_rules import SlateRules
 from responders.config import Config
-from responders.errors import check_whole
+from responders.errors import check_seed, check_whole
 
 
 class Policy:
@@ -46,7 +46,7 @@ class Policy:
     """The frozen dataclass of the policy's settings."""
 
     def __init__(self, world: World | Site, config: Config | None = None, seed: int = 0) -> None:
-        self.config, self.seed = config or self.config_class(), seed
+        self.config, self.seed = config or self.config_class(), check_seed(seed)
         self.site = Site.of(world)
         self.catalogue, self.rules, self.device = world.catalogue, world.rules, world.device
         self.n_items, self.n_positions = world.n_items, world.n_positions

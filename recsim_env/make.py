@@ -35,6 +35,7 @@ from recsim_env.vector import RecSimVectorEnv, WorldVectorEnv
 from recsim_env.world import World
 from responders import InputError
 from responders.behaviour.support import Support
+from responders.device import in_float32
 from responders.registry import load
 from responders.training.checkpoint import Checkpoint
 
@@ -125,6 +126,7 @@ def _choose_support(support: bool, checkpoint: Checkpoint) -> Support | None:
     return checkpoint.support if support else None
 
 
+@in_float32
 def make_vector_env(
     num_envs: int = 1,
     scenario: str = "any",

@@ -64,11 +64,11 @@ class Population:
         # A user who left during the warm start has no episode. Sessions are stored up to `longest`
         # slates, so those of that length may have continued.
         still_there = (length > warm_start) | (length == longest)
-        weight = shift_weights(initial_sessions, shift or {}) * still_there
+        self._weight = shift_weights(initial_sessions, shift or {}) * still_there
+        self._device = device
         self._cumulative: Tensor | None = None
         if shift or not still_there.all():
-            cumulative = torch.from_numpy(weight).to(device).cumsum(0)
-            self._cumulative = (cumulative / cumulative[-1]).float()
+            self._cumulative = self._sums(self._weight)
         self._warm(responder, warm_start, history, device)
 
     @torch.no_grad()
@@ -121,6 +121,22 @@ class Population:
             memory=take_rows(self.memory, user),
             member=member,
         )
+
+    def keep_only(self, kept: np.ndarray) -> bool:
+        """Draw only the users of `kept` [U] bool from now on, unless there are none to draw.
+
+        Returns:
+            Whether there are some.
+        """
+        weight = self._weight * kept
+        if not weight.any():
+            return False
+        self._weight, self._cumulative = weight, self._sums(weight)
+        return True
+
+    def _sums(self, weight: np.ndarray) -> Tensor:
+        cumulative = torch.from_numpy(weight).to(self._device).cumsum(0)
+        return (cumulative / cumulative[-1]).float()
 
     def draw(self, uniform: Tensor) -> Tensor:
         """Return users [B] int64 for random numbers [B] in [0, 1)."""

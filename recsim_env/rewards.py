@@ -101,9 +101,12 @@ class FunctionReward:
                 f"the reward function returned {got}, not a tensor of one number for each of "
                 f"{len(answer.slate)} users"
             )
+        if reward.is_complex():
+            raise InputError("the reward function returned complex numbers")
+        reward = reward.float()
         if reward.device.type == "cpu" and not torch.isfinite(reward).all():  # no synchronisation
             raise InputError("the reward function returned NaN or infinity")
-        return reward.float()
+        return reward
 
 
 class VectorReward:

@@ -8,9 +8,9 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
-from recsim_env.streams import check_seed
 from recsim_env.vector import WorldVectorEnv
 from responders import InputError
+from responders.errors import check_seed
 
 
 class RecSimEnv(gymnasium.Env):

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from responders.errors import InputError, check_whole
+from responders.errors import InputError, check_seed
 
 # SplitMix64 (Steele, Lea, Flood, OOPSLA 2014) as signed 64-bit integers; products wrap.
 _GOLDEN = -7046029254386353131
@@ -39,14 +39,6 @@ def _mix(x: Bits) -> Bits:
 def _mix_all(x: Tensor) -> Tensor:
     x = _mix(x)
     return _unsigned_shift(x, _LAST_SHIFT).bitwise_xor_(x)
-
-
-def check_seed(seed: object) -> int:
-    """Return `seed` as an int, or raise `InputError` unless it is a whole number in [0, 2^62)."""
-    whole = check_whole("seed", seed, 0)
-    if whole >= 1 << 62:  # larger ones would repeat the streams of smaller ones
-        raise InputError(f"seed must be below 2^62, not {whole}")
-    return whole
 
 
 class UserStreams:

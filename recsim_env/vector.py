@@ -18,10 +18,10 @@ from recsim_env.actions import ActionCheck, Actions, SlateActions
 from recsim_env.observations import Encoder, HistoryObservation, bounds
 from recsim_env.outcome import Outcome
 from recsim_env.rendering import render_ansi, render_rgb
-from recsim_env.streams import check_seed
 from recsim_env.world import World
 from responders import InputError
-from responders.errors import near_matches
+from responders.device import in_float32
+from responders.errors import check_seed, near_matches
 
 StepReturn = tuple[Any, NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]
 
@@ -108,6 +108,7 @@ class WorldVectorEnv(VectorEnv):
             info["member"] = episodes.member.cpu().numpy().copy()
         return info
 
+    @in_float32
     def reset(
         self,
         *,
@@ -175,6 +176,7 @@ class WorldVectorEnv(VectorEnv):
         self._begin(users)
         self._ended = self._ended & ~mask
 
+    @in_float32
     def step(self, actions: Any) -> StepReturn:
         """Step all users.
 

@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
-from functools import wraps
-from typing import Any, TypeVar, cast
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -26,7 +23,7 @@ from responders.behaviour.leaving import Hazard, leave_chance
 from responders.behaviour.returns import Returns, draw_return
 from responders.behaviour.slate_rules import SlateRules
 from responders.behaviour.support import WINDOW, Support, repetition, unit_vectors
-from responders.device import pick_device
+from responders.device import in_float32, pick_device
 from responders.errors import check_whole
 from responders.models.base import Responder, Response
 from responders.models.ensemble import Ensemble
@@ -42,22 +39,6 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):  # not on Windows
     os.register_at_fork(after_in_child=_after_fork)
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def in_float32(function: F) -> F:
-    """Decorate a function so that it computes in float32 even inside an autocast region."""
-
-    @wraps(function)
-    def run(*args: Any, **kwargs: Any) -> Any:
-        regions = [kind for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)]
-        with ExitStack() as stack:
-            for kind in regions:
-                stack.enter_context(torch.autocast(kind, enabled=False))
-            return function(*args, **kwargs)
-
-    return cast(F, run)
 
 
 class World:

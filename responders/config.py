@@ -24,6 +24,9 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from responders.errors import InputError, near_matches
 
+_LARGEST = 10**12
+"""Of a number without an upper limit of its own: larger ones overflow, and mean nothing."""
+
 
 @dataclass(frozen=True)
 class Config:
@@ -136,9 +139,12 @@ def _checked(
     if hint in (int, float) and isinstance(value, bool):
         raise InputError(wanted)
     try:
-        return adapter.validate_python(value)
+        checked = adapter.validate_python(value)
     except ValidationError:
         raise InputError(wanted) from None
+    if hint in (int, float) and not {"le", "lt"} & limits.keys() and abs(checked) > _LARGEST:
+        raise InputError(f"setting {name} must not be beyond {_LARGEST:,}, not {value!r}")
+    return checked
 
 
 def _range(hint: Any, limits: Mapping[str, float]) -> str:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import wraps
+from typing import Any, TypeVar, cast
+
 import torch
 
 from responders.errors import InputError
@@ -18,3 +23,27 @@ def pick_device(device: torch.device | str) -> torch.device:
     if picked.type == "cuda" and not torch.cuda.is_available():
         raise InputError("device cuda is not available here: use cpu")
     return picked
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def in_float32(function: F) -> F:
+    """Decorate a function so that it computes in float32.
+
+    Neither PyTorch's default dtype nor an autocast region around the call changes that.
+    """
+
+    @wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        regions = [kind for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)]
+        default = torch.get_default_dtype()
+        with ExitStack() as stack:
+            for kind in regions:
+                stack.enter_context(torch.autocast(kind, enabled=False))
+            if default != torch.float32:
+                torch.set_default_dtype(torch.float32)
+                stack.callback(torch.set_default_dtype, default)
+            return function(*args, **kwargs)
+
+    return cast(F, run)

@@ -19,10 +19,10 @@ class InputError(ValueError):
     """
 
 
-def near_matches(name: str, known: Iterable[str]) -> str:
+def near_matches(name: object, known: Iterable[str]) -> str:
     """Return ``"did you mean a or b?"`` for names close to `name`, or the list of `known` names."""
     known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    close = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
     return f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}"
 
 
@@ -31,6 +31,14 @@ def check_whole(name: str, value: object, least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, SupportsIndex) or int(value) < least:
         raise InputError(f"{name} must be a whole number of at least {least}, not {value!r}")
     return int(value)
+
+
+def check_seed(seed: object) -> int:
+    """Return `seed` as an int, or raise `InputError` unless it is a whole number in [0, 2^62)."""
+    whole = check_whole("seed", seed, 0)
+    if whole >= 1 << 62:  # larger ones would repeat the random numbers of smaller ones
+        raise InputError(f"seed must be below 2^62, not {whole}")
+    return whole
 
 
 def check_finite(name: str, value: object) -> float:

@@ -26,7 +26,7 @@ from responders import SessionLog
 from responders.evaluation.bootstrap import user_weights
 from responders.evaluation.metrics import METRICS, weighted_metrics
 from responders.evaluation.predict import Predictions
-from responders.files import write_json
+from responders.files import new_file, write_json
 
 _RESAMPLES = 300
 _MEASURED = [key for name in METRICS for key in (name, f"unconditional_{name}")]
@@ -201,13 +201,15 @@ def show(table: pd.DataFrame, log: SessionLog) -> None:
 def write(table: pd.DataFrame, log: SessionLog, out: Path, facts: dict[str, Any]) -> list[Path]:
     """Write compare.csv, .md, .json and .png to `out`; return the files."""
     files = [out / f"compare.{end}" for end in ("csv", "md", "json", "png")]
-    table.to_csv(files[0], index=False)
+    with new_file(files[0]) as building:
+        table.to_csv(building, index=False)
     text = [f"# {log.card.get('name')} ({kind_of(log)})", "", f"`{facts['command']}`", ""]
     for split, rows in table.groupby("split", sort=False):
         text += [f"## {_TITLES[str(split)]}", ""]
         for columns in _TABLES.values():
             text += [markdown_table(*_cells(rows, columns)), ""]
-    files[1].write_text("\n".join(text))
+    with new_file(files[1]) as building:
+        building.write_text("\n".join(text))
     records = [row.dropna().to_dict() for _, row in table.iterrows()]
     write_json(files[2], {**facts, "rows": records})
     _plot(table, log, files[3])
@@ -249,7 +251,8 @@ def _plot(table: pd.DataFrame, log: SessionLog, path: Path) -> None:
     panels[0].set_ylabel("AUC on the test part (95 % interval over users)")
     panels[0].legend(loc="lower right", fontsize=8)
     figure.suptitle(f"{log.card.get('name')} – {kind_of(log)}")
-    figure.savefig(path, dpi=120)
+    with new_file(path) as building:
+        figure.savefig(building, dpi=120, format="png")
 
 
 def facts_of(runs: list[Run], command: str, log: SessionLog) -> dict[str, Any]:

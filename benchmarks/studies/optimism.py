@@ -24,6 +24,7 @@ from benchmarks.cli.options import Settings
 from benchmarks.harness import check_out, names_in, publish, run_script
 from benchmarks.reports.plots import plot_bars
 from benchmarks.reports.tables import number, text, with_interval
+from benchmarks.studies.trials import separate_users
 from recsim_env.loading import hazard_of
 from recsim_env.world import World
 from responders import InputError, SessionLog, fit
@@ -45,7 +46,7 @@ def measure(
 
     Args:
         checkpoint: a responder trained on a synthetic log.
-        policies: names; each is trained in the learned world.
+        policies: names; each is trained in the learned world, with other users.
         users: B; the same initial users in both worlds.
         steps: of training, for a policy that learns.
         seed: of users and policies.
@@ -58,12 +59,16 @@ def measure(
     """
     starts = checkpoint.initial_sessions
     truth = true_users(starts)
-    learned = World(checkpoint.responder, starts, checkpoint.hazard, num_users=users)
+    training, learned = (
+        World(checkpoint.responder, starts, checkpoint.hazard, num_users=users) for _ in range(2)
+    )
     true = World(truth, starts, hazard_of(truth), num_users=users)
+    for world in (learned, true):
+        separate_users(training, world)
     values = {}
     for name in policies:
         policy = load(known_policies(), name, "policy")(learned, seed=seed)
-        policy.train(learned, steps, seed + 1)
+        policy.train(training, steps, seed + 1)
         values[name] = rollout(learned, policy, seed).reward, rollout(true, policy, seed).reward
     best = rollout(true, OraclePolicy(true), seed).reward
     return values | {"oracle": (best, best)}

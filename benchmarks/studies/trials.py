@@ -26,7 +26,7 @@ from responders.files import read_json, write_json
 NewWorld = Callable[[int], World]
 """Returns a world with the given number of users."""
 
-_TRAINING_SEED = 1_000_000  # so that training and evaluation have different users
+_TRAINING_SEED = 1_000_000  # so that training and evaluation draw other random numbers
 _TRAINING_USERS = 256
 _BLOCK = 1 << 16  # slates measured at a time, to bound memory
 
@@ -87,6 +87,20 @@ def make_policy(
     return policy, policy.train(world, steps, _TRAINING_SEED + seed)
 
 
+def separate_users(training: World, evaluation: World) -> None:
+    """Let every second user of the population train, and only the others evaluate.
+
+    A population with a single user to draw is not divided.
+
+    Args:
+        training: draws the first ones from its next reset on.
+        evaluation: draws the others, likewise; of the same population.
+    """
+    trains = training.initial_sessions.user % 2 == 1
+    if training.population.keep_only(trains):
+        evaluation.population.keep_only(~trains)
+
+
 def run_trial(
     entry: Entry,
     new_world: NewWorld,
@@ -95,12 +109,12 @@ def run_trial(
     steps: int,
     log: SessionLog | None = None,
 ) -> Trial:
-    """Train a policy and run it for one session of each of `users` users; see `make_policy`."""
-    training_world = new_world(_TRAINING_USERS)
+    """Train a policy and run it for one session of each of `users` other users."""
+    training_world, world = new_world(_TRAINING_USERS), new_world(users)
+    separate_users(training_world, world)
     began = time.perf_counter()
     policy, trained = make_policy(entry, training_world, steps, seed, log)
     seconds = time.perf_counter() - began
-    world = new_world(users)
     run = rollout(world, policy, seed)
     facts: dict[str, Any] = _sums(run) | concentration(run.log)
     return Trial(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,15 +31,25 @@ class SB3VecEnv(VecEnv):
             )
         self.vector = vector
         self._actions: np.ndarray | None = None
+        self._began = time.perf_counter()
+        self._clear(np.ones(vector.num_envs, dtype=bool))
         self.render_mode = vector.render_mode
         super().__init__(
             vector.num_envs, vector.single_observation_space, vector.single_action_space
         )
 
+    def _clear(self, ended: np.ndarray) -> None:
+        """Begin the sums of the episodes of the users `ended` [B] bool."""
+        if ended.all():
+            self._reward, self._length = np.zeros(len(ended)), np.zeros(len(ended), np.int64)
+        else:
+            self._reward[ended], self._length[ended] = 0.0, 0
+
     def reset(self) -> Any:
-        seed = self._seeds[0]
-        observation, _ = self.vector.reset(seed=seed)
+        observation, _ = self.vector.reset(seed=self._seeds[0], options=self._options[0] or None)
         self._reset_seeds()
+        self._reset_options()
+        self._clear(np.ones(self.num_envs, dtype=bool))
         self.reset_infos = [{} for _ in range(self.num_envs)]
         return observation
 
@@ -49,17 +60,24 @@ class SB3VecEnv(VecEnv):
         """Step; only users whose episode ended have infos.
 
         They have those of the vector environment (for `Monitor(info_keywords=…)`),
-        `terminal_observation` and `TimeLimit.truncated`. Dictionaries for all users at every step
-        would take longer than the step.
+        `terminal_observation`, `TimeLimit.truncated` and, as `VecMonitor` gives it, `episode` with
+        the reward, length and seconds that Stable-Baselines3 logs. Dictionaries for all users at
+        every step would take longer than the step.
         """
         observation, reward, terminated, truncated, infos = self.vector.step(self._actions)
         done = terminated | truncated
         out: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         final = infos.get("final_info", {})
+        self._reward += reward
+        self._length += 1
+        seconds = round(time.perf_counter() - self._began, 6)
         for i in np.flatnonzero(done):
             out[i] |= {name: value[i] for name, value in final.items() if name[0] != "_"}
             out[i]["terminal_observation"] = infos["final_obs"][i]
             out[i]["TimeLimit.truncated"] = bool(truncated[i] and not terminated[i])
+            sums = {"r": float(self._reward[i]), "l": int(self._length[i]), "t": seconds}
+            out[i]["episode"] = sums
+        self._clear(done)
         return observation, reward.astype(np.float32), done, out
 
     def close(self) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from responders.errors import InputError
 from responders.log.catalogue import Catalogue
 
 
@@ -79,13 +80,20 @@ class SlateRules:
         """Return the valid slate [B, S] of the best items by `score` [N] or [B, N], best first.
 
         Positions are filled from the top; -1 where no item is left.
+
+        Raises:
+            InputError: a score is NaN, so that no item is the best.
         """
         score = score.expand(1, -1) if score.ndim == 1 else score
+        if score.isnan().any():
+            raise InputError("scores of items are NaN: no item is the best")
         if self.allowed is None and self.special is None:
             slate = score.topk(min(self.n_positions, self.n_items), dim=1).indices
             missing = self.n_positions - slate.shape[1]
             return torch.nn.functional.pad(slate, (0, missing), value=-1)
         slate = torch.full((len(score), self.n_positions), -1, device=score.device)
+        score = score.float()
+        score = score.clamp(min=torch.finfo(score.dtype).min)  # above items that are not valid
         for position in range(self.n_positions):
             valid = self.mask(slate, position)
             best = score.masked_fill(~valid, -torch.inf).argmax(1)

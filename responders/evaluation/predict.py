@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from scipy.special import expit
 
+from responders.device import in_float32
+from responders.errors import InputError
 from responders.log.batch import Part, SessionBatch, make_batch, plan_batches
 from responders.log.session_log import SessionLog
 from responders.models.base import Responder
@@ -28,6 +30,9 @@ class Predictions:
         user: [P] int64, for the bootstrap.
         session: [P] int64.
         item: [P] int64 catalogue indices.
+
+    Raises:
+        InputError: a log-odds is NaN or infinite, so that positions cannot be ranked.
     """
 
     logit: np.ndarray
@@ -37,12 +42,17 @@ class Predictions:
     session: np.ndarray
     item: np.ndarray
 
+    def __post_init__(self) -> None:
+        if not np.isfinite(self.logit).all():
+            raise InputError("predicted log-odds are NaN or infinite: the responder is damaged")
+
     @property
     def probability(self) -> np.ndarray:
         """[P] float64."""
         return expit(self.logit)
 
 
+@in_float32
 @torch.inference_mode()
 def predict(
     responder: Responder,

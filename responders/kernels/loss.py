@@ -285,8 +285,11 @@ def _check_types(
         raise InputError(f"softcap must be positive, not {softcap}")
     if isinstance(ignore_index, bool) or not isinstance(ignore_index, int):
         raise InputError(f"ignore_index must be a whole number, not {ignore_index!r}")
-    if negatives is not None and negatives != "auto":
-        check_whole("negatives", negatives, 1)
+    if not -(1 << 63) <= ignore_index < 1 << 63:
+        raise InputError(f"ignore_index must fit into int64, not {ignore_index}")
+    drawn = 1 if negatives in (None, "auto") else check_whole("negatives", negatives, 1)
+    if drawn >= 1 << 31:  # they are numbered by 32-bit words
+        raise InputError(f"negatives must be below 2^31, not {drawn}")
     if seed is not None and check_whole("seed", seed, 0) >= 1 << 63:
         raise InputError(f"seed must be below 2^63, not {seed}")
 

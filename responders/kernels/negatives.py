@@ -71,9 +71,14 @@ class Proposal:
         """Return the proposal q ∝ `weight` [V], such as click counts + 1; all must be positive.
 
         Raises:
-            InputError: a weight is not positive and finite. An item that is never drawn would
-                change the limit of the loss.
+            InputError: the weights are not [V] real numbers, or one is not positive and finite. An
+                item that is never drawn would change the limit of the loss.
         """
+        if weight.ndim != 1 or weight.is_complex():
+            raise InputError(
+                f"proposal weights must be [V] real numbers, not {tuple(weight.shape)} "
+                f"{weight.dtype}"
+            )
         w = weight.detach().double().cpu().numpy()
         if not np.isfinite(w).all() or not (w > 0).all():
             item = int(np.argmin(np.isfinite(w) & (w > 0)))

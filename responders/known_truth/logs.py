@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from responders.behaviour.slate_rules import SlateRules
-from responders.device import pick_device
-from responders.errors import InputError, near_matches
+from responders.device import in_float32, pick_device
+from responders.errors import InputError, check_seed, check_whole, near_matches
 from responders.known_truth.presets import TruthConfig
 from responders.known_truth.world import KnownTruth, make_truth
 from responders.log.catalogue import Users
@@ -61,6 +61,7 @@ class LoggingPolicy:
         return slate
 
 
+@in_float32
 @torch.inference_mode()
 def synthesize(
     out: Path,
@@ -91,10 +92,10 @@ def synthesize(
         progress: show a progress bar.
 
     Raises:
-        InputError: `sessions` is below 1, the policy or the device is unknown, or `out` exists.
+        InputError: `sessions` is below 1, the policy or the device is unknown, the seed is out of
+            range, or `out` exists.
     """
-    if sessions < 1:
-        raise InputError(f"sessions must be at least 1, not {sessions}")
+    sessions, seed = check_whole("sessions", sessions, 1), check_seed(seed)
     truth = make_truth(settings).to(pick_device(device))
     logging_policy = LoggingPolicy(truth, policy)
     generator = torch.Generator().manual_seed(seed)

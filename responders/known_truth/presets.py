@@ -63,14 +63,14 @@ class TruthConfig(Config):
     )
     min_slates: int = setting(3, "Nobody leaves before this number of slates.", ge=1)
     max_slates: int = setting(100, "Everybody has left after this number of slates.", ge=1)
-    clusters: int = setting(20, "K, clusters of items.", ge=1)
-    dimensions: int = setting(8, "d of taste.", ge=1)
+    clusters: int = setting(20, "K, clusters of items.", ge=1, le=100000)
+    dimensions: int = setting(8, "d of taste.", ge=1, le=10000)
     zipf: float = setting(1.0, "Exponent of the clusters' popularity.")
     item_features: int = setting(
-        16, "F, features of an item's location in taste space; 0 = none.", ge=0
+        16, "F, features of an item's location in taste space; 0 = none.", ge=0, le=10000
     )
     feature_noise: float = setting(0.3, "Deviation of the noise on them.", ge=0)
-    seed: int = setting(0, "Fixes the items.", ge=0)
+    seed: int = setting(0, "Fixes the items.", ge=0, lt=2**62)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from responders.config import Config
+from responders.device import in_float32
 from responders.errors import InputError
 from responders.known_truth.presets import TruthConfig
 from responders.log.catalogue import Catalogue
@@ -241,6 +242,7 @@ class KnownTruth(Responder):
         return Response(clicked, probability, self._moved(state, slate, clicked, log_weight))
 
 
+@in_float32
 def make_truth(config: TruthConfig) -> KnownTruth:
     """Return the users of the world with parameters `config`."""
     shape = LogShape(config.n_items, config.n_positions, config.dimensions)
@@ -252,6 +254,8 @@ def truth_of(log: SessionLog) -> KnownTruth | None:
     settings = log.card.get("truth")
     if settings is None:
         return None
+    if not isinstance(settings, dict):
+        raise InputError(f"the log's card has a truth that is not a JSON object: {settings!r}")
     truth = make_truth(TruthConfig().changed(**settings))
     if truth.catalogue.fingerprint() != log.catalogue.fingerprint(len(truth.catalogue)):
         raise InputError("the log's card describes a known-truth world with another catalogue")

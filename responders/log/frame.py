@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -35,10 +35,22 @@ class Names:
     item_features: Sequence[str] = ()
     user_features: Sequence[str] = ()
 
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            given = getattr(self, field.name)
+            several = field.name in ("session", "item_features", "user_features")
+            names = given if several and isinstance(given, list | tuple) else [given]
+            if not all(isinstance(name, str) for name in names):
+                if given is None and field.default is None:
+                    continue
+                raise InputError(f"{field.name} must name a column, not {given!r}")
+            if several:
+                object.__setattr__(self, field.name, tuple(names))
+
     @property
     def sessions(self) -> list[str]:
         """The columns that identify a session together."""
-        return [self.session] if isinstance(self.session, str) else list(self.session)
+        return list(self.session)
 
     def found(self, columns: Sequence[Any], what: str = "the frame") -> dict[str, str]:
         """Return the name of each field's column in `what`, which has `columns`.
@@ -79,6 +91,8 @@ def fields_of(
 ) -> dict[str, Any]:
     """Return the fields of a `SessionLog` for a long-format frame; see `SessionLog.from_frame`."""
     frame = as_frame(frame, "the frame")
+    if not isinstance(catalogue, Catalogue | None):
+        raise InputError(f"catalogue must be a Catalogue, not {type(catalogue).__name__}")
     if items is not None:
         if catalogue is not None or names.item_features:
             raise InputError("give items, or a catalogue, or item_features, and not two of them")
@@ -95,16 +109,16 @@ def fields_of(
     table = ordered(table, found, first, fault)
     if catalogue is None:
         catalogue = _shown_items(table, names, fault)
-    fields = slates_of(table, catalogue, len(names.sessions), fault)
-    keys = fields.pop("users")
+    arrays = slates_of(table, catalogue, len(names.sessions), fault)
+    keys = arrays.pop("users")
     features = table[[f"user:{n}" for n in names.user_features]].to_numpy(np.float64)
     known = Users(*one_row_each(keys[table["slate"]], features, names.user_features, fault, table))
     known = Users(known.ids, known.features, tuple(names.user_features))
     if users is not None:
         known = users_of(users, names.user or "user", known.ids)
-    user = np.searchsorted(known.ids, keys[fields["session_start"][:-1]])
+    user = np.searchsorted(known.ids, keys[arrays["session_start"][:-1]])
     card = {"name": "frame", "source": "pandas", "licence": "unknown", "synthetic": False}
-    return fields | {"user": user, "catalogue": catalogue, "users": known, "card": card}
+    return arrays | {"user": user, "catalogue": catalogue, "users": known, "card": card}
 
 
 class _Fault:
@@ -188,6 +202,14 @@ def _check(table: pd.DataFrame, fault: read.Fault, found: dict[str, str]) -> Non
     fail(table["position"] < 0, "position", "is negative; positions count from 0")
     why = f"is beyond {_WIDEST:,}: is this column an item id?"
     fail(table["position"] > _WIDEST, "position", why)
+    if "user" in table:  # before positions, which two users of one session id fill twice
+        sessions = [name for name in map(str, table) if name.startswith("session")]
+        first = table.groupby(sessions, sort=False)["user"].transform("first")
+        why = (
+            "is a second user of this session; if session ids are unique within a user only, "
+            'pass session=["user", "session"]'
+        )
+        fail(table["user"] != first, "user", why)
     why = "holds two items; give each item of a slate its own position"
     fail(table.duplicated(["slate", "position"]), "position", why)
     if "propensity" in table:
@@ -229,12 +251,6 @@ def slates_of(
     user = keys[0] if n_keys == 1 else session
     if "user" in table:
         user = slates["user"].to_numpy()
-        of_session = user[start[:-1]][session][slate_id]
-        why = (
-            "is a second user of this session; if session ids are unique within a user only, "
-            'pass session=["user", "session"]'
-        )
-        read.reject(table["user"] != of_session, "user", table["user"], why, of_row(table, fault))
     time = np.arange(len(first)) - start[:-1][session]
     if "time" in table:
         time = slates["time"].to_numpy()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from hashlib import sha256
 
 import numpy as np
 import pandas as pd
 
-from responders.errors import InputError, check_finite
+from responders.errors import InputError, check_finite, check_seed
 from responders.log.batch import Part
 from responders.log.session_log import SessionLog
 
@@ -29,7 +30,9 @@ def split_users(
     Raises:
         InputError: a part would be empty.
     """
-    key = f"{seed:016d}"[:16]
+    seed = check_seed(seed)
+    # The hash takes 16 characters.
+    key = f"{seed:016d}" if seed < 10**16 else sha256(str(seed).encode()).hexdigest()[:16]
     salted = pd.util.hash_array(log.users.ids.astype(str).astype(object), hash_key=key)
     rank = np.empty(len(log.users), dtype=np.int64)
     rank[np.argsort(salted, kind="stable")] = np.arange(len(log.users))

@@ -21,7 +21,8 @@ def as_frame(frame: Any, what: str) -> pd.DataFrame:
         except (ValueError, TypeError) as error:
             raise InputError(f"{what} is a dict that does not make a frame: {error}") from None
     if not isinstance(frame, pd.DataFrame):
-        raise InputError(f"{what} must be a pandas DataFrame or a dict of columns, not {frame!r}")
+        kind = type(frame).__name__
+        raise InputError(f"{what} must be a pandas DataFrame or a dict of columns, not {kind}")
     if not len(frame):
         raise InputError(f"the log is empty: {what} has no rows")
     return frame

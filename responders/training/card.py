@@ -69,7 +69,7 @@ class Card(BaseModel):
     support: _Support | None = None
     split: _Split
     data: _Data
-    threshold: float
+    threshold: Chance
     metrics: dict[str, Any]
     refit: dict[str, Any] | None = None
     initial_users: str = HELD_OUT

@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from responders.behaviour.leaving import Hazard
 from responders.behaviour.returns import Returns
 from responders.behaviour.support import Support
+from responders.device import in_float32
 from responders.errors import InputError, near_matches
 from responders.files import new_file, read_json, write_json
 from responders.log.catalogue import Catalogue
@@ -122,6 +123,7 @@ def save_tensors(
             raise OSError(str(error)) from error
 
 
+@in_float32
 def load_responder(path: Path, catalogue: Catalogue | None = None) -> Checkpoint:
     """Load the responder in folder `path`.
 
@@ -152,11 +154,15 @@ def load_responder(path: Path, catalogue: Catalogue | None = None) -> Checkpoint
             f"{path / CARD}: responder {name!r} is unknown; {near_matches(name, RESPONDERS)}"
         )
     initial_sessions = SessionLog.load(path / INITIAL)
-    own = initial_sessions.catalogue
-    if own.fingerprint() != checked.catalogue.fingerprint or len(own) != shape.n_items:
+    own, stated = initial_sessions.catalogue, checked.catalogue
+    if own.fingerprint() != stated.fingerprint or not len(own) == stated.items == shape.n_items:
         raise InputError(
             f"{path / INITIAL} has another catalogue than the responder: it is damaged"
         )
+    for name in {"shown", "clicked"} & own.attributes.keys():
+        counts = own.attributes[name]
+        if counts.dtype.kind not in "iu" or counts.min() < 0:
+            raise InputError(f"{path / INITIAL}: {name} of an item is no count: it is damaged")
     n_features = initial_sessions.users.features.shape[1]
     if n_features != shape.n_user_features:
         raise InputError(
@@ -192,14 +198,25 @@ def check_catalogue(card: dict[str, Any], catalogue: Catalogue, who: str) -> Non
 
 
 def _load_weights(responder: Responder, path: Path) -> None:
+    new = responder.state_dict()
+    last = {name: int(weight.max()) for name, weight in new.items() if weight.dtype == torch.int64}
     try:
         weights = load_file(path)
+        for name in new.keys() & weights.keys():
+            if weights[name].dtype != new[name].dtype:
+                raise InputError(
+                    f"{path}: {name} is {weights[name].dtype}, not {new[name].dtype}: train again"
+                )
         responder.load_state_dict(weights)
     except FileNotFoundError:
         raise InputError(f"{path} is missing: the checkpoint is incomplete, train again") from None
     except (SafetensorError, RuntimeError, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"{path} cannot be read ({reason}): it is damaged, train again") from error
+        raise InputError(
+            f"{path} cannot be read ({reason}): it is damaged or of another version, train again"
+        ) from error
     for name, weight in weights.items():
+        if name in last and not 0 <= int(weight.min()) <= int(weight.max()) <= last[name]:
+            raise InputError(f"{path}: an index in {name} is beyond {last[name]}: train again")
         if weight.is_floating_point() and not weight.isfinite().all():
             raise InputError(f"{path} has NaN or infinite weights in {name}: train again")

@@ -16,7 +16,7 @@ class TrainConfig(Config):
         0, "Sessions in a batch; 0 = a fiftieth of the training sessions, 16 to 128.", ge=0
     )
     learning_rate: float = setting(
-        0.003, "Of Adam; halved after each epoch without better validation log-loss.", gt=0
+        0.003, "Of Adam; halved after each epoch without better validation log-loss.", gt=0, le=10
     )
     patience: int = setting(
         0,

@@ -17,8 +17,8 @@ from responders.behaviour.leaving import fit_hazard
 from responders.behaviour.returns import fit_returns
 from responders.behaviour.support import fit_support
 from responders.config import Config, make_config
-from responders.device import pick_device
-from responders.errors import InputError, near_matches
+from responders.device import in_float32, pick_device
+from responders.errors import InputError, check_seed, near_matches
 from responders.evaluation.metrics import best_threshold, evaluate
 from responders.evaluation.predict import predict
 from responders.files import lock, write_json
@@ -66,6 +66,7 @@ def configure(name: str, settings: Mapping[str, Any]) -> tuple[Config, TrainConf
     )
 
 
+@in_float32
 def fit(
     log: SessionLog,
     name: str,
@@ -107,6 +108,7 @@ def fit(
         responders.training.trainer.Interrupted: stopped by a signal, ready to resume.
     """
     config, training = configure(name, settings or {})
+    seed = check_seed(seed)
     torch_device, out = pick_device(device), Path(out)
     run = {
         "responder": name,

@@ -5,7 +5,7 @@ import os
 import signal
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -14,11 +14,19 @@ import torch
 from torch import Tensor
 
 from agents import Policy
+from agents.finding import find_policies, find_policy
 from agents.rollout import rollout
+from agents.transition import Transition
 from agents.uniform import RandomPolicy
 from benchmarks.studies.leaderboard import leaderboard, run
 from benchmarks.studies.standings import summarise
-from benchmarks.studies.trials import Trial, concentration, load_trial, run_trial
+from benchmarks.studies.trials import (
+    Trial,
+    concentration,
+    load_trial,
+    run_trial,
+    separate_users,
+)
 from recsim_env import World, make_world
 from responders import Catalogue, InputError, SessionLog, Users
 from tests.benchmarks.test_robust import running
@@ -82,15 +90,43 @@ def test_lists_are_measured_as_rewards_measure_them(name: str, trained: Path) ->
     def new_world(users: int, reward: Any = "clicks") -> World:
         return make_world("any", num_users=users, responder=trained, reward=reward)
 
-    from agents.finding import find_policy
-
     found = run_trial(find_policy("random"), new_world, 30, seed=0, steps=0)
     world = new_world(30, name)
+    separate_users(new_world(1), world)
     expected = rollout(world, RandomPolicy(world), seed=0)
     np.testing.assert_allclose(
         getattr(found, name), expected.reward / expected.log.session_length, rtol=1e-5
     )
     assert found.decision_ms > 0
+
+
+class Meets(Policy):
+    """Notes the users from whom it learns."""
+
+    users: ClassVar[set[int]] = set()
+
+    def train(self, world: World, steps: int, seed: int) -> int:
+        self._world = world
+        return super().train(world, steps, seed)
+
+    def score(self, observation: dict[str, Tensor]) -> Tensor:
+        return torch.zeros(self.n_items)
+
+    def learn(self, transition: Transition) -> None:
+        self.users.update(self._world.episodes.user.tolist())
+
+
+def test_policies_are_evaluated_with_users_whom_they_did_not_meet(trained: Path) -> None:
+    worlds: list[World] = []
+
+    def new_world(users: int) -> World:
+        worlds.append(make_world("any", num_users=users, responder=trained))
+        return worlds[-1]
+
+    run_trial(find_policies([Meets])[0], new_world, 40, seed=0, steps=500)
+    evaluated = set(worlds[1].episodes.user.tolist())
+    assert min(len(Meets.users), len(evaluated)) > 2
+    assert not Meets.users & evaluated
 
 
 class Fixed(Policy):
@@ -134,6 +170,7 @@ import time
 from pathlib import Path
 import torch
 from agents import Policy
+from agents.finding import find_policies, find_policy
 
 HERE = Path(__file__).parent
 

@@ -1,6 +1,9 @@
 """Users at the start of an episode."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -109,11 +112,19 @@ def test_the_last_info_of_an_episode_names_the_user() -> None:
     assert (info["user_index"] != users).any()
 
 
-def test_a_reward_function_must_return_numbers() -> None:
-    world = make_world(
-        "contentwise", num_users=2, reward=lambda slate, click, p: p.sum(1) * torch.nan
-    )
-    with pytest.raises(InputError, match="NaN or infinity"):
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda total: total * torch.nan, "NaN or infinity"),
+        (lambda total: total.double() * 1e300, "NaN or infinity"),
+        (lambda total: total.to(torch.complex64), "complex numbers"),
+    ],
+)
+def test_a_reward_function_must_return_numbers(
+    change: Callable[[torch.Tensor], torch.Tensor], message: str
+) -> None:
+    world = make_world("contentwise", num_users=2, reward=lambda slate, click, p: change(p.sum(1)))
+    with pytest.raises(InputError, match=message):
         world.step(torch.arange(10).expand(2, -1))
 
 
@@ -178,6 +189,53 @@ def test_a_world_does_not_depend_on_global_settings_of_pytorch(name: str) -> Non
         assert torch.equal(expected, other)
 
 
+@contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("RecSim-ContentWise-v0", {"observe": "flat"}),
+        ("RecSim-ContentWise-v0", {"observe": "state", "reward": "expected_clicks"}),
+        ("RecSim-RL4RS-v0", {}),
+        ("RecSim-v0", {"responder": "truth"}),
+    ],
+)
+def test_environments_do_not_depend_on_global_settings_either(
+    name: str, options: dict[str, Any], small_log_path: Path
+) -> None:
+    if options.get("responder"):
+        options = {"responder": small_log_path}
+
+    def play() -> list[Any]:
+        envs = gym.make_vec(name, num_envs=4, **options)
+        found = [envs.reset(seed=0)[0]]
+        for step in range(9):
+            item = (np.arange(np.prod(envs.action_space.shape)) + 4 * step) % 20
+            actions = item.reshape(envs.action_space.shape)
+            found += envs.step(actions)[:2]
+        return found
+
+    plain = play()
+    for around in (
+        torch.autocast("cpu", torch.bfloat16),
+        torch.autocast("cpu", torch.float16),
+        default_dtype(torch.float64),
+        default_dtype(torch.float16),
+    ):
+        with around:
+            found = play()
+        assert torch.get_default_dtype() == torch.float32
+        for expected, one in zip(plain, found, strict=True):
+            np.testing.assert_equal(one, expected)
+
+
 def test_what_cannot_fit_or_would_repeat_is_refused() -> None:
     with pytest.raises(InputError, match="1,000,000,000 users with a history of 10 slates need"):
         gym.make_vec("RecSim-ContentWise-v0", num_envs=10**9)
@@ -212,3 +270,22 @@ def test_stable_baselines3_gets_the_infos_of_ended_episodes() -> None:
 def test_pages_take_items_as_arms() -> None:
     env = gym.make("RecSim-RL4RS-v0", action="arm")
     assert env.action_space == gym.spaces.Discrete(283)
+
+
+def test_stable_baselines_logs_episodes_without_a_monitor_and_passes_options() -> None:
+    from recsim_env.adapters.sb3 import SB3VecEnv
+
+    env = SB3VecEnv(
+        make_vector_env(3, "contentwise", autoreset_mode="SameStep", horizon=2, leaving=False)
+    )
+    env.set_options({"user": 3})
+    env.reset()
+    assert env.vector.world.episodes.user.tolist() == [3, 3, 3]
+    slates = np.tile(np.arange(10), (3, 1))
+    for _ in range(2):  # the sums begin again with each episode
+        total = env.step(slates)[1]
+        _, reward, done, infos = env.step(slates)
+        assert done.all()
+        for user, info in enumerate(infos):
+            assert info["episode"]["r"] == pytest.approx(total[user] + reward[user])
+            assert info["episode"]["l"] == 2

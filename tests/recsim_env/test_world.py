@@ -242,6 +242,26 @@ def test_chosen_slates_keep_the_rules(seed: int) -> None:
         assert mask.gather(1, slate[:, s : s + 1]).all()
 
 
+@pytest.mark.parametrize("layers", [True, False])
+def test_slates_are_not_chosen_by_nan(layers: bool) -> None:
+    rules = rl4rs_rules() if layers else SlateRules(12, 6)
+    score = torch.rand(2, 12)
+    score[1, 3] = torch.nan
+    with pytest.raises(InputError, match="scores of items are NaN"):
+        rules.choose(score)
+
+
+def test_excluded_items_fill_a_slate_where_nothing_else_is_valid() -> None:
+    rules = rl4rs_rules()
+    score = torch.full((1, 12), -torch.inf)
+    score[0, 8] = 1.0
+    slate = rules.choose(score)
+    assert not rules.broken(slate).any()
+    assert 8 in slate[0]
+    assert len(set(slate[0].tolist())) == 6
+    assert torch.equal(rules.choose(score.nan_to_num(neginf=-9).long()), slate)
+
+
 def test_broken_slates_are_seen_and_earn_nothing() -> None:
     rules = rl4rs_rules()
     slates = torch.tensor([[0, 1, 6, 7, 8, 10], [6, 1, 0, 7, 8, 10], [0, 1, 4, 5, 8, 10]])

@@ -112,3 +112,10 @@ def test_only_real_positions_after_the_context_count(small_log: SessionLog) -> N
     whole = predict(responder, small_log, Part.of(small_log, sessions))
     assert len(whole.click) == (small_log.slate[small_log.rows(sessions)] >= 0).sum()
     assert whole.click.sum() == small_log.response[small_log.rows(sessions)].sum()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_positions_without_an_order_are_not_evaluated(value: float) -> None:
+    p = predictions(0)
+    with pytest.raises(InputError, match="log-odds are NaN or infinite"):
+        replace(p, logit=np.full_like(p.logit, value))

@@ -1,6 +1,8 @@
 """The known-truth world: its log is drawn from its probabilities; each effect can be off."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -157,7 +159,7 @@ def test_bad_settings_are_named() -> None:
 
 
 def test_bad_requests_leave_nothing_behind(tmp_path: Path, small_world: TruthConfig) -> None:
-    with pytest.raises(InputError, match="sessions must be at least 1"):
+    with pytest.raises(InputError, match="sessions must be a whole number of at least 1"):
         synthesize(tmp_path / "log", small_world, 0)
     with pytest.raises(InputError, match="policy 'best' is unknown"):
         synthesize(tmp_path / "log", small_world, 5, policy="best")
@@ -212,3 +214,15 @@ def test_fatigue_grows_with_repetition_fades_and_saturates(by: str) -> None:
     torch.testing.assert_close(faster, 1.5 * torch.tensor([0, 1, 1.5, 1.75]))
     saturating = losses(config.changed(fatigue_limit=1.0))
     torch.testing.assert_close(saturating, 1.5 * (1 - (-expected / 1.5).exp()))
+
+
+@pytest.mark.parametrize("truth", [[], "x", 1])
+def test_a_truth_that_is_no_object_is_refused(truth: Any, small_log: SessionLog) -> None:
+    with pytest.raises(InputError, match="truth that is not a JSON object"):
+        truth_of(replace(small_log, card={"truth": truth}))
+
+
+@pytest.mark.parametrize("name", ["clusters", "dimensions", "item_features"])
+def test_worlds_too_large_for_memory_are_refused(name: str) -> None:
+    with pytest.raises(InputError, match=f"setting {name} must be"):
+        TruthConfig().changed(**{name: 10**12})

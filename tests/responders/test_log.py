@@ -258,6 +258,35 @@ def test_positions_from_1_are_moved_with_a_warning() -> None:
     assert SessionLog.from_frame(frame(position=[2, 3, 2])).n_positions == 4
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"session": 5}, "session must name a column, not 5"),
+        ({"session": None}, "session must name a column, not None"),
+        ({"item_features": [3]}, "item_features must name a column"),
+        ({"catalogue": 5}, "catalogue must be a Catalogue, not int"),
+        ({"items": frame()["item"]}, "items must be a pandas DataFrame or a dict .*, not Series"),
+    ],
+)
+def test_arguments_of_the_wrong_kind_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message) as error:
+        SessionLog.from_frame(frame(), **options)
+    assert "\n" not in str(error.value)
+
+
+def test_two_users_of_one_session_id_are_named_before_the_place_they_share() -> None:
+    given = frame(session=[1, 1, 1], step=[0, 0, 0], position=[0, 1, 0], time=[1, 1, 1])
+    given = given.assign(user=["x", "x", "y"])
+    with pytest.raises(InputError, match=r'user .y.*pass session=\["user", "session"\]'):
+        SessionLog.from_frame(given)
+    assert SessionLog.from_frame(given, session=["user", "session"]).n_sessions == 2
+
+
+def test_one_feature_may_be_named_alone() -> None:
+    log = SessionLog.from_frame(frame().assign(age=[30, 30, 30]), user_features="age")
+    assert log.users.feature_names == ("age",)
+
+
 def test_columns_that_are_not_there_are_filled_in() -> None:
     given = frame(session=[1, 1, 1], step=[0, 0, 1], time=[5, 5, 9])
     for left_out in (["position"], ["position", "step"]):

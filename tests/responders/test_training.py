@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors import safe_open
@@ -20,7 +22,7 @@ from responders.known_truth.logs import synthesize
 from responders.known_truth.presets import PRESETS
 from responders.known_truth.world import truth_of
 from responders.log.batch import Part
-from responders.log.split import PARTS, split_users
+from responders.log.split import PARTS, make_split, split_users
 from responders.models.build import build_responder
 from responders.models.counting import PBM
 from responders.models.neural import NeuralConfig
@@ -345,6 +347,89 @@ def test_weights_that_are_not_numbers_are_refused(trained: Path, tmp_path: Path)
     save_file(weights, broken / "responder.safetensors")
     with pytest.raises(InputError, match=r"NaN or infinite weights in readout\.out\.bias"):
         load_responder(broken)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("readout.out.bias", lambda w: w.to(torch.complex64), "is torch.complex64, not"),
+        ("readout.out.bias", lambda w: w.long(), "is torch.int64, not"),
+        ("items.row_of_item", lambda w: w + 10**9, "an index in items.row_of_item is beyond"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(
+    name: str, change: Any, message: str, trained: Path, tmp_path: Path
+) -> None:
+    broken = copy(trained, tmp_path / "broken")
+    weights = load_file(broken / "responder.safetensors")
+    weights[name] = change(weights[name])
+    save_file(weights, broken / "responder.safetensors")
+    with pytest.raises(InputError, match=message):
+        load_responder(broken)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("threshold", np.nan), ("threshold", -0.5), ("catalogue", {"items": 1})],
+)
+def test_figures_of_a_card_that_cannot_be_are_refused(
+    field: str, value: Any, trained: Path, tmp_path: Path
+) -> None:
+    broken = copy(trained, tmp_path / "broken")
+    card = json.loads((broken / "card.json").read_text())
+    card[field] = card[field] | value if isinstance(value, dict) else value
+    (broken / "card.json").write_text(json.dumps(card))
+    with pytest.raises(InputError):
+        load_responder(broken)
+
+
+def test_counts_of_items_that_are_no_counts_are_refused(trained: Path, tmp_path: Path) -> None:
+    broken = copy(trained, tmp_path / "broken")
+    table = broken / "initial_sessions" / "catalogue.parquet"
+    frame = pq.read_table(table)
+    at = frame.schema.get_field_index("attribute:shown")
+    for values in (["x"] * len(frame), np.full(len(frame), -1)):
+        pq.write_table(frame.set_column(at, "attribute:shown", pa.array(values)), table)
+        with pytest.raises(InputError, match="shown of an item is no count"):
+            load_responder(broken)
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, True, 1 << 62])
+def test_seeds_follow_one_rule(seed: Any, small_log: SessionLog, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for call in (
+        lambda: fit(small_log, "position_ctr", out, seed=seed, progress=False),
+        lambda: synthesize(out, PRESETS["pbm"], 3, seed=seed, progress=False),
+        lambda: make_split(small_log, "user", seed),
+        lambda: PRESETS["pbm"].changed(seed=seed),
+    ):
+        with pytest.raises(InputError, match="seed must be"):
+            call()
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_two_seeds_give_one_split(small_log: SessionLog) -> None:
+    parts = [split_users(small_log, s)["test"].sessions for s in (10**17, 10**17 + 1, 2**62 - 1)]
+    assert len({tuple(part) for part in parts}) == 3
+
+
+@pytest.mark.parametrize("value", ["1e300", "9" * 20])
+@pytest.mark.parametrize("name", ["learning_rate", "prior", "min_shown", "patience"])
+def test_settings_too_large_to_compute_with_are_refused(name: str, value: str) -> None:
+    with pytest.raises(InputError, match=f"setting {name} must"):
+        configure("session_gru", {name: value})
+
+
+def test_training_is_in_float32_whatever_the_default(small_log: SessionLog, tmp_path: Path) -> None:
+    few = small_log.select(np.arange(60))
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = fit(few, "mf", tmp_path / "double", {"epochs": 1}, progress=False)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    expected = fit(few, "mf", tmp_path / "plain", {"epochs": 1}, progress=False)
+    for name, weight in expected.responder.state_dict().items():
+        assert torch.equal(weight, found.responder.state_dict()[name])
 
 
 def test_a_checkpoint_answers_its_catalogue_and_what_extends_it(

@@ -103,6 +103,14 @@ def test_second_derivatives_are_refused(negatives: int | None) -> None:
         ({"bias": torch.zeros(9, dtype=torch.int64)}, "bias must be of a floating-point dtype"),
         ({"negatives": 2, "proposal": 3}, "proposal must be 'uniform', weights"),
         ({"negatives": 2, "proposal": torch.arange(9.0)}, "weight 0 of item 0 is not positive"),
+        ({"negatives": 2, "proposal": torch.ones(9, 1)}, r"must be \[V\] real numbers"),
+        ({"negatives": 2, "proposal": torch.ones(9, dtype=torch.complex64)}, "complex64"),
+        ({"negatives": 1 << 31}, "negatives must be below"),
+        ({"ignore_index": 1 << 70}, "ignore_index must fit into int64"),
+        ({"share": None}, "share None is unknown"),
+        ({"correction": 1}, "correction 1 is unknown"),
+        ({"reduction": None}, "reduction None is unknown"),
+        ({"implementation": 5}, "implementation 5 is unknown"),
     ],
 )
 def test_arguments_of_the_wrong_kind_are_refused(options: dict[str, Any], message: str) -> None:
