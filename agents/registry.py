@@ -23,6 +23,7 @@ POLICIES = {
     "greedy": "agents.greedy:GreedyPolicy",
     "ppo": "agents.ppo:PPOPolicy",
     "oracle": "agents.oracle:OraclePolicy",
+    "far_sighted": "agents.far_sighted:FarSightedPolicy",
 }
 """The policies that `recsim bench` can run."""
 

@@ -3,9 +3,10 @@
     RecSim-ContentWise-v0   video on demand: slates of series, reward = clicks
     RecSim-RL4RS-v0         bundle shop: pages of 9 chosen item by item, reward = price × P(click)
     RecSim-v0               any trained responder: gym.make("RecSim-v0", responder="path")
+    RecSim-Position-v0 …    worlds of known truth with one difficulty each: `recsim_env.skills`
 
-Without a `responder` they use small embedded ones, trained on known-truth worlds that resemble the
-published logs: their users are synthetic, and a line on stderr says so.
+Without a `responder` the first three use small embedded ones, trained on known-truth worlds that
+resemble the published logs: their users are synthetic, and a line on stderr says so.
 """
 
 from __future__ import annotations
@@ -34,13 +35,19 @@ from recsim_env.single import RecSimEnv
 from recsim_env.vector import RecSimVectorEnv, WorldVectorEnv
 from recsim_env.world import World
 from responders import InputError
+from responders.known_truth.world import KnownTruth
 from responders.registry import load
 
 ASSETS = Path(__file__).parent / "assets"
 
 
-def find_responder(scenario: Scenario) -> Path:
-    """Return the folder of the scenario's responder: in RECSIM_HOME if it exists, else embedded."""
+def find_responder(scenario: Scenario) -> Any:
+    """Return the scenario's responder for `open_responder`.
+
+    It is the one that its arguments name, else the folder in RECSIM_HOME, else the embedded one.
+    """
+    if scenario.config.responder is not None:
+        return scenario.config.responder
     home = os.environ.get("RECSIM_HOME")
     if home and scenario.home:
         folder = Path(home).expanduser() / scenario.home
@@ -49,14 +56,15 @@ def find_responder(scenario: Scenario) -> Path:
     return ASSETS / scenario.asset
 
 
-@lru_cache(maxsize=8)
-def _warn_synthetic(name: str) -> None:
+@lru_cache(maxsize=32)
+def _warn_synthetic(name: str, is_truth: bool) -> None:
     """Print once per process that the users of an environment are synthetic."""
-    print(
-        f"recsim-env: the users of {name} are SYNTHETIC (learned from a known-truth log); pass "
-        "responder=… or set RECSIM_HOME to use your own",
-        file=sys.stderr,
+    whence = (
+        "those of a known-truth world)"
+        if is_truth
+        else "learned from a known-truth log); pass responder=… or set RECSIM_HOME to use your own"
     )
+    print(f"recsim-env: the users of {name} are SYNTHETIC ({whence}", file=sys.stderr)
 
 
 def make_world(
@@ -70,7 +78,7 @@ def make_world(
     """Return the world of a scenario (or environment id).
 
     Args:
-        scenario: `contentwise`, `rl4rs`, `any`, or an id such as `RecSim-ContentWise-v0`.
+        scenario: `contentwise`, `rl4rs`, `any`, `position`, …, or an id such as `RecSim-v0`.
         num_users: B.
         seed: of the users' random streams.
         first_user: number of the first user's stream, see `World`.
@@ -85,10 +93,9 @@ def make_world(
 def _world(
     scenario: Scenario, name: str, num_users: int, seed: int = 0, first_user: int = 0
 ) -> World:
-    responder = scenario.config.responder
-    checkpoint = open_responder(find_responder(scenario) if responder is None else responder)
+    checkpoint = open_responder(find_responder(scenario))
     if checkpoint.synthetic:
-        _warn_synthetic(name)
+        _warn_synthetic(name, isinstance(checkpoint.responder, KnownTruth))
     if scenario.config.catalogue is not None:
         checkpoint = with_items(checkpoint, scenario.config.catalogue)
     users = open_population(scenario.config.population, checkpoint)

@@ -94,9 +94,13 @@ def run_trial(
     seed: int,
     steps: int,
     log: SessionLog | None = None,
+    new_training_world: NewWorld | None = None,
 ) -> Trial:
-    """Train a policy and run it for one session of each of `users` users; see `make_policy`."""
-    training_world = new_world(_TRAINING_USERS)
+    """Train a policy and run it for one session of each of `users` users; see `make_policy`.
+
+    It learns in `new_training_world`, by default in `new_world` as well.
+    """
+    training_world = (new_training_world or new_world)(_TRAINING_USERS)
     began = time.perf_counter()
     policy, trained = make_policy(entry, training_world, steps, seed, log)
     seconds = time.perf_counter() - began
@@ -126,12 +130,14 @@ def run_stored(
     steps: int,
     log: Path | None,
     threads: int | None,
+    new_training_world: NewWorld | None = None,
 ) -> None:
     """Run a trial, perhaps in a process of its own, and write it to the file `path`."""
     if threads is not None:
         torch.set_num_threads(threads)
     loaded = None if log is None else SessionLog.load(log)
-    trial = run_trial(find_policy(source), new_world, users, seed, steps, loaded)
+    entry = find_policy(source)
+    trial = run_trial(entry, new_world, users, seed, steps, loaded, new_training_world)
     write_json(path, trial.model_dump())
 
 
