@@ -146,6 +146,8 @@ class KnownTruth(Responder):
         weight = state["log_weight"].softmax(1)
         taste = torch.einsum("bp,bpd->bd", weight, state["taste"])
         score = self.config.taste * taste @ self.location[:-1].t() + self.item_log_odds[:-1]
+        if not self.config.fatigue:
+            return score
         every_item = torch.arange(len(self.cluster) - 1).expand(len(score), -1)
         return score - self.config.fatigue * self._tired_of(state["fatigue"], every_item)
 
