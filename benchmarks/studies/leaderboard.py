@@ -28,7 +28,6 @@ from responders.device import pick_device
 from responders.errors import check_whole
 from responders.files import new_folder
 from responders.progress import progress_bar
-from responders.training.checkpoint import check_catalogue
 
 
 @dataclass(frozen=True)
@@ -149,6 +148,9 @@ class Worlds:
         responder: of the judging users, for `open_responder`.
         training_responder: of those with whom policies learn; None = the same.
         device: auto, cpu or cuda.
+
+    Raises:
+        InputError: a responder cannot be opened, or the two have different catalogues.
     """
 
     def __init__(
@@ -163,7 +165,12 @@ class Worlds:
         self.judge = self.teacher = open_responder(responder)
         if training_responder is not None:
             self.teacher = open_responder(training_responder)
-        check_catalogue(self.judge.card, self.teacher.initial_sessions.catalogue, "the responder")
+        judged, learned = (each.card["catalogue"] for each in (self.judge, self.teacher))
+        if judged != learned:
+            raise InputError(
+                f"policies would learn with another catalogue ({learned['items']} items) than they "
+                f"are judged with ({judged['items']} items): give responders of one log"
+            )
 
     def training(self, users: int) -> World:
         """Return the world in which policies learn."""
