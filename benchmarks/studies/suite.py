@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from agents.finding import Entry, Source, find_policies
+from agents.finding import Entry, Source, find_policies, find_policy
 from agents.registry import known_policies
 from benchmarks.harness import names_in
 from benchmarks.reports import leaderboard, suite
@@ -32,7 +32,6 @@ from responders.evaluation.bootstrap import run_and_user_weights
 from responders.files import new_folder, read_json, write_json
 
 _RESAMPLES = 1000
-_ERRORS = (InputError, MemoryError, RuntimeError)  # PyTorch raises the last without memory
 
 
 @dataclass(frozen=True)
@@ -82,8 +81,9 @@ def run(
     check_sizes(users, seeds, jobs)
     with nullcontext() if out is None else new_folder(Path(out), overwrite) as building:
         entries = _entries(policies)
+        is_all = isinstance(policies, str) and policies == "all"
         worlds = {name: _worlds(name, skill, device) for name, skill in SKILLS.items()}
-        able, notes = _able(entries, worlds)
+        able, notes = _able(entries, worlds, drop=is_all)
         with folder_of_trials(out) as folder:
             plans = {
                 name: plan(
@@ -94,11 +94,11 @@ def run(
             }  # fmt: skip
             _run(plans, jobs, progress)
             trials = {name: _finished(name, plans[name], notes) for name in SKILLS}
-        scores = [
-            score
-            for name, skill in SKILLS.items()
-            for score in score_trials(name, skill.reference, trials[name], notes, list(entries))
-        ]
+            scores = [
+                score
+                for name, skill in SKILLS.items()
+                for score in score_trials(name, skill.reference, trials[name], notes, list(entries))
+            ]
         facts = {"users": users, "training_steps": training_steps, "command": command}
         files = [] if building is None else _write(building, scores, plans, trials, facts)
     return Suite(scores, [Path(str(out)) / file.relative_to(str(building)) for file in files])
@@ -106,15 +106,24 @@ def run(
 
 def _entries(policies: str | Sequence[Source]) -> dict[str, Entry]:
     """Return the policies by name: those given, then `random` and the references."""
-    if isinstance(policies, str):
-        policies = list(known_policies()) if policies == "all" else names_in(policies)
-    given = find_policies(policies)
+    if isinstance(policies, str) and policies == "all":
+        given = [find_policy(name) for name in known_policies() if _is_installed(name)]
+    else:
+        given = find_policies(names_in(policies) if isinstance(policies, str) else policies)
     if not given:
         raise InputError(f"no policy given; known: {', '.join(known_policies())}")
     entries = {entry.name: entry for entry in given}
     needed = ["random", *(skill.reference for skill in SKILLS.values())]
     missing = [name for name in dict.fromkeys(needed) if name not in entries]
     return entries | {entry.name: entry for entry in find_policies(missing)}
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        find_policy(name)
+    except InputError:
+        return False
+    return True
 
 
 def _worlds(name: str, skill: Skill, device: torch.device | str) -> Worlds:
@@ -125,12 +134,17 @@ def _worlds(name: str, skill: Skill, device: torch.device | str) -> Worlds:
 
 
 def _able(
-    entries: dict[str, Entry], worlds: dict[str, Worlds]
+    entries: dict[str, Entry], worlds: dict[str, Worlds], drop: bool
 ) -> tuple[dict[str, list[Entry]], dict[tuple[str, str], str]]:
     """Return the policies that can run in each world, and why others cannot, by skill and policy.
 
+    Args:
+        entries: the policies by name.
+        worlds: by skill.
+        drop: remove policies that can run in no world from `entries`.
+
     Raises:
-        InputError: a policy can run in no world.
+        InputError: a policy can run in no world, and is not to be dropped.
     """
     able: dict[str, list[Entry]] = {name: [] for name in worlds}
     notes: dict[tuple[str, str], str] = {}
@@ -140,12 +154,16 @@ def _able(
             try:
                 entry.make(world, 0)
                 able[name].append(entry)
-            except _ERRORS as error:
-                notes[name, policy] = str(error)
-    for policy in entries:
+            except Exception as error:  # whatever a policy raises
+                notes[name, policy] = _reason(error)
+    for policy in list(entries):
         reasons = [notes[name, policy] for name in worlds if (name, policy) in notes]
-        if len(reasons) == len(worlds):
+        if len(reasons) < len(worlds):
+            continue
+        if not drop:
             raise InputError(f"policy {policy} can run in no world of the suite: {reasons[0]}")
+        del entries[policy]
+        notes = {place: reason for place, reason in notes.items() if place[1] != policy}
     for (name, policy), reason in notes.items():
         print(
             f"note: {policy} does not run in {worlds[name].environment}: {reason}", file=sys.stderr
@@ -164,8 +182,12 @@ def run_or_note(path: Path, *case: Any) -> None:
     """Run a trial; if it fails, write why beside the file that it would have, and go on."""
     try:
         run_stored(path, *case)
-    except _ERRORS as error:
-        write_json(_failure(path), {"error": str(error) or type(error).__name__})
+    except Exception as error:  # whatever a policy raises
+        write_json(_failure(path), {"error": _reason(error)})
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
 
 
 def _failure(path: Path) -> Path:

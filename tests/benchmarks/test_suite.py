@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from agents import Policy
 from benchmarks.studies.suite import run, score_trials
 from benchmarks.studies.trials import Trial
 from recsim_env.skills import SKILLS
@@ -53,11 +54,22 @@ def test_without_random_slates_or_reference_there_is_no_score() -> None:
         score_trials("large", "oracle", trials(random=[[1.0]]), failed, ["random"])
 
 
+class Broken(Policy):
+    """Cannot be made."""
+
+    def __init__(self, world: Any, config: Any = None, seed: int = 0) -> None:
+        raise KeyError("no such column")
+
+
 def test_bad_requests_do_no_work(recsim: Any, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="policy 'populer' is unknown; did you mean popular"):
         run("populer", out=tmp_path / "out")
     with pytest.raises(InputError, match="no policy given"):
         run([])
+    with pytest.raises(
+        InputError, match="policy Broken can run in no world of the suite: KeyError"
+    ):
+        run(["random", Broken], out=tmp_path / "out")
     done = recsim("bench", "suite", "--log", tmp_path, "--out", tmp_path / "out")
     assert (done.code, done.err.count("\n")) == (1, 1)
     assert "have users of their own: leave out --log" in done.err
@@ -107,7 +119,7 @@ def test_the_suite_goes_on_after_a_kill_and_past_failures(recsim: Any, tmp_path:
     assert done.code == 0, done.err
     assert (tmp_path / "rollouts.txt").read_text() == counted + "x" * 2  # those of Fragile
     assert "ease does not run in RecSim-Large-v0: ease inverts a matrix" in done.err
-    assert "Fragile failed in large: too many items" in done.err
+    assert "Fragile failed in large: MemoryError: too many items" in done.err
 
     table = pd.read_csv(out / "suite.csv").set_index(["policy", "skill"])
     names = {"ease", "First", "Fragile", "random", "oracle", "far_sighted"}
