@@ -110,7 +110,7 @@ def test_the_suite_goes_on_after_a_kill_and_past_failures(recsim: Any, tmp_path:
     words = ["bench", "suite", "--policies", f"ease,{file}:First,{file}:Fragile", "--users", 10]
     words += ["--seeds", 1, "--train-steps", 50, "--out", out]
     finished = lambda: list(out.parent.glob(".out.trials/First-0-*.json"))  # noqa: E731
-    with running(finished, *words) as process:
+    with running(finished, *words, seconds=300) as process:  # it opens nine worlds first
         process.send_signal(signal.SIGKILL)
         process.wait(20)
     (tmp_path / "stop").unlink()
