@@ -56,6 +56,8 @@ class OraclePolicy(Policy):
 
     def _fill(self, attraction: Tensor) -> Tensor:
         config, location = self._truth.config, self._truth.location[:-1]
+        if not (config.competition or config.layers):  # the items above change nothing
+            return self.rules.choose(attraction)
         slate = torch.full((len(attraction), self.n_positions), -1, device=self.device)
         above = attraction.new_zeros(len(attraction), config.dimensions)
         for s in range(self.n_positions):

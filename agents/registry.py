@@ -25,6 +25,7 @@ POLICIES = {
     "slate_ppo": "agents.slate_ppo:SlatePPOPolicy",
     "slateq": "agents.slateq:SlateQPolicy",
     "oracle": "agents.oracle:OraclePolicy",
+    "far_sighted": "agents.far_sighted:FarSightedPolicy",
 }
 """The policies that `recsim bench` can run."""
 

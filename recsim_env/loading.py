@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -16,18 +17,24 @@ from responders.behaviour.returns import Returns
 from responders.behaviour.support import fit_support
 from responders.errors import near_matches
 from responders.files import read_json
+from responders.known_truth.logs import first_slates
+from responders.known_truth.presets import TruthConfig
 from responders.known_truth.world import KnownTruth, truth_of
 from responders.log.split import make_split, visible_log
 from responders.models.ensemble import Ensemble
 from responders.training.checkpoint import Checkpoint, check_catalogue, load_responder
 from responders.training.initial_sessions import (
     HELD_OUT,
+    SLATES,
     make_initial_sessions,
     select_initial,
     unseen_sessions,
 )
 
-Source = str | Path | Checkpoint
+Source = str | Path | Checkpoint | TruthConfig
+
+_USERS, _FEWEST_USERS = 1000, 200  # of a world made from its parameters
+_CHOICES = 20_000_000  # pairs of users and items, which bounds the time to make them
 
 BY_ALL = "users held out by every member"
 _HELD_OUT = (HELD_OUT, BY_ALL)  # the second, if a member is an ensemble itself
@@ -38,13 +45,16 @@ def open_responder(source: Source | Sequence[Source]) -> Checkpoint:
 
     Args:
         source: a responder written by `recsim train`; a synthetic log, to simulate its true users;
-            a loaded checkpoint; or several of these, for an ensemble.
+            the parameters of a known-truth world, to simulate new ones; a loaded checkpoint; or
+            several of these, for an ensemble.
 
     Raises:
         InputError: there is nothing usable at `source`.
     """
     if isinstance(source, Checkpoint):
         return source
+    if isinstance(source, TruthConfig):
+        return _new_users(source)
     if not isinstance(source, (str, Path)):
         if not isinstance(source, Sequence):
             raise InputError(f"a responder is a folder, or several in a list, not {source!r}")
@@ -62,23 +72,35 @@ def open_responder(source: Source | Sequence[Source]) -> Checkpoint:
             f"{path} is a log of real users, which cannot answer new slates: train a responder on "
             f"it with `recsim train {path} --responder session_gru --out DIR`"
         )
+    # The users and the popularity of a responder that `recsim train` learned from this log.
+    parts = make_split(log, "user", seed=0)
+    sessions, who = unseen_sessions(log, parts)
+    counted = visible_log(log, parts["train"])
+    users = _true_users(truth, make_initial_sessions(log, sessions, counted), who)
+    return replace(users, support=fit_support(*counted))
+
+
+@lru_cache(maxsize=16)
+def _new_users(config: TruthConfig) -> Checkpoint:
+    """Return the true users of a world; the popularity is that of their first slates."""
+    users = max(min(_CHOICES // config.n_items, _USERS), _FEWEST_USERS)
+    log = first_slates(config, users, SLATES)
+    truth = truth_of(log)
+    assert truth is not None
+    initial = make_initial_sessions(log, np.arange(log.n_sessions))
+    return _true_users(truth, initial, "new users of a known-truth world")
+
+
+def _true_users(truth: KnownTruth, initial: SessionLog, who: str) -> Checkpoint:
+    catalogue = initial.catalogue
     card = {
         "synthetic": True,
         "responder": {"name": "known_truth"},
-        "data": log.card,
-        "catalogue": {"items": len(log.catalogue), "fingerprint": log.catalogue.fingerprint()},
+        "data": initial.card,
+        "catalogue": {"items": len(catalogue), "fingerprint": catalogue.fingerprint()},
+        "initial_users": who,
     }
-    # The users and the popularity of a responder that `recsim train` learned from this log.
-    parts = make_split(log, "user", seed=0)
-    sessions, card["initial_users"] = unseen_sessions(log, parts)
-    counted = visible_log(log, parts["train"])
-    return Checkpoint(
-        truth,
-        card,
-        make_initial_sessions(log, sessions, counted),
-        hazard_of(truth),
-        support=fit_support(*counted),
-    )
+    return Checkpoint(truth, card, initial, hazard_of(truth))
 
 
 def hazard_of(truth: KnownTruth) -> Hazard:

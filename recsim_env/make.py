@@ -3,9 +3,10 @@
     RecSim-ContentWise-v0   video on demand: slates of series, reward = clicks
     RecSim-RL4RS-v0         bundle shop: pages of 9 chosen item by item, reward = price × P(click)
     RecSim-v0               any trained responder: gym.make("RecSim-v0", responder="path")
+    RecSim-Position-v0 …    worlds of known truth with one difficulty each: `recsim_env.skills`
 
-Without a `responder` they use small embedded ones, trained on known-truth worlds that resemble the
-published logs: their users are synthetic, and a line on stderr says so.
+Without a `responder` the first three use small embedded ones, trained on known-truth worlds that
+resemble the published logs: their users are synthetic, and a line on stderr says so.
 """
 
 from __future__ import annotations
@@ -36,14 +37,20 @@ from recsim_env.world import World
 from responders import InputError
 from responders.behaviour.support import Support
 from responders.device import in_float32
+from responders.known_truth.world import KnownTruth
 from responders.registry import load
 from responders.training.checkpoint import Checkpoint
 
 ASSETS = Path(__file__).parent / "assets"
 
 
-def find_responder(scenario: Scenario) -> Path:
-    """Return the folder of the scenario's responder: in RECSIM_HOME if it exists, else embedded."""
+def find_responder(scenario: Scenario) -> Any:
+    """Return the scenario's responder for `open_responder`.
+
+    It is the one that its arguments name, else the folder in RECSIM_HOME, else the embedded one.
+    """
+    if scenario.config.responder is not None:
+        return scenario.config.responder
     home = os.environ.get("RECSIM_HOME")
     if home and scenario.home:
         folder = Path(home).expanduser() / scenario.home
@@ -52,14 +59,15 @@ def find_responder(scenario: Scenario) -> Path:
     return ASSETS / scenario.asset
 
 
-@lru_cache(maxsize=8)
-def _warn_synthetic(name: str) -> None:
+@lru_cache(maxsize=32)
+def _warn_synthetic(name: str, is_truth: bool) -> None:
     """Print once per process that the users of an environment are synthetic."""
-    print(
-        f"recsim-env: the users of {name} are SYNTHETIC (learned from a known-truth log); pass "
-        "responder=… or set RECSIM_HOME to use your own",
-        file=sys.stderr,
+    whence = (
+        "those of a known-truth world)"
+        if is_truth
+        else "learned from a known-truth log); pass responder=… or set RECSIM_HOME to use your own"
     )
+    print(f"recsim-env: the users of {name} are SYNTHETIC ({whence}", file=sys.stderr)
 
 
 def make_world(
@@ -73,7 +81,7 @@ def make_world(
     """Return the world of a scenario (or environment id).
 
     Args:
-        scenario: `contentwise`, `rl4rs`, `any`, or an id such as `RecSim-ContentWise-v0`.
+        scenario: `contentwise`, `rl4rs`, `any`, `position`, …, or an id such as `RecSim-v0`.
         num_users: B.
         seed: of the users' random streams.
         first_user: number of the first user's stream, see `World`.
@@ -88,10 +96,9 @@ def make_world(
 def _world(
     scenario: Scenario, name: str, num_users: int, seed: int = 0, first_user: int = 0
 ) -> World:
-    responder = scenario.config.responder
-    checkpoint = open_responder(find_responder(scenario) if responder is None else responder)
+    checkpoint = open_responder(find_responder(scenario))
     if checkpoint.synthetic:
-        _warn_synthetic(name)
+        _warn_synthetic(name, isinstance(checkpoint.responder, KnownTruth))
     if scenario.config.catalogue is not None:
         checkpoint = with_items(checkpoint, scenario.config.catalogue)
     users = open_population(scenario.config.population, checkpoint)
@@ -121,7 +128,8 @@ def _world(
 def _choose_support(support: bool, checkpoint: Checkpoint) -> Support | None:
     if support and checkpoint.support is None:
         raise InputError(
-            "the responder's card has no support, because an older version wrote it: train it again"
+            "support=True needs a responder that knows the log's slates: train one with "
+            "`recsim train` (of this version)"
         )
     return checkpoint.support if support else None
 

@@ -6,6 +6,15 @@ ENVIRONMENTS = {
     "RecSim-v0": "any",
     "RecSim-ContentWise-v0": "contentwise",
     "RecSim-RL4RS-v0": "rl4rs",
+    "RecSim-Position-v0": "position",
+    "RecSim-Compete-v0": "compete",
+    "RecSim-Clickbait-v0": "clickbait",
+    "RecSim-Fatigue-v0": "fatigue",
+    "RecSim-Drift-v0": "drift",
+    "RecSim-Cold-v0": "cold",
+    "RecSim-Explore-v0": "explore",
+    "RecSim-Large-v0": "large",
+    "RecSim-Gap-v0": "gap",
 }
 """Environment ids and their scenarios (see `recsim_env.make`)."""
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from recsim_env.registry import ENVIRONMENTS
+from recsim_env.skills import SKILLS
 from responders import InputError
 from responders.config import Config, make_config, setting
 from responders.errors import near_matches
@@ -19,7 +20,8 @@ class EnvConfig(Config):
     """
 
     responder: Any = setting(
-        None, "Folder of a trained responder or a synthetic log; several = ensemble."
+        None,
+        "Folder of a trained responder or a synthetic log, or a `TruthConfig`; several = ensemble.",
     )
     catalogue: Any = setting(None, "The responder's catalogue with new (cold) items appended.")
     population: Any = setting(
@@ -64,13 +66,13 @@ class Scenario:
 
     Args:
         config: its arguments.
-        asset: folder of its embedded responder in `recsim_env/assets`.
+        asset: folder of its embedded responder in `recsim_env/assets`, used without another one.
         home: folder in `RECSIM_HOME` of a responder to use instead; None = not looked for.
         proto_features: number of item features, the last ones, that proto-items use; None = all.
     """
 
     config: EnvConfig
-    asset: str
+    asset: str = ""
     home: str | None = None
     proto_features: int | None = None
 
@@ -81,6 +83,10 @@ SCENARIOS = {
         EnvConfig(reward="expected_revenue", horizon=4, paged=True), "rl4rs", "rl4rs", 32
     ),
     "any": Scenario(EnvConfig(), "contentwise"),
+    **{
+        name: Scenario(EnvConfig(responder=skill.truth, horizon=skill.horizon))
+        for name, skill in SKILLS.items()
+    },
 }
 """Scenarios by name; `recsim_env.registry.ENVIRONMENTS` names them by environment id."""
 
@@ -90,7 +96,8 @@ def find_scenario(name: str, **changes: Any) -> Scenario:
 
     Args:
         name: a key of `SCENARIOS` or of `recsim_env.registry.ENVIRONMENTS`.
-        changes: fields of `EnvConfig`; reward, horizon and paged may be None for the scenario's.
+        changes: fields of `EnvConfig`; responder, reward, horizon and paged may be None for the
+            scenario's.
 
     Raises:
         InputError: an unknown name or argument, or a value that an argument does not take.
@@ -99,7 +106,7 @@ def find_scenario(name: str, **changes: Any) -> Scenario:
     if not isinstance(scenario, str) or scenario not in SCENARIOS:
         known = [*ENVIRONMENTS, *SCENARIOS]
         raise InputError(f"environment {name!r} is unknown; {near_matches(str(name), known)}")
-    optional = ("reward", "horizon", "paged")
+    optional = ("responder", "reward", "horizon", "paged")
     given = {k: v for k, v in changes.items() if v is not None or k not in optional}
     found = SCENARIOS[scenario]
     return replace(found, config=make_config(EnvConfig, vars(found.config) | given, "gym.make"))

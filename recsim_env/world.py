@@ -19,7 +19,7 @@ from recsim_env.population import Population
 from recsim_env.rewards import Choice, RewardContext, make_reward
 from recsim_env.streams import UserStreams
 from responders import EMPTY, InputError, SessionLog
-from responders.behaviour.leaving import Hazard, leave_chance
+from responders.behaviour.leaving import Hazard, leave_chance, shifted
 from responders.behaviour.returns import Returns, draw_return
 from responders.behaviour.slate_rules import SlateRules
 from responders.behaviour.support import WINDOW, Support, repetition, unit_vectors
@@ -254,6 +254,7 @@ class World:
         chance = leave_chance(
             self._hazard, now.streak, now.visit_step, click.sum(1), now.visit_clicks
         )
+        chance = shifted(chance, self.responder.leave_log_odds(now.memory))
         if self._min_slates > 1:
             chance = chance * (now.visit_step >= self._min_slates)
         if self._max_slates is not None:

@@ -14,7 +14,11 @@ from filelock import BaseFileLock, FileLock, Timeout
 
 from responders.errors import InputError
 
-_MARKS = ("card.json", "leaderboard.json")  # what a folder that may be replaced has one of
+_MARKS = (
+    "card.json",
+    "leaderboard.json",
+    "suite.json",
+)  # what a folder that may be replaced has one of
 
 
 @contextmanager

@@ -84,6 +84,12 @@ def random_responder(name: str, items: int = 9, positions: int = 4, features: in
         return make_truth(
             TruthConfig(n_items=items, n_positions=positions, dimensions=features, clusters=3)
         )
+    if name == "known_truth_clickbait":
+        return make_truth(
+            TruthConfig(
+                n_items=items, n_positions=positions, dimensions=features, clickbait=2.0, turn=0.3
+            )
+        )
     if name == "known_truth_hidden":
         return make_truth(
             TruthConfig(
@@ -117,7 +123,8 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """Settings that change how a responder works, by a name for the tests."""
 
-EVERY_RESPONDER = [*RESPONDERS, *VARIANTS, "known_truth", "known_truth_hidden"]
+TRUTHS = ["known_truth", "known_truth_hidden", "known_truth_clickbait"]
+EVERY_RESPONDER = [*RESPONDERS, *VARIANTS, *TRUTHS]
 
 
 @pytest.fixture(params=EVERY_RESPONDER)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -17,10 +17,14 @@ from benchmarks.cli.options import (
     command_line,
     set_threads,
 )
+from responders.errors import InputError
 
 
 def bench(
-    environment: Annotated[str, typer.Argument(metavar="ENV_ID", help="e.g. RecSim-v0.")],
+    environment: Annotated[
+        str,
+        typer.Argument(metavar="ENV_ID", help="e.g. RecSim-v0; suite = a world for each skill."),
+    ],
     policies: Annotated[
         str,
         typer.Option(
@@ -37,6 +41,10 @@ def bench(
         Path | None,
         typer.Option(metavar="DIR", help="A trained responder or a synthetic log (true users)."),
     ] = None,
+    train_responder: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="The same, for the users with whom policies learn."),
+    ] = None,
     train_steps: Annotated[
         int, typer.Option(min=0, help="User-slate steps that learning policies train for.")
     ] = 100_000,
@@ -51,7 +59,9 @@ def bench(
 ) -> None:
     """Run policies with the same simulated users and print a leaderboard.
 
-    A leaderboard that was interrupted continues with the same command.
+    `suite` runs them in a world for each skill and prints their scores: 0 is that of random slates,
+    1 that of a reference which knows the truth. What was interrupted continues with the same
+    command.
 
     Example: `recsim bench RecSim-v0 --responder runs/session_gru --users 500 --out runs/bench`
     """
@@ -59,21 +69,45 @@ def bench(
     from benchmarks.studies import leaderboard as study
 
     set_threads(threads)
+    options: dict[str, Any] = {
+        "users": users,
+        "seeds": seeds,
+        "training_steps": train_steps,
+        "jobs": jobs,
+        "threads": threads,
+        "device": device,
+        "out": out,
+        "overwrite": overwrite,
+        "command": command_line(),
+    }
+    if environment == "suite":
+        _bench_suite(
+            policies,
+            {"responder": responder, "train-responder": train_responder, "log": log},
+            options,
+        )
+        return
     result = study.run(
         environment,
         policies,
         responder=responder,
-        users=users,
-        seeds=seeds,
-        training_steps=train_steps,
+        training_responder=train_responder,
         log=log,
-        jobs=jobs,
-        threads=threads,
-        device=device,
-        out=out,
-        overwrite=overwrite,
-        command=command_line(),
+        **options,
     )
     report.show(result.rows, result.title)
+    for path in result.files:
+        typer.echo(f"wrote {path}")
+
+
+def _bench_suite(policies: str, fixed: dict[str, Path | None], options: dict[str, Any]) -> None:
+    from benchmarks.reports import suite as report
+    from benchmarks.studies import suite as study
+
+    for name, value in fixed.items():
+        if value is not None:
+            raise InputError(f"the worlds of the suite have users of their own: leave out --{name}")
+    result = study.run(policies, **options)
+    report.show(result.scores)
     for path in result.files:
         typer.echo(f"wrote {path}")

@@ -12,6 +12,9 @@ import numpy as np
 Line = tuple[Sequence[float], Sequence[float]]
 """The x and y coordinates of a line."""
 
+Score = tuple[float, float, float]
+"""A score, and the lower and the upper end of its interval."""
+
 
 @dataclass(frozen=True)
 class Panel:
@@ -58,6 +61,38 @@ def plot_lines(
         axes.grid(alpha=0.3)
     figure.legend(*grid[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     figure.suptitle(title)
+    figure.savefig(path, dpi=120)
+
+
+def plot_scores(
+    path: Path, title: str, groups: Sequence[str], scores: Mapping[str, Sequence[Score | None]]
+) -> None:
+    """Draw scores from 0 to 1 as points with error bars, those of a group side by side.
+
+    Args:
+        path: the PNG file.
+        title: above the axes.
+        groups: names, from top to bottom.
+        scores: of each series, one for each group; None = there is none.
+    """
+    from matplotlib.figure import Figure
+
+    height = 0.16 * len(scores) + 0.25  # of a group, in inches
+    figure = Figure(figsize=(9, height * len(groups) + 1.6), layout="constrained")
+    axes = figure.subplots()
+    group_y, offsets = np.arange(len(groups))[::-1], np.linspace(0.35, -0.35, len(scores))
+    markers = "o" * 10 + "s" * 10 + "^" * len(scores)  # there are ten colours
+    for (name, values), offset, marker in zip(scores.items(), offsets, markers, strict=False):
+        found = [(y + offset, *v) for y, v in zip(group_y, values, strict=True) if v is not None]
+        y, value, low, high = np.array(found).reshape(-1, 4).T
+        axes.errorbar(value, y, xerr=[value - low, high - value], fmt=marker, capsize=3, label=name)
+    for y in group_y[:-1]:
+        axes.axhline(y - 0.5, color="0.85", linewidth=0.8)
+    axes.set_yticks(group_y, groups)
+    axes.set(xlim=(-0.03, 1.03), ylim=(-0.5, len(groups) - 0.5), title=title)
+    axes.set_xlabel("score: 0 = random, 1 = reference (95 % interval)")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside lower center", ncols=5, fontsize=8)
     figure.savefig(path, dpi=120)
 
 

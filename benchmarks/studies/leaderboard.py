@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
-import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from agents.finding import Entry, Source, find_policies, find_policy, fingerprint
+from agents.finding import Entry, Source, find_policies, find_policy
 from agents.registry import known_policies
-from benchmarks.harness import names_in, run_cases
+from benchmarks.harness import names_in
 from benchmarks.reports.leaderboard import Difference, Row, write
 from benchmarks.studies.standings import summarise
-from benchmarks.studies.trials import NewWorld, load_trial, run_stored, run_trial
+from benchmarks.studies.stored import Case, file_of, folder_of_trials, run_missing
+from benchmarks.studies.trials import NewWorld, Trial, load_trial, run_trial
 from recsim_env.make import find_responder, make_world, open_responder
 from recsim_env.scenarios import find_scenario
 from recsim_env.world import World
@@ -31,7 +28,23 @@ from responders.device import pick_device
 from responders.errors import check_whole
 from responders.files import new_folder
 from responders.progress import progress_bar
-from responders.training.checkpoint import CARD
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The trials of a leaderboard.
+
+    Args:
+        cases: what to run, by the file of its result.
+        facts: environment, responder, synthetic or not.
+    """
+
+    cases: dict[Path, Case]
+    facts: dict[str, Any]
+
+    def trials(self) -> list[Trial]:
+        """Return the results of those that have run."""
+        return [load_trial(path) for path in self.cases if path.exists()]
 
 
 @dataclass(frozen=True)
@@ -58,6 +71,7 @@ def run(
     policies: str | Sequence[Source] = "all",
     *,
     responder: str | Path | None = None,
+    training_responder: str | Path | None = None,
     users: int = 500,
     seeds: int = 3,
     training_steps: int = 100_000,
@@ -80,6 +94,8 @@ def run(
             run there.
         responder: folder of a trained responder or of a synthetic log (its true users); by default
             the environment's own.
+        training_responder: the same, for the users with whom policies learn; by default those with
+            whom they are judged.
         users: number of users per seed.
         seeds: number of repetitions, including training.
         training_steps: user-slate steps that a learning policy may train for.
@@ -97,43 +113,113 @@ def run(
         InputError: a policy is unknown, cannot be imported or does not support the environment, two
             have one name, or `out` exists or is not writable.
     """
-    for name, value in (("users", users), ("seeds", seeds), ("jobs", jobs)):
-        check_whole(name, value, 1)
+    check_sizes(users, seeds, jobs)
     with nullcontext() if out is None else new_folder(Path(out), overwrite) as building:
-        place = Path(responder or find_responder(find_scenario(environment))).expanduser()
-        checkpoint = open_responder(place)
-        new_world = partial(_new_world, environment, pick_device(device))
-        entries = find_entries(policies, new_world(checkpoint, 1))
-        facts = {
-            "environment": environment,
-            "responder": checkpoint.card["responder"]["name"],
-            "synthetic": checkpoint.synthetic,
-            "users": users,
-            "training_steps": training_steps,
-            "log": None if log is None else SessionLog.load(log).fingerprint(),
-        }
-        key = json.dumps([facts, str(device), fingerprint(place / CARD)])
-        in_this_process = jobs == 1
-        threads = threads or (None if in_this_process else max((os.cpu_count() or 1) // jobs, 1))
-        worlds = partial(new_world, checkpoint if in_this_process else place)
-        with _folder_of_trials(out) as folder:
-            cases = {
-                folder / _file(entry, seed, key): (
-                    entry.given, worlds, users, seed, training_steps,
-                    None if log is None else Path(log), threads,
-                )
-                for entry in entries
-                for seed in range(seeds)
-            }  # fmt: skip
-            _run_missing(cases, jobs, progress)
-            trials = [load_trial(path) for path in cases]
+        place = find_responder(find_scenario(environment, responder=responder))
+        worlds = Worlds(environment, place, training_responder, device)
+        entries = find_entries(policies, worlds.training(1))
+        with folder_of_trials(out) as folder:
+            chosen = plan(
+                worlds, entries, folder, users=users, seeds=seeds, training_steps=training_steps,
+                log=log, jobs=jobs, threads=threads,
+            )  # fmt: skip
+            run_missing(chosen.cases, jobs, progress)
+            trials = chosen.trials()
         rows, differences = summarise(trials)
-        facts["command"] = command
+        facts = chosen.facts | {"command": command}
         files = [] if building is None else write(rows, differences, building, facts)
     kind = "SYNTHETIC users" if facts["synthetic"] else "users learned from a real log"
     title = f"{environment}: {kind}, {facts['responder']}"
     paths = [Path(str(out)) / file.name for file in files]
     return Leaderboard(rows, differences, title, facts, paths)
+
+
+def check_sizes(users: int, seeds: int, jobs: int) -> None:
+    """Raise `InputError` unless all are whole numbers of at least 1."""
+    for name, value in (("users", users), ("seeds", seeds), ("jobs", jobs)):
+        check_whole(name, value, 1)
+
+
+class Worlds:
+    """Where policies learn and where they are judged.
+
+    Args:
+        environment: its id.
+        responder: of the judging users, for `open_responder`.
+        training_responder: of those with whom policies learn; None = the same.
+        device: auto, cpu or cuda.
+
+    Raises:
+        InputError: a responder cannot be opened, or the two have different catalogues.
+    """
+
+    def __init__(
+        self,
+        environment: str,
+        responder: Any,
+        training_responder: Any = None,
+        device: torch.device | str = "auto",
+    ) -> None:
+        self.environment, self.device = environment, pick_device(device)
+        self.sources = [responder, responder if training_responder is None else training_responder]
+        self.judge = self.teacher = open_responder(responder)
+        if training_responder is not None:
+            self.teacher = open_responder(training_responder)
+        judged, learned = (each.card["catalogue"] for each in (self.judge, self.teacher))
+        if judged != learned:
+            raise InputError(
+                f"policies would learn with another catalogue ({learned['items']} items) than they "
+                f"are judged with ({judged['items']} items): give responders of one log"
+            )
+
+    def training(self, users: int) -> World:
+        """Return the world in which policies learn."""
+        return _new_world(self.environment, self.device, self.teacher, users)
+
+    def functions(self, in_this_process: bool) -> tuple[NewWorld, NewWorld]:
+        """Return what makes the judging and the training world."""
+        opened: list[Any] = [self.judge, self.teacher] if in_this_process else self.sources
+        judge, teacher = (
+            partial(_new_world, self.environment, self.device, source) for source in opened
+        )
+        return judge, teacher
+
+
+def plan(
+    worlds: Worlds,
+    entries: Sequence[Entry],
+    folder: Path,
+    *,
+    users: int,
+    seeds: int,
+    training_steps: int,
+    log: str | Path | None = None,
+    jobs: int = 1,
+    threads: int | None = None,
+) -> Plan:
+    """Return the trials of `entries`, whose results are files in `folder`; see `run`."""
+    facts = {
+        "environment": worlds.environment,
+        "responder": worlds.judge.card["responder"]["name"],
+        "training_responder": worlds.teacher.card["responder"]["name"],
+        "synthetic": worlds.judge.synthetic,
+        "users": users,
+        "training_steps": training_steps,
+        "log": None if log is None else SessionLog.load(log).fingerprint(),
+    }
+    key = json.dumps([facts, str(worlds.device), worlds.judge.card, worlds.teacher.card])
+    in_this_process = jobs == 1
+    threads = threads or (None if in_this_process else max((os.cpu_count() or 1) // jobs, 1))
+    judge, teacher = worlds.functions(in_this_process)
+    cases: dict[Path, Case] = {
+        folder / file_of(entry, seed, key): (
+            entry.given, judge, users, seed, training_steps,
+            None if log is None else Path(log), threads, teacher,
+        )
+        for entry in entries
+        for seed in range(seeds)
+    }  # fmt: skip
+    return Plan(cases, facts)
 
 
 def _new_world(environment: str, device: torch.device, responder: Any, num_users: int) -> World:
@@ -198,59 +284,3 @@ def leaderboard(
         for entry, seed in progress_bar(cases, desc="leaderboard", disable=not progress)
     ]
     return summarise(trials)[0]
-
-
-@contextmanager
-def _folder_of_trials(out: str | Path | None) -> Iterator[Path]:
-    """Yield the folder of the finished trials, which is removed when all of them are done."""
-    if out is None:
-        with tempfile.TemporaryDirectory() as temporary:
-            yield Path(temporary)
-        return
-    real = Path(out).resolve()
-    folder = real.parent / f".{real.name}.trials"
-    folder.mkdir(exist_ok=True)
-    try:
-        yield folder
-    except BaseException:
-        with suppress(OSError):  # it is not empty
-            folder.rmdir()
-        raise
-    shutil.rmtree(folder)
-
-
-def _file(entry: Entry, seed: int, key: str) -> str:
-    """Return the name of a trial's file, which no other trial has."""
-    digest = sha256(f"{key} {entry.fingerprint}".encode()).hexdigest()[:16]
-    return f"{entry.name}-{seed}-{digest}.json"
-
-
-def _run_missing(cases: dict[Path, tuple[Any, ...]], jobs: int, progress: bool) -> None:
-    """Run the trials that have no file yet."""
-    missing = {path: (path, *values) for path, values in cases.items() if not path.exists()}
-    done = len(cases) - len(missing)
-    if jobs > 1:
-        for source, *_ in cases.values():
-            _check_picklable(source)
-        for _ in run_cases(
-            run_stored, missing, jobs=jobs, label="leaderboard", done=done, progress=progress
-        ):
-            pass
-        return
-    with progress_bar(
-        total=len(cases), initial=done, desc="leaderboard", disable=not progress
-    ) as bar:
-        for path, values in missing.items():
-            bar.set_postfix_str(path.name.rsplit("-", 1)[0], refresh=False)
-            run_stored(*values)
-            bar.update()
-
-
-def _check_picklable(source: Source) -> None:
-    try:
-        pickle.dumps(source)
-    except (pickle.PicklingError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"{source} cannot be sent to other processes ({error}): use jobs=1, or give "
-            "FILE.py:Class or the folder of a saved policy"
-        ) from error

@@ -94,11 +94,13 @@ def separate_users(training: World, evaluation: World) -> None:
 
     Args:
         training: draws the first ones from its next reset on.
-        evaluation: draws the others, likewise; of the same population.
+        evaluation: draws users with other ids, likewise.
     """
-    trains = training.initial_sessions.user % 2 == 1
+    learned, judged = training.initial_sessions, evaluation.initial_sessions
+    trains = learned.user % 2 == 1
     if training.population.keep_only(trains):
-        evaluation.population.keep_only(~trains)
+        met = learned.users.ids[learned.user[trains]]
+        evaluation.population.keep_only(~np.isin(judged.users.ids[judged.user], met))
 
 
 def run_trial(
@@ -108,9 +110,13 @@ def run_trial(
     seed: int,
     steps: int,
     log: SessionLog | None = None,
+    new_training_world: NewWorld | None = None,
 ) -> Trial:
-    """Train a policy and run it for one session of each of `users` other users."""
-    training_world, world = new_world(_TRAINING_USERS), new_world(users)
+    """Train a policy and run it for one session of each of `users` other users.
+
+    It learns in `new_training_world`, by default in `new_world` as well.
+    """
+    training_world, world = (new_training_world or new_world)(_TRAINING_USERS), new_world(users)
     separate_users(training_world, world)
     began = time.perf_counter()
     policy, trained = make_policy(entry, training_world, steps, seed, log)
@@ -140,12 +146,14 @@ def run_stored(
     steps: int,
     log: Path | None,
     threads: int | None,
+    new_training_world: NewWorld | None = None,
 ) -> None:
     """Run a trial, perhaps in a process of its own, and write it to the file `path`."""
     if threads is not None:
         torch.set_num_threads(threads)
     loaded = None if log is None else SessionLog.load(log)
-    trial = run_trial(find_policy(source), new_world, users, seed, steps, loaded)
+    entry = find_policy(source)
+    trial = run_trial(entry, new_world, users, seed, steps, loaded, new_training_world)
     write_json(path, trial.model_dump())
 
 

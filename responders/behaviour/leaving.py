@@ -86,6 +86,11 @@ def leave_chance(
     return torch.sigmoid(torch.logit(chance, eps=1e-7) + session @ weights)
 
 
+def shifted(chance: Tensor, log_odds: Tensor | None) -> Tensor:
+    """Return chances [B] with `log_odds` [B] added to theirs; 0 and 1 stay. None adds nothing."""
+    return chance if log_odds is None else torch.sigmoid(torch.logit(chance) + log_odds)
+
+
 def streaks(log: SessionLog, sessions: np.ndarray) -> np.ndarray:
     """Return the number of slates in a row without a click up to each slate, int64.
 

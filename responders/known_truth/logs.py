@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from responders.behaviour.leaving import shifted
 from responders.behaviour.slate_rules import SlateRules
 from responders.device import in_float32, pick_device
 from responders.errors import InputError, check_seed, check_whole, near_matches
 from responders.known_truth.presets import TruthConfig
 from responders.known_truth.world import KnownTruth, make_truth
+from responders.log import ragged
 from responders.log.catalogue import Users
 from responders.log.session_log import SessionLog
 from responders.log.storage import LogWriter
@@ -39,6 +42,10 @@ class LoggingPolicy:
         odds = truth.item_log_odds[:-1].cpu().numpy()
         rank = np.argsort(np.argsort(-(odds + 0.5 * rng.normal(size=len(truth.catalogue)))))
         popularity = -0.8 * torch.log1p(torch.tensor(rank, dtype=torch.float32))
+        if truth.config.n_new:
+            new = np.random.default_rng([truth.config.seed, 5]).permutation(len(odds))
+            self.is_new = torch.zeros(len(odds), dtype=torch.bool, device=self.device)
+            self.is_new[new[: truth.config.n_new]] = True
         self.popularity = popularity.to(self.device)
 
     def __call__(
@@ -54,6 +61,8 @@ class LoggingPolicy:
             score = score + self.truth.attraction(state)
         elif self.name in ("mixed", "repeating"):
             score = score + 0.6 * self.popularity + 0.6 * self.truth.attraction(state)
+        if self.truth.config.n_new:
+            score = score.masked_fill(self.is_new, -torch.inf)
         slate = self.rules.choose(score)
         if self.name == "repeating" and previous is not None:
             again = torch.rand(b, 1, generator=generator).to(self.device) < 0.5
@@ -99,10 +108,7 @@ def synthesize(
     truth = make_truth(settings).to(pick_device(device))
     logging_policy = LoggingPolicy(truth, policy)
     generator = torch.Generator().manual_seed(seed)
-    visible = torch.randn(sessions, settings.dimensions, generator=generator)
-    visible *= np.sqrt((1 - settings.hidden) / settings.dimensions)
-    hidden = torch.randn(sessions, settings.dimensions, generator=generator)
-    hidden *= np.sqrt(settings.hidden / settings.dimensions)
+    visible, hidden = _draw_tastes(settings, sessions, generator)
     length = np.zeros(sessions, np.int64)
     start_time = np.random.default_rng([seed, 3]).integers(0, _DAYS * 86_400, sessions)
     with (
@@ -113,52 +119,88 @@ def synthesize(
     ):
         for first in range(0, sessions, 2048):
             part = slice(first, first + 2048)
-            seen = visible[part].to(logging_policy.device)
-            state = truth.start_at((seen + hidden[part].to(seen.device))[:, None])
-            known = truth.start(seen) if settings.hidden else None
-            slates = _play(truth, logging_policy, state, known, generator)
+            slates = _play(logging_policy, visible[part], hidden[part], generator)
             length[part] = slates["length"]
             time = slates["time"] + np.repeat(start_time[part], slates["length"])
             writer.append(slates["slate"], slates["click"], time)
             bar.update(len(slates["length"]))
-        card = {
-            "name": f"synthetic {name}",
-            "source": "known-truth world (responders/known_truth); these users are simulated",
-            "licence": "Apache-2.0",
-            "synthetic": True,
-            "truth": asdict(settings),
-            "policy": policy,
-            "seed": seed,
-        }
-        ids = np.arange(sessions)
+        ids, card = np.arange(sessions), _card(settings, name, policy, seed)
         writer.finish(length, ids, truth.catalogue, Users(ids, visible.numpy()), card)
     return SessionLog.load(out)
 
 
+@torch.inference_mode()
+def first_slates(settings: TruthConfig, sessions: int, slates: int, seed: int = 0) -> SessionLog:
+    """Return a log, in memory, of `sessions` users of the world who see up to `slates` slates.
+
+    They are slates of the logging policy `mixed`.
+    """
+    logging_policy = LoggingPolicy(make_truth(settings), "mixed")
+    generator = torch.Generator().manual_seed(seed)
+    visible, hidden = _draw_tastes(settings, sessions, generator)
+    played = _play(logging_policy, visible, hidden, generator, slates)
+    ids = np.arange(sessions)
+    return SessionLog(
+        slate=played["slate"],
+        response=played["click"],
+        session_start=ragged.offsets(played["length"]),
+        user=ids,
+        time=played["time"],
+        catalogue=logging_policy.truth.catalogue,
+        users=Users(ids, visible.numpy()),
+        card=_card(settings, "known truth", "mixed", seed),
+    )
+
+
+def _draw_tastes(
+    settings: TruthConfig, users: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Return the visible and the hidden part of new users' tastes, [B, d] each."""
+    visible = torch.randn(users, settings.dimensions, generator=generator)
+    visible *= np.sqrt((1 - settings.hidden) / settings.dimensions)
+    hidden = torch.randn(users, settings.dimensions, generator=generator)
+    hidden *= np.sqrt(settings.hidden / settings.dimensions)
+    return visible, hidden
+
+
+def _card(settings: TruthConfig, name: str, policy: str, seed: int) -> dict[str, Any]:
+    return {
+        "name": f"synthetic {name}",
+        "source": "known-truth world (responders/known_truth); these users are simulated",
+        "licence": "Apache-2.0",
+        "synthetic": True,
+        "truth": asdict(settings),
+        "policy": policy,
+        "seed": seed,
+    }
+
+
 def _play(
-    truth: KnownTruth,
     logging: LoggingPolicy,
-    state: State,
-    known: State | None,
+    visible: Tensor,
+    hidden: Tensor,
     generator: torch.Generator,
+    slates: int | None = None,
 ) -> dict[str, np.ndarray]:
     """Simulate users until all have left; return their slates session by session.
 
     Args:
-        truth: the world.
-        logging: chooses the slates.
-        state: of the users.
-        known: what is known of them where a part of their taste is hidden. The logging policy sees
-            no more than this: otherwise its slates would reveal the hidden part, and a model could
-            beat the Bayes optimum. None = nothing is hidden.
+        logging: chooses the slates. It sees only what is known of the users: otherwise its slates
+            would reveal the hidden part of taste, and a model could beat the Bayes optimum.
+        visible: [B, d] the part of the users' taste that is known.
+        hidden: [B, d] the rest.
         generator: of the randomness.
+        slates: after which sessions are cut; None = those of the world.
     """
-    s = truth.config
+    truth, s = logging.truth, logging.truth.config
+    seen = visible.to(logging.device)
+    state = truth.start_at((seen + hidden.to(seen.device))[:, None])
+    known = truth.start(seen) if s.hidden else None
     hazard = torch.tensor(truth.hazard, dtype=torch.float32)
-    b = len(state["fatigue"])
+    b = len(seen)
     active, streak, time = torch.arange(b), torch.zeros(b, dtype=torch.int64), torch.zeros(b)
     steps, slate = [], None
-    for step in range(1, s.max_slates + 1):
+    for step in range(1, min(s.max_slates, slates or s.max_slates) + 1):
         slate = logging(state if known is None else known, generator, slate)
         uniform = torch.rand(slate.shape, generator=generator).to(slate.device)
         answer = truth.respond(state, slate, uniform)
@@ -167,7 +209,10 @@ def _play(
         steps.append((active, slate.cpu(), click, time))
         streak = torch.where(click.any(1), 0, streak + 1)
         uniform_leave = torch.rand(len(active), generator=generator)
-        stay = uniform_leave >= hazard[streak.clamp(max=len(hazard) - 1)] * (step >= s.min_slates)
+        chance = hazard[streak.clamp(max=len(hazard) - 1)]
+        log_odds = truth.leave_log_odds(answer.state)
+        chance = shifted(chance, None if log_odds is None else log_odds.cpu())
+        stay = uniform_leave >= chance * (step >= s.min_slates)
         staying = stay.to(slate.device)
         state = take_rows(answer.state, staying)
         if known is not None:

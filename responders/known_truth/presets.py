@@ -14,7 +14,7 @@ class TruthConfig(Config):
     """The parameters of a known-truth world; 0 turns an effect off.
 
     P(click) = examination of the position × σ(attraction of the item), and the attraction is
-    base + quality + taste − price − competition − fatigue + clicks above.
+    base + quality + allure + taste − price − competition − fatigue + clicks above.
 
     Raises:
         InputError: a parameter is out of range.
@@ -30,6 +30,9 @@ class TruthConfig(Config):
     )
     fade: float = setting(
         0.1, "Share of the way that taste returns to its start after each slate.", ge=0, lt=1
+    )
+    turn: float = setting(
+        0.0, "Angle in radians by which all tastes turn after each slate, in the same planes."
     )
     position_bias: float = setting(
         0.35, "Examination of position s (from 1) is s to the power of minus this."
@@ -49,11 +52,26 @@ class TruthConfig(Config):
         0.0, "Slates' worth of fatigue at which it saturates; 0 = it does not.", ge=0
     )
     price_effect: float = setting(0.0, "Loss of log-odds per deviation of price.")
+    clickbait: float = setting(
+        0.0,
+        "Gain of log-odds of an item of allure 1; the items' allure is uniform from 0 to 1.",
+        ge=0,
+    )
+    regret: float = setting(
+        1.0, "Growth of the log-odds to leave with each click on an item of allure 1.", ge=0
+    )
+    regret_decay: float = setting(0.8, "Share of regret left after each further slate.", ge=0, lt=1)
     layers: int = setting(
         0, "Layers; each opens when all items above it are clicked (RL4RS). 0 = none.", ge=0
     )
     hidden: float = setting(
         0.0, "Share of the initial taste's variance that is not in the features.", ge=0, lt=1
+    )
+    draws: int = setting(
+        1024, "Draws of the hidden part, by which answers are averaged (if hidden > 0).", ge=1
+    )
+    new_items: float = setting(
+        0.0, "Share of the items that logging policies do not show.", ge=0, lt=1
     )
     leaving: float = setting(
         0.07, "Chance to leave after a slate with a click; 0 with impatience 0 = never.", ge=0, lt=1
@@ -76,8 +94,20 @@ class TruthConfig(Config):
         super().__post_init__()
         if self.n_positions > self.n_items:
             raise InputError(f"n_positions {self.n_positions} exceeds n_items {self.n_items}")
+        if self.n_items - self.n_new < self.n_positions:
+            raise InputError(
+                f"new_items {self.new_items} leaves {self.n_items - self.n_new} items to be "
+                f"logged, fewer than the {self.n_positions} positions of a slate"
+            )
+        if self.n_new and self.layers:
+            raise InputError("new_items must be 0 in a world with layers")
         if self.max_slates < self.min_slates:
             raise InputError(f"max_slates {self.max_slates} is below min_slates {self.min_slates}")
+
+    @property
+    def n_new(self) -> int:
+        """Number of items that logging policies do not show."""
+        return round(self.new_items * self.n_items)
 
     def changed(self, **values: Any) -> TruthConfig:
         """Return the configuration with `values` (numbers or text) changed.

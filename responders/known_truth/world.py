@@ -7,7 +7,7 @@ effect has one parameter that turns it off. Everything generated here is marked 
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -23,12 +23,12 @@ from responders.log.session_log import SessionLog
 from responders.models.base import LogShape, Responder, Response
 from responders.models.state import State
 
-PARTICLES = 1024
-"""Draws of the hidden taste, from which the Bayes optimum is estimated if `hidden` > 0."""
-
 
 def make_catalogue(config: TruthConfig) -> tuple[Catalogue, dict[str, np.ndarray]]:
-    """Return the items of a world and their true location in taste space, cluster and quality."""
+    """Return the items of a world and their true location in taste space, cluster and quality.
+
+    With clickbait, also their allure, which is the last feature.
+    """
     rng = np.random.default_rng([config.seed, 1])
     n, d, k = config.n_items, config.dimensions, config.clusters
     weight = 1 / np.arange(1, k + 1) ** config.zipf
@@ -48,17 +48,23 @@ def make_catalogue(config: TruthConfig) -> tuple[Catalogue, dict[str, np.ndarray
         attributes["layer"] = (1 + np.searchsorted(bounds, ids, side="left")).astype(np.int8)
         attributes["special"] = (attributes["layer"] > 1) & (rng.random(n) < 0.45)
         price = price * attributes["layer"] ** 2
-    catalogue = Catalogue(ids, features, price, attributes)
-    return catalogue, {"location": location, "cluster": cluster, "quality": quality}
+    truth = {"location": location, "cluster": cluster, "quality": quality}
+    names: Any = None
+    if config.clickbait:
+        truth["allure"] = np.random.default_rng([config.seed, 4]).random(n)
+        features = np.column_stack([features, truth["allure"]])
+        names = (*(f"feature_{i}" for i in range(config.item_features)), "allure")
+    return Catalogue(ids, features, price, attributes, names), truth
 
 
 class KnownTruth(Responder):
     """The users of a known-truth world, with P draws of the part of taste not in their features.
 
     The state holds taste [B, P, d], the taste it returns to (home), the log-weight [B, P] of each
-    draw given the clicks so far, and the fatigue: with each cluster [B, K], each item [B, N] or
-    each direction of taste space [B, d], by `fatigue_by`. P is 1 unless `hidden` > 0; then
-    responses are estimated with importance-weighted draws.
+    draw given the clicks so far, the fatigue: with each cluster [B, K], each item [B, N] or each
+    direction of taste space [B, d], by `fatigue_by`; and, with clickbait, the regret [B]: the
+    decaying sum of the allure of the items clicked. P is 1 unless `hidden` > 0; then responses are
+    estimated with importance-weighted draws.
 
     Args:
         shape: sizes of the log.
@@ -78,11 +84,15 @@ class KnownTruth(Responder):
         self.examination: Tensor
         self.layer: Tensor
         self.draws: Tensor
+        self.allure: Tensor
+        self.rotation: Tensor
         s = config
         self.catalogue, items = make_catalogue(s)
         price = np.log(self.catalogue.price)  # type: ignore[arg-type]
         price = (price - price.mean()) / price.std()
         item_log_odds = s.base + s.quality * items["quality"] - s.price_effect * price
+        allure = items.get("allure", np.zeros(s.n_items))
+        item_log_odds = item_log_odds + s.clickbait * allure
         n_layer = s.n_positions // s.layers if s.layers else 0
         layer = np.arange(s.n_positions) // n_layer if s.layers else np.zeros(s.n_positions)
         cluster = np.arange(s.n_items) if s.fatigue_by == "item" else items["cluster"]
@@ -94,6 +104,8 @@ class KnownTruth(Responder):
             "examination": torch.arange(1, s.n_positions + 1.0) ** -s.position_bias,
             "layer": torch.tensor(layer, dtype=torch.int64),
             "draws": self._draws(),
+            "allure": F.pad(torch.tensor(allure, dtype=torch.float32), (0, 1)),
+            "rotation": _rotation(s.turn, s.dimensions),
         }
         for name, tensor in tensors.items():
             self.register_buffer(name, tensor)
@@ -103,7 +115,7 @@ class KnownTruth(Responder):
         if not s.hidden:
             return torch.zeros(1, s.dimensions)
         rng = np.random.default_rng([s.seed, 2])
-        draws = rng.normal(size=(PARTICLES, s.dimensions)) * np.sqrt(s.hidden / s.dimensions)
+        draws = rng.normal(size=(s.draws, s.dimensions)) * np.sqrt(s.hidden / s.dimensions)
         return torch.tensor(draws, dtype=torch.float32)
 
     @property
@@ -122,18 +134,21 @@ class KnownTruth(Responder):
     def start_at(self, taste: Tensor) -> State:
         """Return the state of users with initial tastes `taste` [B, P, d]."""
         b, p = taste.shape[:2]
-        return {
+        state = {
             "taste": taste,
             "home": taste,
             "fatigue": taste.new_zeros(b, self._fatigue_size),
             "log_weight": taste.new_zeros(b, p),
         }
+        return state | {"regret": taste.new_zeros(b)} if self.config.clickbait else state
 
     def attraction(self, state: State) -> Tensor:
         """Return log-odds [B, N] of attraction of each item alone in a slate (mean over draws)."""
         weight = state["log_weight"].softmax(1)
         taste = torch.einsum("bp,bpd->bd", weight, state["taste"])
         score = self.config.taste * taste @ self.location[:-1].t() + self.item_log_odds[:-1]
+        if not self.config.fatigue:
+            return score
         every_item = torch.arange(len(self.cluster) - 1).expand(len(score), -1)
         return score - self.config.fatigue * self._tired_of(state["fatigue"], every_item)
 
@@ -227,13 +242,22 @@ class KnownTruth(Responder):
         taste = state["taste"]
         moved = taste + (s.drift * (clicks > 0))[:, None, None] * (liked[:, None] - taste)
         moved = moved + s.fade * (state["home"] - moved)
+        if s.turn:
+            moved = moved @ self.rotation
         fatigue = self._after_slate(state["fatigue"], item, slate >= 0)
-        return {
+        new = {
             "taste": torch.where(has_items, moved, taste),
             "home": state["home"],
             "fatigue": torch.where(has_items[:, 0], fatigue, state["fatigue"]),
             "log_weight": log_weight,
         }
+        if s.clickbait:
+            regret = s.regret_decay * state["regret"] + (click * self.allure[item]).sum(1)
+            new["regret"] = torch.where(has_items[:, 0, 0], regret, state["regret"])
+        return new
+
+    def leave_log_odds(self, state: State) -> Tensor | None:
+        return self.config.regret * state["regret"] if self.config.clickbait else None
 
     def respond(self, state: State, slate: Tensor, uniform: Tensor) -> Response:
         logits, click, log_weight = self._read(state, slate, None, uniform)
@@ -243,6 +267,15 @@ class KnownTruth(Responder):
 
 
 @in_float32
+def _rotation(angle: float, dimensions: int) -> Tensor:
+    """Return the matrix [d, d] that turns each pair of dimensions; an odd last one stays."""
+    matrix = torch.eye(dimensions)
+    for i in range(0, dimensions - 1, 2):
+        cos, sin = np.cos(angle), np.sin(angle)
+        matrix[i : i + 2, i : i + 2] = torch.tensor([[cos, sin], [-sin, cos]])
+    return matrix
+
+
 def make_truth(config: TruthConfig) -> KnownTruth:
     """Return the users of the world with parameters `config`."""
     shape = LogShape(config.n_items, config.n_positions, config.dimensions)

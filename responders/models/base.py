@@ -118,6 +118,13 @@ class Responder(nn.Module):
         """Return the state after users saw `slate` [B, S] and answered `click` [B, S]."""
         raise NotImplementedError
 
+    def leave_log_odds(self, state: State) -> Tensor | None:
+        """Return what users in `state` add to the log-odds of leaving after a slate, [B].
+
+        None, the default, adds nothing: only the hazard decides.
+        """
+        return None
+
     def respond(self, state: State, slate: Tensor, uniform: Tensor) -> Response:
         """Draw the clicks of B users on `slate`.
 

@@ -59,6 +59,9 @@ class Ensemble(Responder):
         pairs = zip(self.members, state["members"], strict=True)
         return {"members": [member.observe(own, slate, click) for member, own in pairs]}
 
+    def leave_log_odds(self, state: State) -> Tensor | None:
+        return self.members[0].leave_log_odds(state["members"][0])  # whose hazard is used as well
+
     def probabilities(self, state: State, slate: Tensor, click: Tensor | None = None) -> Tensor:
         """Return each member's probabilities, [M, B, S]; clicks as in `Responder.logits`."""
         pairs = zip(self.members, state["members"], strict=True)

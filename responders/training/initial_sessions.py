@@ -15,13 +15,14 @@ REFITTED = "users of the log, all of them trained on"
 """Who the users are with whom a simulation starts (`initial_users` of the card)."""
 
 _SESSIONS = 1000
-_SLATES = 4  # a warm start of up to 3, and whether the user was still there after it
+SLATES = 4
+"""Slates that are kept of each: a warm start of up to 3, and whether the user was then there."""
 
 
 def select_initial(log: SessionLog, sessions: np.ndarray) -> SessionLog:
     """Return the first 4 slates of up to 1,000 of `sessions` [K], evenly spaced."""
     step = max(len(sessions) // _SESSIONS, 1)
-    chosen = log.select(sessions[::step][:_SESSIONS], first_slates=_SLATES)
+    chosen = log.select(sessions[::step][:_SESSIONS], first_slates=SLATES)
     return replace(chosen, propensity=None)
 
 

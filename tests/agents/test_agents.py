@@ -64,7 +64,9 @@ def test_every_policy_runs_without_features_and_counts() -> None:
     )
     responder = random_responder("pbm", items=6, positions=2, features=0)
     world = World(responder, log, num_users=20, horizon=3)
-    needs = {"popular", "oracle"} | ({"als", "bpr"} if find_spec("implicit") is None else set())
+    needs = {"popular", "oracle", "far_sighted"} | (
+        {"als", "bpr"} if find_spec("implicit") is None else set()
+    )
     for name in POLICIES.keys() - needs - {"ppo"}:
         policy = find_policy(name).make(world, 0)
         policy.train(world, 60, seed=1)

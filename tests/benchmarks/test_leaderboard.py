@@ -28,6 +28,7 @@ from benchmarks.studies.trials import (
     separate_users,
 )
 from recsim_env import World, make_world
+from recsim_env.make import ASSETS
 from responders import Catalogue, InputError, SessionLog, Users
 from tests.benchmarks.test_robust import running
 
@@ -163,6 +164,20 @@ def test_processes_and_python_give_the_same_rows(small_log_path: Path, tmp_path:
 
     with pytest.raises(InputError, match="cannot be sent to other processes"):
         run("RecSim-v0", [Local], jobs=2, **options)
+
+
+def test_policies_learn_with_one_responder_and_are_judged_by_another(
+    small_log_path: Path, trained: Path
+) -> None:
+    options = OPTIONS | {"responder": small_log_path, "users": 60}
+    judged, own = (
+        run("RecSim-v0", ["greedy"], training_responder=each, **options) for each in (trained, None)
+    )
+    names = [(b.facts["training_responder"], b.facts["responder"]) for b in (judged, own)]
+    assert names == [("session_gru", "known_truth"), ("known_truth", "known_truth")]
+    assert judged.rows[0].reward < own.rows[0].reward, "it exploits what was learned wrongly"
+    with pytest.raises(InputError, match=r"another catalogue \(283 items\) than they are judged"):
+        run("RecSim-v0", ["random"], training_responder=ASSETS / "rl4rs", **options)
 
 
 POLICIES = """

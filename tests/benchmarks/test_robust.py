@@ -32,11 +32,13 @@ def start(*words: object, limit: int = 0) -> subprocess.Popen[str]:
 
 
 @contextmanager
-def running(ready: Callable[[], Any], *words: object) -> Iterator[subprocess.Popen[str]]:
+def running(
+    ready: Callable[[], Any], *words: object, seconds: float = 60
+) -> Iterator[subprocess.Popen[str]]:
     """A command that has come so far that `ready()` is true; it is killed at the end."""
     process = start(*words)
     try:
-        wait_for(lambda: ready() or process.poll() is not None)
+        wait_for(lambda: ready() or process.poll() is not None, seconds)
         assert process.poll() is None, process.communicate()[1]
         yield process
     finally:

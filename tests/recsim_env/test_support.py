@@ -123,5 +123,5 @@ def test_what_support_needs_is_said(small_log_path: Path, trained: Path) -> None
     from recsim_env.loading import open_responder
 
     old = replace(open_responder(trained), support=None)
-    with pytest.raises(InputError, match="no support, because an older version wrote it"):
+    with pytest.raises(InputError, match="needs a responder that knows the log"):
         make_world("any", responder=old, support=True)

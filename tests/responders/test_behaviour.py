@@ -1,12 +1,14 @@
 """What is learned from the ends of sessions."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from responders import SessionLog
-from responders.behaviour.leaving import fit_hazard, streaks
+from responders.behaviour.leaving import fit_hazard, leave_chance, shifted, streaks
 from responders.known_truth.logs import synthesize
 from responders.known_truth.presets import TruthConfig
 from responders.known_truth.world import truth_of
@@ -63,3 +65,30 @@ def test_logs_without_a_clock_have_no_end_that_cuts(daily_log: SessionLog) -> No
     plain = replace(daily_log, time=ragged.place(daily_log.session_length))
     sessions = np.arange(plain.n_sessions)
     assert fit_hazard(plain, sessions) == fit_hazard(plain, sessions, silence=0.0)
+
+
+def test_chances_are_shifted_by_log_odds() -> None:
+    chance = torch.tensor([0.0, 0.2, 1.0])
+    found = shifted(chance, torch.full((3,), 1.5))
+    expected = 1 / (1 + np.exp(-(np.log(0.25) + 1.5)))
+    assert found.tolist() == pytest.approx([0, expected, 1])
+    assert shifted(chance, None) is chance
+
+
+def test_a_hazard_learns_that_clicks_are_regretted(
+    small_world: TruthConfig, tmp_path: Path
+) -> None:
+    """It sees no regret; clicks stand for it, and explain the lengths better than streaks alone."""
+    world = small_world.changed(
+        clickbait=2.0, regret=1.5, leaving=0.05, impatience=0.0, min_slates=1, max_slates=60
+    )
+    log = synthesize(tmp_path / "log", world, 2000, progress=False)
+    hazard = fit_hazard(log, np.arange(log.n_sessions))
+    quiet = leave_chance(
+        hazard.tables(),
+        torch.zeros(2).long(),
+        torch.ones(2),
+        torch.tensor([0, 4]),
+        torch.tensor([0, 4]),
+    )
+    assert quiet[1] > 1.2 * quiet[0]

@@ -12,7 +12,7 @@ from responders import InputError, SessionLog
 from responders.behaviour.slate_rules import SlateRules
 from responders.evaluation.metrics import evaluate, log_loss
 from responders.evaluation.predict import predict
-from responders.known_truth.logs import POLICIES, synthesize
+from responders.known_truth.logs import POLICIES, first_slates, synthesize
 from responders.known_truth.presets import PRESETS, TruthConfig
 from responders.known_truth.world import make_truth, truth_of
 from responders.log.batch import Part, make_batch
@@ -226,3 +226,89 @@ def test_a_truth_that_is_no_object_is_refused(truth: Any, small_log: SessionLog)
 def test_worlds_too_large_for_memory_are_refused(name: str) -> None:
     with pytest.raises(InputError, match=f"setting {name} must be"):
         TruthConfig().changed(**{name: 10**12})
+
+
+CLICKBAIT = TruthConfig(
+    n_items=60, n_positions=4, clickbait=2.0, regret=1.5, leaving=0.05, impatience=0.0, min_slates=1
+)
+
+
+def test_allure_draws_clicks_and_its_clicks_are_regretted() -> None:
+    truth, plain = make_truth(CLICKBAIT), make_truth(CLICKBAIT.changed(clickbait=0))
+    allure = truth.allure[:-1]
+    assert 0 <= allure.min() < 0.1 < 0.9 < allure.max() <= 1
+    user = torch.randn(2, 8, generator=torch.Generator().manual_seed(0))
+    gain = truth.attraction(truth.start(user)) - plain.attraction(plain.start(user))
+    torch.testing.assert_close(gain, 2 * allure.expand(2, -1))
+    assert truth.catalogue.feature_names[-1] == "allure"
+    np.testing.assert_allclose(truth.catalogue.features[:, -1], allure)
+
+    slate, click = torch.tensor([[3, 5, -1, 7]] * 2), torch.tensor([[1, 0, 0, 1], [0, 0, 0, 0]])
+    state = truth.observe(truth.start(user), slate, click)
+    once = float(allure[3] + allure[7])
+    torch.testing.assert_close(truth.leave_log_odds(state), torch.tensor([1.5 * once, 0.0]))
+    state = truth.observe(state, slate, click)
+    torch.testing.assert_close(truth.leave_log_odds(state)[0], torch.tensor(1.5 * 1.8 * once))
+    nothing = truth.observe(state, torch.full((2, 4), -1), torch.zeros(2, 4))
+    torch.testing.assert_close(truth.leave_log_odds(nothing), truth.leave_log_odds(state))
+
+
+def test_without_clickbait_nothing_of_it_is_there() -> None:
+    plain = make_truth(CLICKBAIT.changed(clickbait=0))
+    state = plain.start(torch.zeros(1, 8))
+    assert plain.leave_log_odds(state) is None
+    assert "regret" not in state
+    before = TruthConfig(n_items=60, n_positions=4)
+    assert plain.catalogue.fingerprint() == make_truth(before).catalogue.fingerprint()
+
+
+def test_regret_ends_sessions_as_stated(tmp_path: Path) -> None:
+    """The share that leaves after each slate is the mean of the stated chances."""
+    log = synthesize(tmp_path / "log", CLICKBAIT, 1500, progress=False)
+    truth, batch = truth_of(log), make_batch(log, Part.of(log, np.arange(1500)))
+    assert truth is not None
+    state = truth.start(batch.user)
+    length = torch.from_numpy(log.session_length)
+    for step in range(1, 4):
+        state = truth.observe(state, batch.slate[:, step - 1], batch.click[:, step - 1])
+        here = length >= step
+        odds = np.log(0.05 / 0.95) + truth.leave_log_odds(state)[here]  # type: ignore[index]
+        chance = odds.sigmoid()
+        left = (length[here] == step).double()
+        error = (chance * (1 - chance)).sum().sqrt() / here.sum()
+        assert left.mean() == pytest.approx(float(chance.mean()), abs=4 * float(error))
+        assert chance.mean() > 0.07
+
+
+def test_tastes_turn_by_the_angle() -> None:
+    config = TruthConfig(n_items=30, n_positions=2, dimensions=3, drift=0.0, fade=0.0, turn=0.25)
+    truth = make_truth(config)
+    start = torch.tensor([[0.6, 0.8, 0.5]])
+    state, slate = truth.start(start), torch.tensor([[1, 2]])
+    for _ in range(4):
+        state = truth.observe(state, slate, torch.ones(1, 2))
+    taste = state["taste"][0, 0]
+    assert float(taste[:2] @ start[0, :2]) == pytest.approx(np.cos(1.0), abs=1e-5)
+    assert float(taste[:2].norm()) == pytest.approx(1, abs=1e-5)
+    assert float(taste[2]) == 0.5
+    unseen = truth.observe(state, torch.full((1, 2), -1), torch.zeros(1, 2))
+    assert torch.equal(unseen["taste"], state["taste"])
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_logs_do_not_show_new_items(policy: str, tmp_path: Path, small_world: TruthConfig) -> None:
+    world = small_world.changed(new_items=0.75)
+    log = synthesize(tmp_path / "log", world, 200, policy=policy, progress=False)
+    assert len(np.unique(log.slate)) == 10
+    with pytest.raises(InputError, match=r"new_items 0\.9 leaves 4 items to be logged, fewer than"):
+        small_world.changed(new_items=0.9)
+    with pytest.raises(InputError, match="new_items must be 0 in a world with layers"):
+        PRESETS["rl4rs"].changed(new_items=0.5)
+
+
+def test_first_slates_are_a_log_in_memory(small_world: TruthConfig) -> None:
+    log = first_slates(small_world, 50, 4).validate()
+    assert log.n_sessions == 50
+    assert log.session_length.max() == 4
+    assert truth_of(log).config == small_world  # type: ignore[union-attr]
+    assert log.fingerprint() == first_slates(small_world, 50, 4).fingerprint()
