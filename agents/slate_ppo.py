@@ -27,7 +27,7 @@ class SlatePPOConfig(NeuralConfig):
     n_epochs: int = setting(4, "Passes over the slates in an update.", ge=1)
     gae_lambda: float = setting(0.9, "Of the advantage estimate.", ge=0, le=1)
     clip: float = setting(0.2, "Largest change of an item's probability that is rewarded.", gt=0)
-    actor_rate: float = setting(0.0001, "The learning rate of the actor; falls likewise.", gt=0)
+    actor_rate: float = setting(0.0005, "The learning rate of the actor; falls likewise.", gt=0)
     entropy: float = setting(0.001, "Weight of the entropy of each choice.", ge=0)
     prior: float = setting(
         4.0, "Initial factor of the click model's scores in the actor's; 0 = none.", ge=0

@@ -62,7 +62,7 @@ class Static(OraclePolicy):
         return self._fill(self._truth.attraction(self._truth.start(observation["user"])))
 
 
-@pytest.mark.parametrize("skill", SKILLS.keys() - {"large"})
+@pytest.mark.parametrize("skill", [skill for skill in SKILLS if skill != "large"])
 def test_the_reference_earns_half_as_much_again_as_random_slates(skill: str) -> None:
     world = world_of(skill)
     random, reference = (
