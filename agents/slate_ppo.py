@@ -30,7 +30,7 @@ class SlatePPOConfig(NeuralConfig):
     actor_rate: float = setting(0.0005, "The learning rate of the actor; falls likewise.", gt=0)
     entropy: float = setting(0.001, "Weight of the entropy of each choice.", ge=0)
     prior: float = setting(
-        4.0, "Initial factor of the click model's scores in the actor's; 0 = none.", ge=0
+        2.0, "Initial factor of the click model's scores in the actor's; 0 = none.", ge=0
     )
 
 
