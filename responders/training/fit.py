@@ -120,10 +120,14 @@ def fit(
         "refit": refit,
         "log": log.fingerprint(),
     }
+    parts = make_split(log, split, seed, fractions)  # before `overwrite` removes anything
     with lock(out):
         if not already_finished(out, run, resume, overwrite):
             try:
-                _train(log, name, out, run, (config, training), torch_device, progress, command)
+                _train(
+                    log, name, out, run, (config, training), parts,
+                    torch_device, progress, command,
+                )  # fmt: skip
             except BaseException:
                 if not (out / STATE).exists():  # there is nothing to resume
                     remove(out)
@@ -137,13 +141,13 @@ def _train(
     out: Path,
     run: dict[str, Any],
     configs: tuple[Config, TrainConfig],
+    parts: dict[str, Part],
     torch_device: torch.device,
     progress: bool,
     command: str,
 ) -> None:
     """Train, evaluate and save what `run` describes in the locked folder `out`."""
     seed, everything = run["seed"], np.arange(log.n_sessions)
-    parts = make_split(log, run["split"], seed, run["fractions"])
     learn = partial(
         _learn, log, name, configs, out, seed=seed, device=torch_device, progress=progress
     )

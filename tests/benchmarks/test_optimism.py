@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks.studies.optimism import measure, optimism
+from benchmarks.studies.support import support
 from recsim_env.loading import open_responder
 from responders import InputError, SessionLog, fit
 from responders.known_truth.logs import synthesize
@@ -54,4 +55,26 @@ def test_wrong_names_and_real_logs_are_refused_before_any_training(
     log = small_log if wrong else replace(small_log, card={"name": "real"})
     with pytest.raises(InputError, match=message):
         optimism(log, out=tmp_path / "out", **({"responders": "mf"} | wrong), progress=False)
+    assert not (tmp_path / "out").exists()
+
+
+def test_repetition_tells_where_a_responder_without_fatigue_errs(
+    small_log: SessionLog, tmp_path: Path
+) -> None:
+    """`mf` does not know that users tire, so its error grows as slates repeat."""
+    rows = support(
+        small_log, "mf,item_ctr", tmp_path, settings={"epochs": 3}, policies="popular", users=40,
+        progress=False,
+    )  # fmt: skip
+    assert [(row["responder"], row["policy"]) for row in rows[:2]] == [
+        ("mf", "popular"),
+        ("mf", "all"),
+    ]
+    assert rows[0]["repetition"] > 0.3
+    assert rows[0] == rows[1] | {"policy": "popular"}
+
+
+def test_disagreement_needs_two_responders(small_log: SessionLog, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="two or more responders"):
+        support(small_log, "mf", tmp_path / "out")
     assert not (tmp_path / "out").exists()

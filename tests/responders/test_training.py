@@ -461,6 +461,15 @@ def test_fit_refuses_a_folder_that_holds_something_else(
         fit(small_log, "mf", tmp_path, resume=True)
 
 
+def test_a_wrong_split_leaves_the_training_that_it_was_to_replace(
+    trained: Path, small_log: SessionLog
+) -> None:
+    before = (trained / "card.json").read_bytes()
+    with pytest.raises(InputError):
+        fit(small_log, "session_gru", trained, fractions=(0.5, 0.5, 0.5), overwrite=True)
+    assert (trained / "card.json").read_bytes() == before
+
+
 def test_hazard_counts_who_leaves_after_slates_without_click(small_log: SessionLog) -> None:
     """On the synthetic log the estimate meets the true hazard."""
     sessions = np.arange(small_log.n_sessions)
