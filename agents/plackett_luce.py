@@ -17,8 +17,10 @@ def draw(score: Tensor, rules: SlateRules, generator: torch.Generator | None = N
 
     The best items by scores with Gumbel noise are a draw without replacement (Yellott, 1977).
     """
-    noise = torch.empty_like(score).exponential_(generator=generator).log()
-    return rules.choose(score - noise)
+    uniform = torch.rand(score.shape, generator=generator, device=score.device)
+    return rules.choose(
+        score - uniform.log_().neg_().log_()
+    )  # three times as fast as `exponential_`
 
 
 def log_prob(score: Tensor, slate: Tensor, rules: SlateRules) -> Tensor:

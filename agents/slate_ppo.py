@@ -153,14 +153,17 @@ class SlatePPOPolicy(NeuralPolicy):
         """Return the next T slates of each user; users whose episodes end start new ones."""
         steps: list[Step] = []
         observe = HistoryObservation(world)
+        state = self.state(observe(world))
+        value = self.net.value(state)
         for _ in range(self.config.n_steps):
-            state = self.state(observe(world))
             score, click_score = self.net(state)
             slate = plackett_luce.draw(score, self._rules, self._generator)
             outcome = self.show(world, slate)
-            next_value = self.net.value(self.state(observe(world))) * ~outcome.left
             ended = outcome.left | outcome.truncated
+            at_end = self._value_at_end(world, observe, outcome.truncated)
             world.reset(mask=ended)
+            next_state = self.state(observe(world))
+            next_value = self.net.value(next_state)
             steps.append(
                 Step(
                     state=state,
@@ -169,12 +172,20 @@ class SlatePPOPolicy(NeuralPolicy):
                     click=outcome.click.float(),
                     expected=self.net.click_model.log_odds(click_score, slate).sigmoid(),
                     reward=outcome.reward,
-                    value=self.net.value(state),
-                    next_value=next_value,
+                    value=value,
+                    next_value=torch.where(ended, at_end, next_value),
                     ended=ended,
                 )
             )
+            state, value = next_state, next_value
         return tree_map(lambda *values: torch.stack(values), *steps)
+
+    def _value_at_end(self, world: World, observe: HistoryObservation, truncated: Tensor) -> Tensor:
+        """Return the values [B] of the states in which episodes were truncated, 0 for others."""
+        # Few steps truncate an episode, and features of all users take longer than looking.
+        if not bool(truncated.any()):
+            return torch.zeros(len(truncated), device=self.device)
+        return self.net.value(self.state(observe(world))) * truncated
 
     def _credit(self, step: Step) -> tuple[Tensor, Tensor]:
         """Return the advantages [T, B, S] of positions, and what the critic learns, [T, B]."""
