@@ -1,0 +1,128 @@
+"""Small interactive figures for HTML pages: SVG by Matplotlib, coloured by the page's style sheet.
+
+Colours are those of the page (`--ink`, `--grid`, `--c0` …), so that one figure serves light and
+dark pages. What is drawn for responder k has class `rk`, which the page can hide; points have their
+value as a tooltip.
+"""
+
+from __future__ import annotations
+
+import html
+import io
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+INK, GRID = "#010101", "#020202"
+_COLOURS = 8
+_STYLE: Any = {
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "axes.edgecolor": GRID,
+    "axes.labelcolor": INK,
+    "axes.titlesize": 9,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "grid.color": GRID,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "savefig.transparent": True,
+}
+
+
+def colour(k: int) -> str:
+    """Return the colour of responder `k`."""
+    return f"#0300{k % _COLOURS:02x}"
+
+
+class Drawing:
+    """One figure with one set of axes, as SVG text for a page.
+
+    Args:
+        x: label of the x axis.
+        y: label of the y axis.
+        height: in inches; the width is that of a narrow phone.
+        name: unique on the page.
+    """
+
+    def __init__(self, name: str, x: str, y: str, height: float = 2.6) -> None:
+        self.name, self._tips = name, list[tuple[int, str]]()
+        with rc_context(_STYLE):
+            self.figure = Figure(figsize=(3.6, height), layout="constrained")
+            self.axes: Axes = self.figure.subplots()
+            self.axes.set(xlabel=x, ylabel=y)
+
+    def line(
+        self,
+        k: int | None,
+        name: str,
+        x: Sequence[float],
+        y: Sequence[float | None],
+        *,
+        labels: Sequence[str] | None = None,
+        join: bool = True,
+    ) -> None:
+        """Draw points, joined by a line, with tooltips.
+
+        Args:
+            k: number of the responder; None = logged users, in the colour of the text.
+            name: for the tooltips.
+            x: of the points.
+            y: of the points; None = none.
+            labels: what the tooltips call the points.
+            join: draw the line.
+        """
+        values = np.array([np.nan if v is None else v for v in y], dtype=float)
+        shade = INK if k is None else colour(k)
+        if join:
+            style = "--" if k is None else "-"
+            (line,) = self.axes.plot(x, values, style, color=shade, linewidth=1.4)
+            line.set_gid(f"r{k}-line" if k is not None else "real-line")
+        for i, (at, value) in enumerate(zip(x, values, strict=True)):
+            if np.isfinite(value):
+                (point,) = self.axes.plot([at], [value], "o", color=shade, markersize=4)
+                label = f"{labels[i]}: " if labels is not None else ""
+                point.set_gid(self._tip(k, f"{name}, {label}{value:.4g}"))
+
+    def interval(self, k: int | None, at: float, low: float, high: float, across: bool) -> None:
+        """Draw an interval at `at`, along x if `across`."""
+        shade = INK if k is None else colour(k)
+        x, y = ([low, high], [at, at]) if across else ([at, at], [low, high])
+        (line,) = self.axes.plot(x, y, color=shade, linewidth=1.4, alpha=0.7)
+        line.set_gid(f"r{k}-line" if k is not None else "real-line")
+
+    def _tip(self, k: int | None, text: str) -> str:
+        self._tips.append((-1 if k is None else k, text))
+        return f"tip{len(self._tips) - 1}-"
+
+    def svg(self) -> str:
+        """Return the figure as an `<svg>` element."""
+        buffer = io.StringIO()
+        # Ids in an SVG file are made from this salt, and one page has many figures.
+        with rc_context(_STYLE | {"svg.hashsalt": self.name}):
+            self.figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+        text = buffer.getvalue()
+        text = text[text.index("<svg") :]
+        text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+        text = re.sub(r'<g id="r(\d+)-line">', r'<g class="r\1">', text)
+        text = re.sub(r'<g id="tip(\d+)-">', self._with_title, text)
+        text = re.sub(r'<g id="[^"]*"', "<g", text)
+        for found, style in ((INK, "var(--ink)"), (GRID, "var(--grid)")):
+            text = text.replace(found, style)
+        text = re.sub(r"#0300(\d\d)", lambda match: f"var(--c{int(match[1], 16)})", text)
+        # Every number of a path has six digits; a tenth of a pixel is enough.
+        return re.sub(r"(\d+\.\d{2})\d+", r"\1", text)
+
+    def _with_title(self, match: re.Match[str]) -> str:
+        k, text = self._tips[int(match[1])]
+        kind = "" if k < 0 else f' class="r{k}"'
+        return f"<g{kind}><title>{html.escape(text)}</title>"

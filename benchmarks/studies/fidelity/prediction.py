@@ -1,0 +1,150 @@
+"""Part 1 of a report: how well single answers are predicted, for whom, where and when."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.studies.fidelity.cases import Data
+from responders import EMPTY
+from responders.evaluation.metrics import METRICS, best_threshold, calibration, evaluate
+from responders.evaluation.predict import Predictions, predict
+from responders.evaluation.sessions import popularity_tenths, too_small
+from responders.log import ragged
+from responders.log.batch import Part
+from responders.log.counts import count
+from responders.models.base import Responder
+from responders.models.build import build_responder
+
+BASELINES = ("position_ctr", "item_ctr", "pbm")
+BAYES = "Bayes optimum"
+_RARE = 20  # impressions
+_STEPS = 10
+
+
+def predictions_of(
+    responder: Responder, data: Data, device: torch.device, progress: bool = False
+) -> Predictions:
+    """Return the predictions at the counted positions, given the clicks above them."""
+    return predict(responder, data.log, data.part, device=device, progress=progress)
+
+
+def baseline_predictions(name: str, data: Data) -> Predictions:
+    """Return the predictions of a click model fitted by counting on the sessions that do not count.
+
+    If hardly any are left, two are fitted: each half of the users is predicted by that of the other
+    half.
+    """
+    log, part = data.log, data.part
+    if len(data.rest) >= len(part):
+        responder, _ = build_responder(name, log, data.rest)
+        return predict(responder, log, part)
+    half = np.unique(log.user[part.sessions], return_inverse=True)[1] % 2 > 0
+    found = []
+    for own, other in ((half, ~half), (~half, half)):
+        responder, _ = build_responder(name, log, part.sessions[other])
+        found.append(predict(responder, log, part.take(np.flatnonzero(own))))
+    joined = (np.concatenate([getattr(p, k) for p in found]) for k in vars(found[0]))
+    return Predictions(*joined)
+
+
+def measure(
+    predictions: Predictions, data: Data, threshold: float | None = None, *, segments: bool = True
+) -> dict[str, Any]:
+    """Return metrics overall, their intervals, the reliability curve and metrics by segment.
+
+    Args:
+        predictions: at the counted positions of `data`.
+        data: the log.
+        threshold: from which F1 predicts a click; None = the best on these positions.
+        segments: whether to add them.
+
+    Returns:
+        The metrics of `evaluate`; `reliability` with lists `predicted`, `clicked` and `n`; and
+        `segments`: a list of rows by the name of what the positions are divided by. A log that is
+        too small has `too_small` instead.
+    """
+    users = len(np.unique(predictions.user))
+    why = too_small(users, int(predictions.click.sum()))
+    if why is not None:
+        return {"too_small": why}
+    threshold = best_threshold(predictions) if threshold is None else threshold
+    result = evaluate(predictions, threshold)
+    del result["by_position"]
+    mean, rate, n = calibration(predictions)
+    result["reliability"] = {
+        "predicted": mean.tolist(), "clicked": rate.tolist(), "n": n.tolist()
+    }  # fmt: skip
+    if segments:
+        result["segments"] = {
+            name: [_row(predictions, label == k, text, threshold) for k, text in enumerate(texts)]
+            for name, (label, texts) in _segments(predictions, data).items()
+        }
+    return result
+
+
+def _row(
+    predictions: Predictions, rows: np.ndarray, label: str, threshold: float
+) -> dict[str, Any]:
+    chosen = Predictions(*(v[rows] for v in vars(predictions).values()))
+    facts = {"label": label, "n": int(rows.sum())}
+    why = too_small(len(np.unique(chosen.user)), int(chosen.click.sum()))
+    if why is not None:
+        return facts | {"too_small": why}
+    result = evaluate(chosen, threshold, resamples=50)
+    named = [f"{name}{end}" for name in METRICS for end in ("", "_low", "_high")]
+    kept = {name: result[name] for name in (*named, "click_rate", "predicted_rate")}
+    return facts | kept
+
+
+def _segments(predictions: Predictions, data: Data) -> dict[str, tuple[np.ndarray, Sequence[str]]]:
+    """Return, by name of a division, the number of each position's segment and their labels."""
+    log = data.log
+    slates = np.bincount(log.user, log.session_length, len(log.users))
+    active = np.searchsorted(np.quantile(slates[predictions.user], [1 / 3, 2 / 3]), slates)
+    begin = log.time[log.session_start[:-1]]
+    quarter = np.searchsorted(np.quantile(begin, [0.25, 0.5, 0.75]), begin, "right")
+    counted = count(log, data.known)[0].sum(1)
+    result: dict[str, tuple[np.ndarray, Sequence[str]]] = {
+        "position": (predictions.position, _numbers(log.n_positions)),
+        "slate number": (_slate_number(predictions, data), [*_numbers(_STEPS - 1), f"{_STEPS}+"]),
+        "popularity (tenths of impressions, most shown first)": (
+            popularity_tenths(data.shown)[predictions.item], _numbers(10),
+        ),
+        "slates of the user": (
+            active[predictions.user], ["fewest third", "middle third", "most third"],
+        ),
+    }  # fmt: skip
+    if len(data.rest):
+        cold = np.searchsorted([1, _RARE], counted, "right")[predictions.item]
+        names = ["never shown before", f"fewer than {_RARE} times", f"{_RARE} times or more"]
+        result["impressions of the item before"] = cold, names
+    if begin.min() < begin.max():
+        names = ["first quarter", "second quarter", "third quarter", "last quarter"]
+        result["time of the session"] = quarter[predictions.session], names
+    return result
+
+
+def _numbers(k: int) -> list[str]:
+    return [str(i + 1) for i in range(k)]
+
+
+def _slate_number(predictions: Predictions, data: Data) -> np.ndarray:
+    """Return the slate number of each position, from 0; `_STEPS` - 1 includes all later ones.
+
+    Predictions are ordered by slate and position within a session, like the log.
+    """
+    log = data.log
+    _, at = np.unique(predictions.session, return_index=True)
+    order = predictions.session[np.sort(at)]
+    whole = Part.of(log, np.arange(log.n_sessions))
+    first, end = whole.first, whole.end
+    first[data.part.sessions], end[data.part.sessions] = data.part.first, data.part.end
+    rows, step = log.rows(order), ragged.place(log.session_length[order])
+    owner = order[ragged.owner(log.session_length[order])]
+    counted = (step >= first[owner]) & (step < end[owner])
+    row, _ = np.nonzero(log.slate[rows[counted]] != EMPTY)
+    return np.minimum(step[counted][row], _STEPS - 1)
