@@ -119,8 +119,8 @@ class Drawing:
         for found, style in ((INK, "var(--ink)"), (GRID, "var(--grid)")):
             text = text.replace(found, style)
         text = re.sub(r"#0300(\d\d)", lambda match: f"var(--c{int(match[1], 16)})", text)
-        # Every number of a path has six digits; a tenth of a pixel is enough.
-        return re.sub(r"(\d+\.\d{2})\d+", r"\1", text)
+        # The numbers of a path have six decimals; a hundredth of a pixel is enough.
+        return re.sub(r' d="[^"]*"', lambda m: re.sub(r"(\.\d\d)\d+", r"\1", m[0]), text)
 
     def _with_title(self, match: re.Match[str]) -> str:
         k, text = self._tips[int(match[1])]

@@ -9,18 +9,22 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from scipy.special import logit
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.inspection import permutation_importance
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GroupKFold
 
 from responders.evaluation.bootstrap import user_weights
+from responders.evaluation.metrics import weighted_metrics
+from responders.evaluation.predict import Predictions
 from responders.evaluation.sessions import repeated
 from responders.log import ragged
 from responders.log.catalogue import EMPTY
 from responders.log.session_log import SessionLog
 
 _FOLDS, _RESAMPLES, _PERMUTATIONS, _MMD_SESSIONS = 5, 200, 200, 1000
+_UNDEFINED = -1e6  # below every feature: a tree can split it off
 _PRIOR = 10.0  # impressions at the mean rate, for the click rates of items
 
 
@@ -128,7 +132,8 @@ def c2st(
         `telling`, the features whose shuffling costs most AUC, with their means on both sides; and
         the predicted chance [E] that each real and each simulated session is simulated.
     """
-    x, groups = np.concatenate([real, other]), np.concatenate([user, user])
+    groups = np.concatenate([user, user])
+    x = np.nan_to_num(np.concatenate([real, other]), nan=_UNDEFINED)
     label = np.repeat([0, 1], len(real))
     chance, importance = np.zeros(len(x)), np.zeros(len(names))
     folds = GroupKFold(_FOLDS, shuffle=True, random_state=seed)
@@ -139,7 +144,7 @@ def c2st(
         chance[test] = model.predict_proba(x[test])[:, 1]
         some = test[:: max(len(test) // 1000, 1)]
         shuffled = permutation_importance(
-            model, x[some], label[some], scoring="roc_auc", n_repeats=3, random_state=seed
+            model, x[some], label[some], scoring="roc_auc", n_repeats=1, random_state=seed
         )
         importance += shuffled.importances_mean / _FOLDS
     low, high = np.percentile(_resampled_aucs(chance, label, groups, seed), [2.5, 97.5])
@@ -164,13 +169,15 @@ def _mean(values: np.ndarray) -> float | None:
 
 def _resampled_aucs(
     chance: np.ndarray, label: np.ndarray, groups: np.ndarray, seed: int
-) -> np.ndarray:
+) -> list[float]:
     users, index = np.unique(groups, return_inverse=True)
-    aucs = [
-        roc_auc_score(label, chance, sample_weight=weight[index])
+    zero = np.zeros(len(label), np.int64)
+    scored = Predictions(logit(chance), label > 0, zero, index, zero, zero)
+    weighted = weighted_metrics(scored, 0.5)
+    return [
+        weighted(weight[index].astype(float))["auc"]
         for weight in user_weights(len(users), _RESAMPLES, seed)
     ]
-    return np.array(aucs)
 
 
 def mmd(real: np.ndarray, other: np.ndarray, seed: int = 0) -> dict[str, float]:

@@ -19,7 +19,10 @@ from responders.log.counts import count
 from responders.models.base import Responder
 from responders.models.state import State, take_rows
 
-_SESSIONS, _DRAWS, _RESAMPLES = 5000, 16, 500
+RESPONDER = "the responder"
+"""The name of the estimate that is the responder's own prediction."""
+
+_SESSIONS, _DRAWS, _RESAMPLES = 20_000, 16, 500
 _PRIOR = 1.0
 
 
@@ -82,7 +85,7 @@ def estimate(
 
     Args:
         case: the responder, the model of the estimators that need one.
-        log: with propensities; at most 5,000 sessions are read.
+        log: with propensities; at most 20,000 sessions are read.
         target: the policy.
         device: of the responder.
 
@@ -109,7 +112,7 @@ def estimate(
     logged, expected = _model(case.checkpoint.responder.to(device), log, sessions, target, device)
     logged, expected = logged * filled, expected * filled
     found = {
-        "the responder": expected.sum(1),
+        RESPONDER: expected.sum(1),
         "IPS": ips(click, weight),
         "SNIPS": snips(click, weight, filled),
         "DR": dr(click, weight, logged, expected),

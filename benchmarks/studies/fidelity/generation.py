@@ -63,8 +63,12 @@ def generate(
         "n_sessions": len(chosen),
         "statistics": _statistics(case, data, chosen, real, other, seed),
     }
-    if len(chosen) < _ENOUGH_SESSIONS or len(np.unique(user)) < ENOUGH_USERS:
-        why = f"too small to say: {len(chosen)} sessions, at least {_ENOUGH_SESSIONS} are needed"
+    n, users = len(chosen), len(np.unique(user))
+    if n < _ENOUGH_SESSIONS or users < ENOUGH_USERS:
+        why = (
+            f"too small to say: {n} sessions of {users} users, at least {_ENOUGH_SESSIONS} of "
+            f"{ENOUGH_USERS} are needed"
+        )
         return facts | {"c2st": {"too_small": why}, "mmd": {"too_small": why}, "gallery": []}
     names, (a, b) = session_features((real, other))
     facts["c2st"], chance_real, chance_other = c2st(names, a, b, user, seed)

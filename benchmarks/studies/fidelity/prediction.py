@@ -10,7 +10,14 @@ import torch
 
 from benchmarks.studies.fidelity.cases import Data
 from responders import EMPTY
-from responders.evaluation.metrics import METRICS, best_threshold, calibration, evaluate
+from responders.evaluation.bootstrap import percentile_intervals, user_weights
+from responders.evaluation.metrics import (
+    best_threshold,
+    calibration,
+    evaluate,
+    losses,
+    weighted_metrics,
+)
 from responders.evaluation.predict import Predictions, predict
 from responders.evaluation.sessions import popularity_tenths, too_small
 from responders.log import ragged
@@ -23,6 +30,7 @@ BASELINES = ("position_ctr", "item_ctr", "pbm")
 BAYES = "Bayes optimum"
 _RARE = 20  # impressions
 _STEPS = 10
+_RESAMPLES = 50
 
 
 def predictions_of(
@@ -63,9 +71,10 @@ def measure(
         segments: whether to add them.
 
     Returns:
-        The metrics of `evaluate`; `reliability` with lists `predicted`, `clicked` and `n`; and
-        `segments`: a list of rows by the name of what the positions are divided by. A log that is
-        too small has `too_small` instead.
+        The metrics of `evaluate`; `loss_by_user`, the sum of losses of each user, in their order;
+        `reliability` with lists `predicted`, `clicked` and `n`; and `segments`: a list of rows by
+        the name of what the positions are divided by. A log that is too small has `too_small`
+        instead.
     """
     users = len(np.unique(predictions.user))
     why = too_small(users, int(predictions.click.sum()))
@@ -74,6 +83,9 @@ def measure(
     threshold = best_threshold(predictions) if threshold is None else threshold
     result = evaluate(predictions, threshold)
     del result["by_position"]
+    _, user = np.unique(predictions.user, return_inverse=True)
+    loss = np.bincount(user, losses(predictions.logit, predictions.click))
+    result["loss_by_user"] = loss.round(5).tolist()
     mean, rate, n = calibration(predictions)
     result["reliability"] = {
         "predicted": mean.tolist(), "clicked": rate.tolist(), "n": n.tolist()
@@ -86,25 +98,53 @@ def measure(
     return result
 
 
+def against_baselines(found: dict[str, Any], baselines: dict[str, Any]) -> dict[str, Any]:
+    """Return the name of the best baseline, its log-loss, and how much more its loss is.
+
+    Args:
+        found: of the responder, from `measure`.
+        baselines: by name, from `measure`.
+
+    Returns:
+        `name`, `log_loss`, and `gain` with `gain_low` and `gain_high`: the difference of the
+        log-losses on the same positions, and its 95 % interval over users.
+    """
+    name = min(BASELINES, key=lambda each: baselines[each]["log_loss"])
+    more = np.array(baselines[name]["loss_by_user"]) - np.array(found["loss_by_user"])
+    n = found["n_positions"]
+    samples = [weight @ more / n for weight in user_weights(len(more), 1000)]
+    low, high = (float(x) for x in np.percentile(samples, [2.5, 97.5]))
+    gain = {"gain": float(more.sum() / n), "gain_low": low, "gain_high": high}
+    return {"name": name, "log_loss": baselines[name]["log_loss"]} | gain
+
+
 def _row(
     predictions: Predictions, rows: np.ndarray, label: str, threshold: float
 ) -> dict[str, Any]:
     chosen = Predictions(*(v[rows] for v in vars(predictions).values()))
-    facts = {"label": label, "n": int(rows.sum())}
-    why = too_small(len(np.unique(chosen.user)), int(chosen.click.sum()))
+    users, user = np.unique(chosen.user, return_inverse=True)
+    facts: dict[str, Any] = {"label": label, "n": int(rows.sum())}
+    why = too_small(len(users), int(chosen.click.sum()))
     if why is not None:
         return facts | {"too_small": why}
-    result = evaluate(chosen, threshold, resamples=50)
-    named = [f"{name}{end}" for name in METRICS for end in ("", "_low", "_high")]
-    kept = {name: result[name] for name in (*named, "click_rate", "predicted_rate")}
-    return facts | kept
+    weighted = weighted_metrics(chosen, threshold)
+    samples = [weighted(w[user].astype(float)) for w in user_weights(len(users), _RESAMPLES)]
+    point = weighted(np.ones(len(user))) | {
+        "click_rate": float(chosen.click.mean()),
+        "predicted_rate": float(chosen.probability.mean()),
+    }
+    for name, value in point.items():
+        facts[name] = None if np.isnan(value) else value
+    kept = [{name: sample[name] for name in ("auc", "log_loss")} for sample in samples]
+    return facts | percentile_intervals(kept)
 
 
 def _segments(predictions: Predictions, data: Data) -> dict[str, tuple[np.ndarray, Sequence[str]]]:
     """Return, by name of a division, the number of each position's segment and their labels."""
     log = data.log
     slates = np.bincount(log.user, log.session_length, len(log.users))
-    active = np.searchsorted(np.quantile(slates[predictions.user], [1 / 3, 2 / 3]), slates)
+    third = np.quantile(slates[np.unique(predictions.user)], [1 / 3, 2 / 3])
+    active = np.searchsorted(third, slates)
     begin = log.time[log.session_start[:-1]]
     quarter = np.searchsorted(np.quantile(begin, [0.25, 0.5, 0.75]), begin, "right")
     counted = count(log, data.known)[0].sum(1)

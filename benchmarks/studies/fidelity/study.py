@@ -291,6 +291,9 @@ def _details(
             "trained_on_this_log": case.trained_here,
             "coverage": covered,
         } | {part: measured[case.name, part] for name, part in measured if name == case.name}
+        if "log_loss" in facts["prediction"]:
+            against = prediction.against_baselines(facts["prediction"], baselines)
+            facts["prediction"]["baseline"] = against
         exploited = facts["exploit"]
         if data.truth is not None:
             facts["counterfactual"] = cf.summarise(
@@ -300,10 +303,12 @@ def _details(
             exploited[world] = (
                 None if exploited[world] is None else float(np.mean(exploited[world]))
             )
-        sentences = verdict(facts, baselines, limits)
+        sentences = verdict(facts, limits)
         facts["verdict"] = [sentence._asdict() for sentence in sentences]
         facts["headline"] = headline(sentences)
         found.append(facts)
+    for each in (*baselines.values(), *(facts["prediction"] for facts in found)):
+        each.pop("loss_by_user", None)
     log, part = data.log, data.part
     return {
         "log": {

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from benchmarks.studies.fidelity.cases import Data
+from benchmarks.studies.fidelity.estimates import RESPONDER
 from responders.config import Config, setting
 from responders.log.counts import count
 
@@ -34,20 +35,18 @@ class Sentence(NamedTuple):
     text: str
 
 
-def verdict(
-    facts: Mapping[str, Any], baselines: Mapping[str, Any], limits: Thresholds
-) -> list[Sentence]:
+def verdict(facts: Mapping[str, Any], limits: Thresholds) -> list[Sentence]:
     """Return what can be trusted of a responder and what cannot.
 
     Args:
         facts: of the responder, from the parts of the report.
-        baselines: predictions of the baselines.
         limits: the thresholds.
     """
     return [
-        *_prediction(facts["prediction"], baselines, limits),
+        *_prediction(facts["prediction"], limits),
         *_sessions(facts["generation"], limits),
         *_policies(facts.get("counterfactual"), limits),
+        *_estimates(facts.get("estimates", ())),
         *_coverage(facts.get("exploit"), facts["coverage"], limits),
     ]
 
@@ -64,20 +63,15 @@ def coverage(data: Data) -> dict[str, Any]:
     }
 
 
-def _prediction(
-    found: Mapping[str, Any], baselines: Mapping[str, Any], limits: Thresholds
-) -> list[Sentence]:
+def _prediction(found: Mapping[str, Any], limits: Thresholds) -> list[Sentence]:
     if "too_small" in found:
         return [Sentence("unknown", f"Single answers: {found['too_small']}.")]
-    losses = {
-        n: b["log_loss"] for n, b in baselines.items() if "log_loss" in b and "Bayes" not in n
-    }
-    best = min(losses, key=losses.__getitem__)
-    better = found["log_loss_high"] < losses[best]
+    baseline = found["baseline"]
+    better = baseline["gain_low"] > 0
+    words = "better than by" if better else "no better than by"
     beats = (
-        f"Single answers are predicted better than by {best}"
-        if better
-        else f"Single answers are not predicted better than by {best}, which only counts"
+        f"Single answers are predicted {words} {baseline['name']}, which only counts (log-loss "
+        f"{found['log_loss']:.4f} and {baseline['log_loss']:.4f})."
     )
     calibrated = found["ece"] <= limits.ece
     probabilities = (
@@ -86,10 +80,7 @@ def _prediction(
         else f"Probabilities are off by {found['ece']:.3f} on average: calibrate them before use."
     )
     return [
-        Sentence(
-            "good" if better else "bad",
-            f"{beats} (log-loss {found['log_loss']:.4f}, {best} {losses[best]:.4f}).",
-        ),
+        Sentence("good" if better else "bad", beats),
         Sentence("good" if calibrated else "bad", probabilities),
     ]
 
@@ -127,8 +118,10 @@ def _sessions(found: Mapping[str, Any], limits: Thresholds) -> list[Sentence]:
         )
         for s in off[:4]
     ]
-    untold = [s["title"] for s in statistics if "too_small" in s]
-    if untold:
+    untold = [s["title"].split(" (")[0] for s in statistics if "too_small" in s]
+    if len(untold) == len(statistics):
+        sentences.append(Sentence("unknown", "The log is too small for any statistic of sessions."))
+    elif untold:
         sentences.append(Sentence("unknown", f"The log cannot tell: {'; '.join(untold)}."))
     return sentences
 
@@ -179,6 +172,28 @@ def _policies(found: Mapping[str, Any] | None, limits: Thresholds) -> list[Sente
     ]
 
 
+def _estimates(found: Iterable[Mapping[str, Any]]) -> list[Sentence]:
+    """Return whether the value of another policy is predicted, where it is known."""
+    sentences = []
+    for target in found:
+        if target["real"] is None:
+            continue
+        name = target["target"]
+        if "too_small" in target:
+            sentences.append(Sentence("unknown", f"Value of {name}: {target['too_small']}."))
+            continue
+        own = next(row for row in target["estimates"] if row["name"] == RESPONDER)
+        fits = own["low"] <= target["real_high"] and own["high"] >= target["real_low"]
+        words = (
+            f"It predicts {own['value']:.4f} clicks a slate for {name} ({own['low']:.4f} to "
+            f"{own['high']:.4f}), which really got {target['real']:.4f} "
+            f"({target['real_low']:.4f} to {target['real_high']:.4f})"
+        )
+        verdict = "the log does not contradict it" if fits else "it is wrong"
+        sentences.append(Sentence("good" if fits else "bad", f"{words}: {verdict}."))
+    return sentences
+
+
 def _signed(gap: float) -> str:
     """Return "8 % more than", "exactly what" and so on."""
     if abs(gap) < 5e-4:
@@ -195,16 +210,15 @@ def _coverage(
     )
     if exploited is None:
         return [Sentence("unknown", f"{often}.")]
-    rare = exploited["rare"]
-    if rare <= max(limits.rare, exploited["rare_in_log"]):
-        return [Sentence("good", f"{often}. A policy optimised against it stays with them.")]
-    return [
-        Sentence(
-            "bad",
-            f"{often}. A policy optimised against it gives {rare:.0%} of its impressions to other "
-            "items: do not trust policies that leave those the log shows often.",
-        )
-    ]
+    rare, usual = exploited["rare"], exploited["rare_in_log"]
+    words = (
+        f"{often}. A policy optimised against it gives {rare:.0%} of its impressions to the other "
+        f"items, the log {usual:.0%}"
+    )
+    if rare <= max(limits.rare, usual):
+        return [Sentence("good", f"{words}.")]
+    advice = "do not trust policies that leave the items that the log shows often"
+    return [Sentence("bad", f"{words}: {advice}.")]
 
 
 def headline(sentences: list[Sentence]) -> str:
