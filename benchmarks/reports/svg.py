@@ -55,7 +55,8 @@ class Drawing:
     """
 
     def __init__(self, name: str, x: str, y: str, height: float = 2.6) -> None:
-        self.name, self._tips = name, list[tuple[int, str]]()
+        self.name = name
+        self._groups: list[tuple[int | None, list[str]]] = []
         with rc_context(_STYLE):
             self.figure = Figure(figsize=(3.6, height), layout="constrained")
             self.axes: Axes = self.figure.subplots()
@@ -82,27 +83,28 @@ class Drawing:
             join: draw the line.
         """
         values = np.array([np.nan if v is None else v for v in y], dtype=float)
+        style = "o" if not join else "o--" if k is None else "o-"
         shade = INK if k is None else colour(k)
-        if join:
-            style = "--" if k is None else "-"
-            (line,) = self.axes.plot(x, values, style, color=shade, linewidth=1.4)
-            line.set_gid(f"r{k}-line" if k is not None else "real-line")
-        for i, (at, value) in enumerate(zip(x, values, strict=True)):
-            if np.isfinite(value):
-                (point,) = self.axes.plot([at], [value], "o", color=shade, markersize=4)
-                label = f"{labels[i]}: " if labels is not None else ""
-                point.set_gid(self._tip(k, f"{name}, {label}{value:.4g}"))
+        (line,) = self.axes.plot(x, values, style, color=shade, linewidth=1.4, markersize=4)
+        named = [""] * len(values) if labels is None else [f"{label}: " for label in labels]
+        tips = [
+            f"{name}, {label}{value:.4g}"
+            for label, value in zip(named, values, strict=True)
+            if np.isfinite(value)
+        ]
+        line.set_gid(self._group(k, tips))
 
     def interval(self, k: int | None, at: float, low: float, high: float, across: bool) -> None:
         """Draw an interval at `at`, along x if `across`."""
         shade = INK if k is None else colour(k)
         x, y = ([low, high], [at, at]) if across else ([at, at], [low, high])
         (line,) = self.axes.plot(x, y, color=shade, linewidth=1.4, alpha=0.7)
-        line.set_gid(f"r{k}-line" if k is not None else "real-line")
+        line.set_gid(self._group(k, []))
 
-    def _tip(self, k: int | None, text: str) -> str:
-        self._tips.append((-1 if k is None else k, text))
-        return f"tip{len(self._tips) - 1}-"
+    def _group(self, k: int | None, tips: list[str]) -> str:
+        """Return the id of a group of the SVG file, by which `svg` finds it."""
+        self._groups.append((k, tips))
+        return f"drawn{len(self._groups) - 1}-"
 
     def svg(self) -> str:
         """Return the figure as an `<svg>` element."""
@@ -113,8 +115,8 @@ class Drawing:
         text = buffer.getvalue()
         text = text[text.index("<svg") :]
         text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-        text = re.sub(r'<g id="r(\d+)-line">', r'<g class="r\1">', text)
-        text = re.sub(r'<g id="tip(\d+)-">', self._with_title, text)
+        first, *groups = re.split(r'<g id="drawn(\d+)-">', text)
+        text = first + "".join(map(self._with_titles, groups[::2], groups[1::2]))
         text = re.sub(r'<g id="[^"]*"', "<g", text)
         for found, style in ((INK, "var(--ink)"), (GRID, "var(--grid)")):
             text = text.replace(found, style)
@@ -122,7 +124,13 @@ class Drawing:
         # The numbers of a path have six decimals; a hundredth of a pixel is enough.
         return re.sub(r' d="[^"]*"', lambda m: re.sub(r"(\.\d\d)\d+", r"\1", m[0]), text)
 
-    def _with_title(self, match: re.Match[str]) -> str:
-        k, text = self._tips[int(match[1])]
-        kind = "" if k < 0 else f' class="r{k}"'
-        return f"<g{kind}><title>{html.escape(text)}</title>"
+    def _with_titles(self, number: str, after: str) -> str:
+        """Return a group and what follows it, with tooltips in its markers, which come first."""
+        k, tips = self._groups[int(number)]
+        titles = iter(tips)
+
+        def titled(match: re.Match[str]) -> str:
+            return f"{match[1]}><title>{html.escape(next(titles))}</title></use>"
+
+        after = re.sub(r"(<use [^>]*?)/>", titled, after, count=len(tips)) if tips else after
+        return ("<g>" if k is None else f'<g class="r{k}">') + after

@@ -110,8 +110,8 @@ def find_cases(sources: Sequence[Source], log: SessionLog) -> list[Case]:
         names = [case.name for case in cases]
         if name in names and folder is not None:
             name = f"{folder.resolve().parent.name}/{name}"
-        if name in names:
-            raise InputError(f"two responders have the name {name}: rename the folder of one")
+        if name in names or _digest(checkpoint) in {case.digest for case in cases}:
+            raise InputError(f"responder {name} is given twice: name each one once")
         here = checkpoint.card["data"].get("fingerprint") == log.fingerprint()
         trained = (
             folder if folder is not None and (folder / "responder.safetensors").exists() else None

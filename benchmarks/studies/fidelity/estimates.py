@@ -158,7 +158,7 @@ def _model(
     The history and the other items of the slate are those of the log; for each position, items are
     drawn from the target policy.
     """
-    cumulative = torch.from_numpy(target.chance.cumsum(1)).to(device)
+    cumulative = torch.from_numpy(target.chance.cumsum(1)).contiguous().to(device)
     generator = torch.Generator(device).manual_seed(0)
     shape = (log.n_slates, log.n_positions)
     logged, expected = np.zeros(shape), np.zeros(shape)

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from benchmarks.studies.fidelity import prediction
 from benchmarks.studies.fidelity.cases import Case, Data, find_cases, held_out
 from benchmarks.studies.fidelity.estimates import check_target, estimate, targets_of
 from benchmarks.studies.fidelity.generation import generate
-from benchmarks.studies.fidelity.policies import policies_for
+from benchmarks.studies.fidelity.policies import NewPolicy, policies_for
 from benchmarks.studies.fidelity.verdict import Thresholds, coverage, headline, verdict
 from recsim_env.loading import Source
 from responders import InputError, SessionLog
@@ -176,29 +176,32 @@ def _measure(
     folder: Path,
 ) -> dict[tuple[str, str], Any]:
     """Return the content of every part by responder (or "") and name of the part."""
+    policies = cache(partial(policies_for, data, options.users, cf.HORIZON))  # made when needed
+    targets = [] if data.log.propensity is None else targets_of(data.log, other)
     units: dict[tuple[str, str], Callable[[], Any]] = {
         ("", "baselines"): partial(_baselines, data, options)
     }
-    digests = {"": ""} | {case.name: case.digest for case in cases}
-    new = {}
     if data.truth is not None:
-        new = policies_for(data, options.users, cf.HORIZON)
-        units["", "truth"] = partial(_true_values, data, new, options)
-    targets = [] if data.log.propensity is None else targets_of(data.log, other)
+        units["", "truth"] = partial(_values, None, data, policies, options)
     for case in cases:
-        units[case.name, "prediction"] = partial(_prediction, case, data, options)
-        units[case.name, "generation"] = partial(
-            generate, case, data,
-            sessions=options.sessions, seed=options.seed, device=options.device,
-        )  # fmt: skip
-        if new:
-            units[case.name, "values"] = partial(_learned_values, case, data, new, options)
-        units[case.name, "exploit"] = partial(_exploit, case, data, options)
-        if targets:
-            units[case.name, "estimates"] = partial(_estimates, case, data, targets, options)
-    key = _key(data, other, options)
+        parts: dict[str, Callable[[], Any]] = {
+            "prediction": partial(_prediction, case, data, options),
+            "generation": partial(
+                generate, case, data,
+                sessions=options.sessions, seed=options.seed, device=options.device,
+            ),
+            "values": partial(_values, case, data, policies, options),
+            "exploit": partial(_exploit, case, data, options),
+            "estimates": partial(_estimates, case, data, targets, options),
+        }  # fmt: skip
+        if data.truth is None:
+            del parts["values"]
+        if not targets:
+            del parts["estimates"]
+        units |= {(case.name, name): part for name, part in parts.items()}
+    key, digests = _key(data, other, options), {case.name: case.digest for case in cases}
     paths = {
-        unit: folder / PARTS / f"{_file_name(unit)}-{_hash(key, digests[unit[0]], unit[1])}.json"
+        unit: folder / PARTS / f"{_file_name(unit)}-{_hash(key, digests.get(unit[0], ''))}.json"
         for unit in units
     }
     missing = [unit for unit in units if not paths[unit].exists()]
@@ -247,16 +250,18 @@ def _prediction(case: Case, data: Data, options: _Options) -> dict[str, Any]:
     return prediction.measure(predictions, data, case.checkpoint.card.get("threshold"))
 
 
-def _true_values(data: Data, new: Mapping[str, Any], options: _Options) -> dict[str, list[float]]:
-    world = cf.true_world(data, options.users, options.device)
-    return {name: cf.value(world, each, options.seed) for name, each in new.items()}
-
-
-def _learned_values(
-    case: Case, data: Data, new: Mapping[str, Any], options: _Options
+def _values(
+    case: Case | None,
+    data: Data,
+    policies: Callable[[], Mapping[str, NewPolicy]],
+    options: _Options,
 ) -> dict[str, list[float]]:
-    world = cf.world_of(case, data, options.users, options.device)
-    return {name: cf.value(world, each, options.seed) for name, each in new.items()}
+    """Return the clicks of each user by policy, in truth or with the users of `case`."""
+    if case is None:
+        world = cf.true_world(data, options.users, options.device)
+    else:
+        world = cf.world_of(case, data, options.users, options.device)
+    return {name: cf.value(world, new, options.seed) for name, new in policies().items()}
 
 
 def _exploit(case: Case, data: Data, options: _Options) -> dict[str, Any]:
