@@ -87,7 +87,7 @@ def report(log_path: Path) -> dict[str, dict[str, Any]]:
         damaged(log_path, "doubled clicks", doubled),
         replace(impatient, hazard=Hazard((0.4,))),
     ]
-    found = fidelity(cases, log_path, users=100, progress=False)
+    found = fidelity(cases, log_path, users=80, progress=False)
     assert isinstance(found, Fidelity)
     assert not found.files
     return {
@@ -150,7 +150,7 @@ def test_position_ctr_is_caught_by_every_part(log_path: Path, tmp_path: Path) ->
     log = SessionLog.load(log_path)
     fit(log, "position_ctr", tmp_path / "run", progress=False)
     out = tmp_path / "out"
-    found = fidelity(tmp_path / "run", log_path, out, users=60, progress=False)
+    found = fidelity(tmp_path / "run", log_path, out, users=40, progress=False)
     (row,), (facts,) = found.rows, found.details["responders"]
     assert list(row) == KEYS
     assert json.loads((out / "fidelity.json").read_text()) == found.rows
