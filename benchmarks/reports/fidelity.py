@@ -12,6 +12,8 @@ from benchmarks.reports.svg import INK, Drawing
 from benchmarks.reports.tables import Cell, interval, number, text
 from responders.files import new_file
 
+_LEAST, _TICKS = 0.05, (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)  # distance / floor
+
 Found = Sequence[Mapping[str, Any]]
 """The details of each responder."""
 
@@ -131,17 +133,21 @@ def _label(drawing: Drawing, labels: Sequence[str]) -> None:
 def _distances(found: Found) -> list[tuple[str, str]]:
     names = list(found[0]["generation"]["statistics"])
     drawing = Drawing("distances", "distance / floor", "", 0.32 * len(names) + 0.8)
-    titles = []
+    titles, ratios = [], [1.0]
     for i, name in enumerate(names):
         all_facts = [e["generation"]["statistics"].get(name, {}) for e in found]
         titles.append(name.replace("_", " "))
         for k, facts in enumerate(all_facts):
             if "distance" in facts:
-                ratio = facts["distance"] / max(facts["floor"], 1e-9)
+                ratio = max(facts["distance"] / max(facts["floor"], 1e-9), _LEAST)
                 drawing.line(k, found[k]["responder"], [ratio], [-i], labels=[name], join=False)
+                ratios.append(ratio)
     drawing.axes.set_yticks([-i for i in range(len(names))], titles)
     drawing.axes.axvline(1, color=INK, linewidth=0.8, linestyle=":")
     drawing.axes.set_xscale("log")
+    drawing.axes.set_xlim(min(ratios) / 1.5, max(ratios) * 1.5)
+    ticks = [x for x in _TICKS if min(ratios) / 1.5 <= x <= max(ratios) * 1.5]
+    drawing.axes.set_xticks(ticks, [f"{x:g}" for x in ticks])
     drawing.axes.minorticks_off()
     return [("Distances, in units of that between two halves of the log", drawing.svg())]
 

@@ -17,6 +17,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 INK, GRID = "#010101", "#020202"
 _COLOURS = 8
@@ -61,6 +62,7 @@ class Drawing:
             self.figure = Figure(figsize=(3.6, height), layout="constrained")
             self.axes: Axes = self.figure.subplots()
             self.axes.set(xlabel=x, ylabel=y)
+            self.axes.xaxis.set_major_locator(MaxNLocator(5))
 
     def line(
         self,

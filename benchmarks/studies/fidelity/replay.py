@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from scipy.spatial import cKDTree
+from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
 from recsim_env.world import World
@@ -110,10 +110,11 @@ class LoggedSlates:
             own = [longer[self.log.user[longer] == user] for user in users]
             return np.array([self.rng.choice(o if len(o) else longer) for o in own])
         k = min(_NEAREST, len(longer))
-        near = cKDTree(self.place[self.log.user[longer]]).query(self.place[users], k=k)[1]
+        places = NearestNeighbors(n_neighbors=k).fit(self.place[self.log.user[longer]])
+        near = places.kneighbors(self.place[users], return_distance=False)
         # Mostly the closest, but not always: many users would be shown the same slates.
         pick = np.minimum(self.rng.geometric(0.5, len(users)) - 1, k - 1)
-        return longer[near.reshape(len(users), k)[np.arange(len(users)), pick]]
+        return longer[near[np.arange(len(users)), pick]]
 
     def answered(self, slate: Tensor, click: Tensor) -> None:
         """See `Slates`."""
