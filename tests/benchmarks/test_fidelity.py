@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.studies.fidelity import study
+from benchmarks.studies.fidelity import parts
 from benchmarks.studies.fidelity.cases import find_cases, held_out
 from benchmarks.studies.fidelity.replay import LoggedSlates, simulate, without_copies
 from benchmarks.studies.fidelity.study import Fidelity, fidelity
@@ -208,7 +208,7 @@ def test_an_interrupted_report_continues(
     small = {"sessions": 150, "users": 5, "progress": False}
     whole = fidelity(log_path, log_path, tmp_path / "whole", **small)
     with monkeypatch.context() as patch:
-        patch.setattr(study, "_exploit", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(parts, "_exploit", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             fidelity(log_path, log_path, tmp_path / "cut", **small)
     assert not (tmp_path / "cut" / "fidelity.json").exists()

@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, partial
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from agents.registry import POLICIES
 from benchmarks.harness import check_out
@@ -25,9 +22,8 @@ from benchmarks.reports import fidelity as report
 from benchmarks.studies.fidelity import counterfactual as cf
 from benchmarks.studies.fidelity import prediction
 from benchmarks.studies.fidelity.cases import Case, Data, find_cases, held_out
-from benchmarks.studies.fidelity.estimates import check_target, estimate, targets_of
-from benchmarks.studies.fidelity.generation import generate
-from benchmarks.studies.fidelity.policies import NewPolicy, policies_for
+from benchmarks.studies.fidelity.estimates import check_target
+from benchmarks.studies.fidelity.parts import PARTS, Options, measure
 from benchmarks.studies.fidelity.verdict import Thresholds, coverage, headline, verdict
 from recsim_env.loading import Source
 from responders import InputError, SessionLog
@@ -35,12 +31,10 @@ from responders.config import make_config
 from responders.device import pick_device
 from responders.errors import check_whole
 from responders.files import holds_files, lock, read_json, write_json
-from responders.progress import progress_bar
 from responders.registry import load
 from responders.training.checkpoint import CARD, Checkpoint
 
-PARTS, ROWS, DETAILS, REPORT = "parts", "fidelity.json", "details.json", "report.html"
-_VERSION = 1  # of the parts: a change makes all of them again
+ROWS, DETAILS, REPORT = "fidelity.json", "details.json", "report.html"
 
 Row = dict[str, str | float | None]
 
@@ -58,17 +52,6 @@ class Fidelity:
     rows: list[Row]
     details: dict[str, Any]
     files: list[Path]
-
-
-@dataclass(frozen=True)
-class _Options:
-    sessions: int
-    users: int
-    exploit: str
-    train_steps: int
-    seed: int
-    device: torch.device
-    progress: bool
 
 
 def fidelity(
@@ -117,7 +100,7 @@ def fidelity(
     limits = make_config(Thresholds, thresholds or {}, "a fidelity report")
     for name, value, least in (("sessions", sessions, 1), ("users", users, 2), ("seed", seed, 0)):
         check_whole(name, value, least)
-    options = _Options(sessions, users, exploit, train_steps, seed, pick_device(device), progress)
+    options = Options(sessions, users, exploit, train_steps, seed, pick_device(device), progress)
     log = _loaded(log)
     other = None if target is None else _loaded(target)
     check_target(log, other)
@@ -126,7 +109,7 @@ def fidelity(
     data = held_out(cases, log, split)
     _check_exploit(exploit, cases[0], data)
     with _folder(out) as folder:
-        measured = _measure(cases, data, other, options, folder)
+        measured = measure(cases, data, other, options, folder)
         details = _details(cases, data, measured, limits, options, command)
         rows = [_row(facts) for facts in details["responders"]]
         if out is None:
@@ -168,122 +151,12 @@ def _folder(out: str | Path | None) -> Iterator[Path]:
         yield out
 
 
-def _measure(
-    cases: Sequence[Case],
-    data: Data,
-    other: SessionLog | None,
-    options: _Options,
-    folder: Path,
-) -> dict[tuple[str, str], Any]:
-    """Return the content of every part by responder (or "") and name of the part."""
-    policies = cache(partial(policies_for, data, options.users, cf.HORIZON))  # made when needed
-    targets = [] if data.log.propensity is None else targets_of(data.log, other)
-    units: dict[tuple[str, str], Callable[[], Any]] = {
-        ("", "baselines"): partial(_baselines, data, options)
-    }
-    if data.truth is not None:
-        units["", "truth"] = partial(_values, None, data, policies, options)
-    for case in cases:
-        parts: dict[str, Callable[[], Any]] = {
-            "prediction": partial(_prediction, case, data, options),
-            "generation": partial(
-                generate, case, data,
-                sessions=options.sessions, seed=options.seed, device=options.device,
-            ),
-            "values": partial(_values, case, data, policies, options),
-            "exploit": partial(_exploit, case, data, options),
-            "estimates": partial(_estimates, case, data, targets, options),
-        }  # fmt: skip
-        if data.truth is None:
-            del parts["values"]
-        if not targets:
-            del parts["estimates"]
-        units |= {(case.name, name): part for name, part in parts.items()}
-    key, digests = _key(data, other, options), {case.name: case.digest for case in cases}
-    paths = {
-        unit: folder / PARTS / f"{_file_name(unit)}-{_hash(key, digests.get(unit[0], ''))}.json"
-        for unit in units
-    }
-    missing = [unit for unit in units if not paths[unit].exists()]
-    with progress_bar(
-        total=len(units), initial=len(units) - len(missing), desc="fidelity",
-        disable=not options.progress,
-    ) as bar:  # fmt: skip
-        for unit in missing:
-            bar.set_postfix_str(" ".join(filter(None, unit)), refresh=True)
-            write_json(paths[unit], {"content": units[unit]()})
-            bar.update()
-    return {unit: read_json(path, "part of a report")["content"] for unit, path in paths.items()}
-
-
-def _key(data: Data, other: SessionLog | None, options: _Options) -> str:
-    part = data.part
-    chosen = sha256(b"".join(a.tobytes() for a in (part.sessions, part.first, part.end)))
-    facts = {k: v for k, v in vars(options).items() if k not in ("device", "progress")}
-    logs = [log.fingerprint() for log in (data.log, other) if log is not None]
-    return f"{_VERSION} {logs} {chosen.hexdigest()} {facts}"
-
-
-def _hash(*words: str) -> str:
-    return sha256("\n".join(words).encode()).hexdigest()[:12]
-
-
-def _file_name(unit: tuple[str, str]) -> str:
-    return "-".join(filter(None, unit)).replace("/", "-").replace(os.sep, "-")
-
-
-def _baselines(data: Data, options: _Options) -> dict[str, Any]:
-    found = {
-        name: prediction.measure(prediction.baseline_predictions(name, data), data, segments=False)
-        for name in prediction.BASELINES
-    }
-    if data.truth is not None:
-        truth = data.truth.to(options.device)
-        best = prediction.predictions_of(truth, data, options.device)
-        found[prediction.BAYES] = prediction.measure(best, data, segments=False)
-    return found
-
-
-def _prediction(case: Case, data: Data, options: _Options) -> dict[str, Any]:
-    responder = case.checkpoint.responder.to(options.device)
-    predictions = prediction.predictions_of(responder, data, options.device)
-    return prediction.measure(predictions, data, case.checkpoint.card.get("threshold"))
-
-
-def _values(
-    case: Case | None,
-    data: Data,
-    policies: Callable[[], Mapping[str, NewPolicy]],
-    options: _Options,
-) -> dict[str, list[float]]:
-    """Return the clicks of each user by policy, in truth or with the users of `case`."""
-    if case is None:
-        world = cf.true_world(data, options.users, options.device)
-    else:
-        world = cf.world_of(case, data, options.users, options.device)
-    return {name: cf.value(world, new, options.seed) for name, new in policies().items()}
-
-
-def _exploit(case: Case, data: Data, options: _Options) -> dict[str, Any]:
-    world = cf.world_of(case, data, options.users, options.device)
-    true = None
-    if data.truth is not None:
-        true = cf.true_world(data, options.users, options.device)
-    return cf.exploit(world, true, data, options.exploit, options.train_steps, options.seed)
-
-
-def _estimates(
-    case: Case, data: Data, targets: Sequence[Any], options: _Options
-) -> list[dict[str, Any]]:
-    return [estimate(case, data.log, target, options.device) for target in targets]
-
-
 def _details(
     cases: Sequence[Case],
     data: Data,
     measured: Mapping[tuple[str, str], Any],
     limits: Thresholds,
-    options: _Options,
+    options: Options,
     command: str,
 ) -> dict[str, Any]:
     """Return everything that was measured, with the verdicts."""
@@ -362,10 +235,11 @@ def _row(facts: Mapping[str, Any]) -> Row:
 
 def _note_in_card(case: Case, log: SessionLog, row: Row, facts: Mapping[str, Any]) -> None:
     """Write the numbers and the verdict into the card of a trained responder, if it is writable."""
-    if case.folder is None or not os.access(case.folder, os.W_OK):
+    folder = case.folder
+    if folder is None or not all(os.access(p, os.W_OK) for p in (folder, folder.resolve().parent)):
         return
-    with lock(case.folder):
-        card = read_json(case.folder / CARD, "responder")
+    with lock(folder, wait=True):
+        card = read_json(folder / CARD, "responder")
         noted = {"log": log.fingerprint(), **row, "headline": facts["headline"]}
         noted["verdict"] = [sentence["text"] for sentence in facts["verdict"]]
-        write_json(case.folder / CARD, card | {"fidelity": noted})
+        write_json(folder / CARD, card | {"fidelity": noted})
