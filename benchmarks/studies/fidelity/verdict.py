@@ -159,7 +159,7 @@ def _policies(found: Mapping[str, Any] | None, limits: Thresholds) -> list[Sente
     values = Sentence(
         "good" if error <= limits.value_error else "bad",
         f"Values of policies are off by {error:.0%} on average"
-        + ("." if error <= limits.value_error else ": use them to rank, not to forecast."),
+        + ("." if error <= limits.value_error else ": do not take them at face value."),
     )
     honest = found["exploitability_low"] <= limits.exploitability and gap <= limits.exploitability
     promise = f"A policy optimised against it promises {_signed(gap)} it is worth in truth"
