@@ -23,6 +23,7 @@ from responders.log.catalogue import EMPTY
 from responders.log.session_log import SessionLog
 
 _FOLDS, _RESAMPLES, _PERMUTATIONS, _MMD_SESSIONS = 5, 200, 200, 1000
+_R = 12  # slates of a sequence
 _UNDEFINED = -1e6  # below every feature: a tree can split it off
 _PRIOR = 10.0  # impressions at the mean rate, for the click rates of items
 
@@ -96,6 +97,28 @@ def _features(log: SessionLog, appeal: np.ndarray, popularity: np.ndarray) -> di
         "popularity of the shown items": mean_of_shown(popularity),
         "likeness of the clicked items": _likeness(log, item, owner),
     }
+
+
+def sequence_features(
+    logs: tuple[SessionLog, SessionLog],
+) -> tuple[list[str], list[np.ndarray]]:
+    """Return names [F] and values [E, F]: clicks and their first position, slate by slate.
+
+    The first 12 slates of a session; NaN after its end, and for the position on slates without a
+    click. With many sessions, a classifier finds in them what no summary shows.
+    """
+    names = [f"{what} slate {r + 1}" for what in ("clicks on", "first click on") for r in range(_R)]
+    found = []
+    for log in logs:
+        values = np.full((2, log.n_sessions, _R), np.nan)
+        step = ragged.place(log.session_length)
+        row = np.flatnonzero(step < _R)
+        click, session = log.response[row] > 0, ragged.owner(log.session_length)[row]
+        values[0, session, step[row]] = click.sum(1)
+        first = np.where(click.any(axis=1), click.argmax(1), np.nan)
+        values[1, session, step[row]] = first
+        found.append(np.concatenate(list(values), 1))
+    return names, found
 
 
 def _likeness(log: SessionLog, item: np.ndarray, owner: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ from responders.evaluation.sessions import (
     return_sums,
     session_sums,
 )
-from responders.evaluation.two_samples import c2st, mmd, session_features
+from responders.evaluation.two_samples import c2st, mmd, sequence_features, session_features
 
 
 @pytest.fixture
@@ -125,6 +125,17 @@ def test_a_classifier_finds_what_was_changed(small_log: SessionLog) -> None:
     assert told["auc"] > 0.8
     assert told["telling"][0]["feature"] == "most clicks on one slate"
     assert mmd(a, changed)["p"] < 0.01
+
+
+def test_a_sequence_holds_the_clicks_of_each_slate(tiny: SessionLog) -> None:
+    names, (values, _) = sequence_features((tiny, tiny))
+    clicks, first = names.index("clicks on slate 1"), names.index("first click on slate 1")
+    np.testing.assert_array_equal(
+        values[:, clicks : clicks + 3], [[1, 2, 0], [1, np.nan, np.nan], [0, 1, np.nan]]
+    )
+    np.testing.assert_array_equal(
+        values[:, first : first + 3], [[0, 0, np.nan], [1, np.nan, np.nan], [np.nan, 0, np.nan]]
+    )
 
 
 def test_features_of_sessions_without_a_click_are_defined(tiny: SessionLog) -> None:

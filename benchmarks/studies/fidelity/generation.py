@@ -20,12 +20,12 @@ from responders.evaluation.sessions import (
     return_sums,
     session_sums,
 )
-from responders.evaluation.two_samples import c2st, mmd, session_features
+from responders.evaluation.two_samples import c2st, mmd, sequence_features, session_features
 
 SEVERAL_SLATES = ("ctr_by_slate", "session_length", "repeat_clicks", "after_click")
 """The statistics that say nothing of sessions of one slate."""
 
-_ENOUGH_SESSIONS = 100
+_ENOUGH_SESSIONS, _MANY_SESSIONS = 100, 2000
 _EXAMPLES, _SLATES, _POSITIONS = 8, 8, 20  # of the gallery
 
 
@@ -50,7 +50,8 @@ def generate(
 
     Returns:
         `policy` (again or replayed), `n_sessions`, `statistics` by name, see `compare_sums`, `c2st`
-        and `mmd` (with `too_small` instead of numbers if there are few sessions), and `gallery`, a
+        and `mmd` (with `too_small` instead of numbers if there are few sessions), `sequence`, the
+        same classifier on the clicks of each slate (with 2,000 sessions or more), and `gallery`, a
         few real and simulated sessions.
     """
     rng = np.random.default_rng(seed)
@@ -73,6 +74,9 @@ def generate(
     names, (a, b) = session_features((real, other))
     facts["c2st"], chance_real, chance_other = c2st(names, a, b, user, seed)
     facts["mmd"] = mmd(a, b, seed)
+    if n >= _MANY_SESSIONS:
+        in_order, (a, b) = sequence_features((real, other))
+        facts["sequence"] = c2st(in_order, a, b, user, seed)[0]
     tenth = popularity_tenths(data.shown)
     facts["gallery"] = [
         *_examples(real, chance_real, tenth, rng.permutation(len(chosen))[:_EXAMPLES], False),

@@ -25,7 +25,7 @@ from responders.progress import progress_bar
 PARTS = "parts"
 """The folder of the parts in that of a report."""
 
-_VERSION = 1  # a change makes all parts again
+_VERSION = 2  # a change makes all parts again
 
 
 @dataclass(frozen=True)
