@@ -21,7 +21,7 @@ from responders.log.session_log import SessionLog
 ENOUGH_USERS, ENOUGH_EVENTS = 50, 30
 """A number is given if at least this many users and events stand behind it in the log."""
 
-_STEPS, _CLICKS, _TENTHS, _LENGTHS = 10, 6, 10, 64
+_STEPS, _CLICKS, _TENTHS, _LENGTHS = 10, 6, 10, 128
 _RESAMPLES, _HALVES = 200, 100
 
 Kind = Literal["rates", "shares", "counts"]
@@ -164,9 +164,8 @@ def _adder(session: np.ndarray, n: int) -> Callable[..., np.ndarray]:
 
 
 def _lengths(length: np.ndarray, longest: int) -> Sums:
-    """Return the distribution of session length, in bins of one slate while that is few bins."""
-    at = np.unique(np.geomspace(1, longest, _LENGTHS).astype(np.int64))
-    at = np.arange(1, longest + 1) if longest <= _LENGTHS else at
+    """Return the distribution of session length, in at most 128 bins of equal width."""
+    at = np.arange(1, longest + 1, -(-longest // _LENGTHS))
     bin_ = np.searchsorted(at, length, "right") - 1
     sums = np.zeros((len(length), len(at)))
     sums[np.arange(len(length)), bin_] = 1
