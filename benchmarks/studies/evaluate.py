@@ -83,7 +83,7 @@ def evaluate_responder(
             f"{path} was refitted on all users of its log, so none are left to test it on: its "
             f"card.json has the metrics from before; use --split all for every session of a log"
         )
-    _check_shape(checkpoint.responder, log, Path(path))
+    check_shape(checkpoint.responder, log, Path(path))
     torch_device = pick_device(device)
     report = make_report(
         checkpoint.responder.to(torch_device),
@@ -99,7 +99,8 @@ def evaluate_responder(
     return Evaluation(name, report.metrics, same_log, checkpoint.refitted)
 
 
-def _check_shape(responder: Responder, log: SessionLog, path: Path) -> None:
+def check_shape(responder: Responder, log: SessionLog, path: Path) -> None:
+    """Raise `InputError` unless the responder at `path` can answer the slates of `log`."""
     shape, features = responder.shape, log.users.features.shape[1]
     if log.n_positions > shape.n_positions:
         raise InputError(

@@ -1,0 +1,1 @@
+"""How far simulated users can be trusted."""
