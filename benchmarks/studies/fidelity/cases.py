@@ -104,7 +104,7 @@ def find_cases(sources: Sequence[Source], log: SessionLog) -> list[Case]:
     cases: list[Case] = []
     for source in sources:
         checkpoint = with_items(open_responder(source), log.catalogue)
-        folder = None if isinstance(source, Checkpoint) else Path(source).expanduser()
+        folder = Path(source).expanduser() if isinstance(source, (str, Path)) else None
         name = str(checkpoint.card["responder"]["name"]) if folder is None else _name_of(folder)
         check_shape(checkpoint.responder, log, folder or Path(name))
         names = [case.name for case in cases]

@@ -104,7 +104,8 @@ def fidelity(
     log = _loaded(log)
     other = None if target is None else _loaded(target)
     check_target(log, other)
-    sources = [responders] if isinstance(responders, (str, Path, Checkpoint)) else responders
+    single = isinstance(responders, str) or not isinstance(responders, Sequence)
+    sources: Sequence[Source] = [responders] if single else responders  # type: ignore[assignment, list-item]
     cases = find_cases(sources, log)
     data = held_out(cases, log, split)
     _check_exploit(exploit, cases[0], data)
