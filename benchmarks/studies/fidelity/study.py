@@ -32,7 +32,7 @@ from responders.device import pick_device
 from responders.errors import check_whole
 from responders.files import holds_files, lock, read_json, write_json
 from responders.registry import load
-from responders.training.checkpoint import CARD, Checkpoint
+from responders.training.checkpoint import CARD
 
 ROWS, DETAILS, REPORT = "fidelity.json", "details.json", "report.html"
 
