@@ -9,8 +9,10 @@ import gymnasium
 import numpy as np
 import torch
 
+from agents.slate_ppo import SlatePPOPolicy
 from benchmarks.harness import time_calls
 from benchmarks.reports.tables import console, show_table
+from recsim_env.make import make_world
 
 PPO_ACTIONS: dict[str, dict[str, Any]] = {
     "slate of 10 among 50 candidates": {"candidates": 50},
@@ -50,6 +52,18 @@ def measure_ppo(options: dict[str, Any], seconds: float) -> float:
     return steps / (time.perf_counter() - began)
 
 
+def measure_slate_ppo(seconds: float) -> float:
+    """Return the environment steps per second of `slate_ppo`, likewise with 1,024 users."""
+    world = make_world("contentwise", num_users=1024)
+    policy = SlatePPOPolicy(world)
+    per_update = policy.config.n_steps * world.num_users
+    policy.train(world, per_update, seed=0)
+    steps, began = 0, time.perf_counter()
+    while time.perf_counter() < began + seconds:
+        steps += policy.train(world, 2 * per_update, seed=0)
+    return steps / (time.perf_counter() - began)
+
+
 def measure_one_user(seconds: float) -> tuple[float, float]:
     """Return steps per second of the bare responder and of `gym.make`, both with one user."""
     env = gymnasium.make("recsim_env:RecSim-ContentWise-v0")
@@ -79,9 +93,13 @@ def show_end_to_end(seconds: float) -> None:
         f"one user through gym.make: {whole:,.0f} steps/s, {whole / bare:.0%} of the bare "
         f"responder's {bare:,.0f}"
     )
-    rates = {name: measure_ppo(options, seconds) for name, options in PPO_ACTIONS.items()}
+    rates = {
+        f"Stable-Baselines3: {name}": measure_ppo(options, seconds)
+        for name, options in PPO_ACTIONS.items()
+    }
+    rates["slate_ppo: slate of 10 among 250 candidates"] = measure_slate_ppo(seconds)
     show_table(
-        "Stable-Baselines3's PPO end to end, 1,024 users",
+        "PPO end to end, 1,024 users",
         ["action", "steps/s, learning included"],
         [[name, f"{rate:,.0f}"] for name, rate in rates.items()],
     )
