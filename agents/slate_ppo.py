@@ -17,6 +17,8 @@ from recsim_env.observations import HistoryObservation
 from recsim_env.world import World
 from responders.config import Config, setting
 
+_LEAST = 0.05  # value of a click below which its logarithm no longer falls
+
 
 @dataclass(frozen=True)
 class SlatePPOConfig(NeuralConfig):
@@ -27,15 +29,17 @@ class SlatePPOConfig(NeuralConfig):
     n_epochs: int = setting(4, "Passes over the slates in an update.", ge=1)
     gae_lambda: float = setting(0.9, "Of the advantage estimate.", ge=0, le=1)
     clip: float = setting(0.2, "Largest change of an item's probability that is rewarded.", gt=0)
-    actor_rate: float = setting(0.0005, "The learning rate of the actor; falls likewise.", gt=0)
+    actor_rate: float = setting(
+        0.0002, "Of the actor and of the click values, whose targets are noisier.", gt=0
+    )
     entropy: float = setting(0.001, "Weight of the entropy of each choice.", ge=0)
     prior: float = setting(
-        2.0, "Initial factor of the click model's scores in the actor's; 0 = none.", ge=0
+        4.0, "Initial factor of log(P · q) in the actor's scores; 0 = leave it out.", ge=0
     )
 
 
 class Networks(nn.Module):
-    """An actor, a critic and a click model, without common weights.
+    """An actor, a critic, a click model and the values of clicks, without common weights.
 
     Args:
         features: of users and items.
@@ -51,12 +55,15 @@ class Networks(nn.Module):
         self.actor = ItemScores(features, candidates, config.size, config.hidden_size)
         self.critic = mlp(features.size, config.hidden_size, 1)
         self.click_model = ClickModel(features, candidates, n_positions, config)
+        self.click_value = ItemScores(features, candidates, config.size, config.hidden_size)
+        nn.init.ones_(self.click_value.bias)
         self.factor = nn.Parameter(torch.tensor(config.prior), requires_grad=config.prior > 0)
 
-    def forward(self, state: State) -> tuple[Tensor, Tensor]:
-        """Return the scores [B, C] of the actor and of the click model."""
-        clicks = self.click_model(*state)
-        return self.actor(*state) + self.factor * clicks.detach(), clicks
+    def forward(self, state: State) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the scores of the actor, of the click model, and the click values, [B, C] each."""
+        clicks, values = self.click_model(*state), self.click_value(*state)
+        gain = nn.functional.logsigmoid(clicks) + values.clamp(min=_LEAST).log()
+        return self.actor(*state) + self.factor * gain.detach(), clicks, values
 
     def value(self, state: State) -> Tensor:
         """Return the discounted rewards [B] that the critic expects."""
@@ -72,6 +79,7 @@ class Step(NamedTuple):
         log_prob: [B, S], of each item given those above it.
         click: [B, S] float32.
         expected: [B, S], click probabilities by the click model.
+        click_value: [B, S], what a click on each item is worth.
         reward: [B].
         value: [B], of the state, by the critic.
         next_value: [B], of the next state; 0 for users who left.
@@ -83,21 +91,30 @@ class Step(NamedTuple):
     log_prob: Tensor
     click: Tensor
     expected: Tensor
+    click_value: Tensor
     reward: Tensor
     value: Tensor
     next_value: Tensor
     ended: Tensor
+
+    @property
+    def unexpected(self) -> Tensor:
+        """The clicks less their probabilities, [B, S]."""
+        return (self.click - self.expected) * (self.slate >= 0)
 
 
 class SlatePPOPolicy(NeuralPolicy):
     """PPO (Schulman et al., 2017) over Plackett–Luce slates.
 
     In training, a slate is drawn from the actor's scores without replacement, and its exact
-    probability enters the loss; otherwise the policy shows the items with the best scores. The
-    scores of a click model, which is fitted to the answers, times a learned factor are part of the
-    actor's: showing what is clicked is a better start than showing anything. A position is credited
-    with the advantage of its slate without the part that unexpected clicks above it explain, which
-    its item cannot have caused.
+    probability enters the loss; otherwise the policy shows the items with the best scores.
+
+    Two models help the actor. P, the chance of a click, is fitted to the answers. q, what a click on
+    an item is worth in the long run, is fitted to the advantages: that of a slate is the sum over
+    its items of q times the unexpected part of the answer, the click less P. A multiple of
+    log(P · q) is part of the actor's scores, as SlateQ's ranking is a better start than a random
+    one; and a position is credited with the advantage of its slate less what the unexpected clicks
+    above it explain, which its item cannot have caused.
 
     Args:
         world: see `Policy`.
@@ -124,8 +141,7 @@ class SlatePPOPolicy(NeuralPolicy):
         world.reset(seed=seed)
         for _ in range(n_updates):
             experience = self._act(world)
-            advantage, goal = self._credit(experience)
-            data = tree_map(lambda v: v.flatten(0, 1), (experience, advantage, goal))
+            data = tree_map(lambda v: v.flatten(0, 1), (experience, *self._credit(experience)))
             for _ in range(config.n_epochs):
                 order = torch.randperm(per_update, generator=self._generator, device=self.device)
                 for rows in order.chunk(config.minibatches):
@@ -140,11 +156,11 @@ class SlatePPOPolicy(NeuralPolicy):
 
     def _optimiser(self) -> torch.optim.Adam:
         net, config = self.net, self.config
-        acting = [*net.actor.parameters(), net.factor]
-        predicting = [*net.critic.parameters(), *net.click_model.parameters()]
+        slow = [*net.actor.parameters(), *net.click_value.parameters(), net.factor]
+        fast = [*net.critic.parameters(), *net.click_model.parameters()]
         groups: list[dict[str, Any]] = [
-            {"params": acting, "lr": config.actor_rate},
-            {"params": predicting, "lr": config.learning_rate},
+            {"params": slow, "lr": config.actor_rate},
+            {"params": fast, "lr": config.learning_rate},
         ]
         return torch.optim.Adam(groups, eps=1e-5)
 
@@ -156,7 +172,7 @@ class SlatePPOPolicy(NeuralPolicy):
         state = self.state(observe(world))
         value = self.net.value(state)
         for _ in range(self.config.n_steps):
-            score, click_score = self.net(state)
+            score, click_score, click_value = self.net(state)
             slate = plackett_luce.draw(score, self._rules, self._generator)
             outcome = self.show(world, slate)
             ended = outcome.left | outcome.truncated
@@ -171,6 +187,7 @@ class SlatePPOPolicy(NeuralPolicy):
                     log_prob=plackett_luce.log_prob(score, slate, self._rules),
                     click=outcome.click.float(),
                     expected=self.net.click_model.log_odds(click_score, slate).sigmoid(),
+                    click_value=click_value.gather(1, slate.clamp(min=0)),
                     reward=outcome.reward,
                     value=value,
                     next_value=torch.where(ended, at_end, next_value),
@@ -187,33 +204,33 @@ class SlatePPOPolicy(NeuralPolicy):
             return torch.zeros(len(truncated), device=self.device)
         return self.net.value(self.state(observe(world))) * truncated
 
-    def _credit(self, step: Step) -> tuple[Tensor, Tensor]:
-        """Return the advantages [T, B, S] of positions, and what the critic learns, [T, B]."""
+    def _credit(self, step: Step) -> tuple[Tensor, Tensor, Tensor]:
+        """Return advantages of positions [T, B, S] and of slates [T, B], and returns [T, B]."""
         config = self.config
         surprise = step.reward + config.gamma * step.next_value - step.value
         advantage, following = torch.zeros_like(surprise), torch.zeros_like(surprise[0])
         for t in reversed(range(len(surprise))):
             following = surprise[t] + config.gamma * config.gae_lambda * following * ~step.ended[t]
             advantage[t] = following
-        unexpected = (step.click - step.expected) * (step.slate >= 0)
-        total = unexpected.sum(2)
-        # An unexpected click is worth `each`, by least squares: 1 and what it does to later slates.
-        each = (total * advantage).sum() / total.square().sum().clamp(min=1e-6)
-        by_position = advantage.unsqueeze(2) - each * (unexpected.cumsum(2) - unexpected)
+        explained = step.click_value * step.unexpected
+        by_position = advantage.unsqueeze(2) - (explained.cumsum(2) - explained)
         by_position = (by_position - by_position.mean((0, 1))) / by_position.std().clamp(min=1e-6)
-        return by_position, advantage + step.value
+        return by_position, advantage, advantage + step.value
 
-    def _loss(self, step: Step, advantage: Tensor, goal: Tensor) -> Tensor:
+    def _loss(self, step: Step, by_position: Tensor, advantage: Tensor, returns: Tensor) -> Tensor:
         config = self.config
-        score, click_score = self.net(step.state)
+        score, click_score, click_value = self.net(step.state)
         log_prob = plackett_luce.log_prob(score, step.slate, self._rules)
         ratio = (log_prob - step.log_prob).exp()
         clipped = ratio.clamp(1 - config.clip, 1 + config.clip)
-        gain = torch.minimum(ratio * advantage, clipped * advantage).sum(1).mean()
+        gain = torch.minimum(ratio * by_position, clipped * by_position).sum(1).mean()
         # The entropy of the first choice: that of a whole slate has no closed form.
         log_first = score.log_softmax(1)
         entropy = self.n_positions * -(log_first.exp() * log_first).sum(1).mean()
-        value_loss = F.mse_loss(self.net.value(step.state), goal)
+        value_loss = F.mse_loss(self.net.value(step.state), returns)
         click_loss = self.net.click_model.loss(click_score, step.slate, step.click)
-        # The networks share no weights, so the weights of their losses do not matter to Adam.
-        return value_loss + click_loss - gain - config.entropy * entropy
+        # The advantage of a slate is that of its unexpected clicks, each with its own value.
+        explained = (click_value.gather(1, step.slate.clamp(min=0)) * step.unexpected).sum(1)
+        worth_loss = F.mse_loss(explained, advantage)
+        # The networks share no weights, so Adam does not care how their losses are weighted.
+        return value_loss + click_loss + worth_loss - gain - config.entropy * entropy

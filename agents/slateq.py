@@ -165,7 +165,7 @@ class SlateQPolicy(NeuralPolicy):
         value = self.net.value_of_clicks(step.state, step.slate, step.click)
         click_score = self.net.click_model(*step.state)
         click_loss = self.net.click_model.loss(click_score, step.slate, step.click)
-        # The networks share no weights, so the weights of their losses do not matter to Adam.
+        # The networks share no weights, so Adam does not care how their losses are weighted.
         return F.mse_loss(value, goal) + click_loss
 
 
