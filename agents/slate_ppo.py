@@ -109,9 +109,9 @@ class SlatePPOPolicy(NeuralPolicy):
     In training, a slate is drawn from the actor's scores without replacement, and its exact
     probability enters the loss; otherwise the policy shows the items with the best scores.
 
-    Two models help the actor. P, the chance of a click, is fitted to the answers. q, what a click on
-    an item is worth in the long run, is fitted to the advantages: that of a slate is the sum over
-    its items of q times the unexpected part of the answer, the click less P. A multiple of
+    Two models help the actor. P, the chance of a click, is fitted to the answers. q, what a click
+    on an item is worth in the long run, is fitted to the advantages: that of a slate is the sum
+    over its items of q times the unexpected part of the answer, the click less P. A multiple of
     log(P · q) is part of the actor's scores, as SlateQ's ranking is a better start than a random
     one; and a position is credited with the advantage of its slate less what the unexpected clicks
     above it explain, which its item cannot have caused.
