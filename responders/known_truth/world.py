@@ -266,7 +266,6 @@ class KnownTruth(Responder):
         return Response(clicked, probability, self._moved(state, slate, clicked, log_weight))
 
 
-@in_float32
 def _rotation(angle: float, dimensions: int) -> Tensor:
     """Return the matrix [d, d] that turns each pair of dimensions; an odd last one stays."""
     matrix = torch.eye(dimensions)
@@ -276,6 +275,7 @@ def _rotation(angle: float, dimensions: int) -> Tensor:
     return matrix
 
 
+@in_float32
 def make_truth(config: TruthConfig) -> KnownTruth:
     """Return the users of the world with parameters `config`."""
     shape = LogShape(config.n_items, config.n_positions, config.dimensions)
