@@ -20,6 +20,7 @@ POLICIES = {
     "ucb": "agents.ucb:UCBPolicy",
     "lin_ucb": "agents.lin_ucb:LinUCBPolicy",
     "lin_ts": "agents.lin_ts:LinTSPolicy",
+    "gru_ts": "agents.gru_ts:GRUTSPolicy",
     "greedy": "agents.greedy:GreedyPolicy",
     "ppo": "agents.ppo:PPOPolicy",
     "a2c": "agents.a2c:A2CPolicy",

@@ -22,6 +22,7 @@ from responders.config import Config, setting
 class SlatePPOConfig(NeuralConfig):
     """Settings of `SlatePPOPolicy`."""
 
+    gamma: float = setting(0.9, "Discount.", ge=0, le=1)
     n_steps: int = setting(16, "Slates of each user between updates.", ge=1)
     minibatches: int = setting(4, "Minibatches of an update.", ge=1)
     n_epochs: int = setting(4, "Passes over the slates in an update.", ge=1)
