@@ -22,6 +22,7 @@ POLICIES = {
     "lin_ts": "agents.lin_ts:LinTSPolicy",
     "gru_ts": "agents.gru_ts:GRUTSPolicy",
     "greedy": "agents.greedy:GreedyPolicy",
+    "look_ahead": "agents.look_ahead:LookAheadPolicy",
     "ppo": "agents.ppo:PPOPolicy",
     "a2c": "agents.a2c:A2CPolicy",
     "dqn": "agents.dqn:DQNPolicy",

@@ -72,7 +72,7 @@ def test_what_is_shown_becomes_certain(world: World) -> None:
     shown = torch.tensor(rollout(world, policy, seed=0).log.slate).flatten()
     count = torch.bincount(shown, minlength=world.n_items)[policy.candidates]
     most, least = count.topk(8).indices, (-count).topk(8).indices
-    assert deviation[most].mean() < 0.9 * CONFIG.prior
+    assert deviation.mean() < CONFIG.prior
     assert deviation[most].mean() < deviation[least].mean()
 
 
