@@ -16,6 +16,7 @@ POLICIES = {
     "gru4rec": "agents.gru4rec:GRU4RecPolicy",
     "bert4rec": "agents.bert4rec:BERT4RecPolicy",
     "pnfrec": "agents.pnfrec:PNFRecPolicy",
+    "reinforce": "agents.reinforce:ReinforcePolicy",
     "epsilon_greedy": "agents.epsilon_greedy:EpsilonGreedyPolicy",
     "ucb": "agents.ucb:UCBPolicy",
     "lin_ucb": "agents.lin_ucb:LinUCBPolicy",
