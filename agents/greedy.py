@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from agents.policy import Policy
+from agents.saving import name_of
 from agents.site import Site
 from agents.tracking import StateTracker
 from recsim_env.world import World
@@ -57,7 +58,7 @@ class GreedyPolicy(Policy):
     ) -> None:
         super().__init__(world, config, seed)
         if isinstance(world, Site):
-            raise InputError("greedy needs a world: its responder is the model")
+            raise InputError(f"{name_of(type(self))} needs a world: its responder is the model")
         clicked = self.catalogue.attributes.get("clicked", np.zeros(self.n_items))
         self._responder = world.responder
         self._tracker = StateTracker(world.responder, self.n_positions)
@@ -66,7 +67,7 @@ class GreedyPolicy(Policy):
 
     def save(self, path: str | Path, overwrite: bool = False) -> Path:
         """Raise `InputError`: the policy is its world's responder and has learned nothing."""
-        raise InputError("greedy cannot be saved: make it from its world")
+        raise InputError(f"{name_of(type(self))} cannot be saved: make it from its world")
 
     def reset(self) -> None:
         self._tracker.reset()

@@ -27,7 +27,6 @@ class NeuralConfig(Config):
     )
     size: int = setting(32, "Numbers in the vectors of users and items.", ge=1, le=8192)
     hidden_size: int = setting(128, "Units of each hidden layer.", ge=1, le=8192)
-    gamma: float = setting(0.9, "Discount.", ge=0, le=1)
     learning_rate: float = setting(0.003, "Of Adam; it falls to a tenth.", gt=0)
 
 

@@ -36,10 +36,12 @@ class Rollout:
     Args:
         log: the sessions, marked as synthetic, with propensities if the policy gives them.
         reward: [B] float64, summed over each session.
+        returns: [B] int64, how often each user left and came back.
     """
 
     log: SessionLog
     reward: np.ndarray
+    returns: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -70,12 +72,14 @@ def rollout(world: World, policy: Acts, seed: int, *, learn: bool = False) -> Ro
     users = world.episodes.user.cpu().numpy()
     active = torch.ones(world.num_users, dtype=torch.bool, device=world.device)
     total = torch.zeros(world.num_users, dtype=torch.float64, device=world.device)
+    returns = torch.zeros(world.num_users, dtype=torch.int64, device=world.device)
     steps: list[_Step] = []
     observation = observe(world)
     while bool(active.any()):
         slate, propensity = chosen(world, policy, observation)
         outcome = world.step(slate)
         total += outcome.reward.double() * active
+        returns += outcome.returned & active
         next_observation = observe(world)
         transition = Transition(
             observation=observation,
@@ -94,7 +98,8 @@ def rollout(world: World, policy: Acts, seed: int, *, learn: bool = False) -> Ro
         # The world steps all users until the last one has ended; only active ones are recorded.
         active = active & ~(outcome.left | outcome.truncated)
         observation = next_observation
-    return Rollout(_as_log(world, policy, users, steps, seed), total.cpu().numpy())
+    log = _as_log(world, policy, users, steps, seed)
+    return Rollout(log, total.cpu().numpy(), returns.cpu().numpy())
 
 
 def chosen(

@@ -24,6 +24,7 @@ _LEAST = 0.05  # value of a click below which its logarithm no longer falls
 class SlatePPOConfig(NeuralConfig):
     """Settings of `SlatePPOPolicy`."""
 
+    gamma: float = setting(0.9, "Discount.", ge=0, le=1)
     n_steps: int = setting(16, "Slates of each user between updates.", ge=1)
     minibatches: int = setting(4, "Minibatches of an update.", ge=1)
     n_epochs: int = setting(4, "Passes over the slates in an update.", ge=1)

@@ -22,6 +22,7 @@ from responders.config import Config, setting
 class SlateQConfig(NeuralConfig):
     """Settings of `SlateQPolicy`."""
 
+    gamma: float = setting(0.9, "Discount.", ge=0, le=1)
     epsilon: float = setting(0.1, "Chance of a random slate in training, at the end.", ge=0, le=1)
     explore: float = setting(
         0.3, "Share of the training in which that chance falls from 1 to epsilon.", ge=0, le=1

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
-from responders.models.base import Responder
 from responders.models.state import State, put_rows
+
+
+class Followed(Protocol):
+    """What can be followed: a `Responder`, or what adds to one."""
+
+    def start(self, user: Tensor) -> State:
+        """Return the state of new users with features `user` [B, F]."""
+
+    def observe(self, state: State, slate: Tensor, click: Tensor) -> State:
+        """Return the state after users saw `slate` [B, S] and answered `click` [B, S]."""
 
 
 class StateTracker:
@@ -17,7 +28,7 @@ class StateTracker:
         n_positions: S.
     """
 
-    def __init__(self, responder: Responder, n_positions: int) -> None:
+    def __init__(self, responder: Followed, n_positions: int) -> None:
         self.responder, self.n_positions = responder, n_positions
         self.reset()
 

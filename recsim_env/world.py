@@ -27,7 +27,7 @@ from responders.device import in_float32, pick_device
 from responders.errors import check_whole
 from responders.models.base import Responder, Response
 from responders.models.ensemble import Ensemble
-from responders.models.state import may_count
+from responders.models.state import State, may_count
 
 _is_forked = False
 
@@ -199,7 +199,9 @@ class World:
         uniform = self.streams.uniform(s + (1 if self._returns is None else 3), mask)
         response = self._respond(slate, uniform[:, :s])
         now = self.episodes.answered(slate, response.click, response.state)
-        leave = self._leave_chance(now, response.click)
+        leave = self.leave_chance(
+            now.streak, now.visit_step, response.click.sum(1), now.visit_clicks, now.memory
+        )
         left = uniform[:, s] < leave
         returned, gap = torch.zeros_like(left), torch.zeros_like(leave)
         if self._returns is not None:
@@ -249,16 +251,24 @@ class World:
         member = self.episodes.member
         return () if member is None else (member,)
 
-    def _leave_chance(self, now: Episodes, click: Tensor) -> Tensor:
-        """Return the chance [B] to leave after a slate that was answered with `click` [B, S]."""
-        chance = leave_chance(
-            self._hazard, now.streak, now.visit_step, click.sum(1), now.visit_clicks
-        )
-        chance = shifted(chance, self.responder.leave_log_odds(now.memory))
+    def leave_chance(
+        self, streak: Tensor, step: Tensor, last_clicks: Tensor, clicks: Tensor, memory: State
+    ) -> Tensor:
+        """Return the chance [B] to leave after a slate; all but `memory` are [B] int64.
+
+        Args:
+            streak: slates of the visit in a row without a click.
+            step: slates of the visit.
+            last_clicks: clicks on the last slate.
+            clicks: clicks of the visit.
+            memory: the responder's state.
+        """
+        chance = leave_chance(self._hazard, streak, step, last_clicks, clicks)
+        chance = shifted(chance, self.responder.leave_log_odds(memory))
         if self._min_slates > 1:
-            chance = chance * (now.visit_step >= self._min_slates)
+            chance = chance * (step >= self._min_slates)
         if self._max_slates is not None:
-            chance = torch.where(now.visit_step >= self._max_slates, 1.0, chance)
+            chance = torch.where(step >= self._max_slates, 1.0, chance)
         return chance
 
     def _invalid(self, slate: Tensor, duplicates: Tensor) -> Tensor:

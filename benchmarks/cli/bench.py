@@ -52,6 +52,10 @@ def bench(
         Path | None,
         typer.Option(metavar="LOG", help="Log for policies that learn from logs."),
     ] = None,
+    curve: Annotated[
+        bool,
+        typer.Option("--curve", help="Learning curves: also train for 2/3, 4/9, … of the steps."),
+    ] = False,
     jobs: Annotated[int, typer.Option(min=1, help="Processes at a time.")] = 1,
     overwrite: Overwrite = False,
     device: Device = DEVICE,
@@ -83,7 +87,12 @@ def bench(
     if environment == "suite":
         _bench_suite(
             policies,
-            {"responder": responder, "train-responder": train_responder, "log": log},
+            {
+                "responder": responder,
+                "train-responder": train_responder,
+                "log": log,
+                "curve": curve or None,
+            },
             options,
         )
         return
@@ -93,6 +102,7 @@ def bench(
         responder=responder,
         training_responder=train_responder,
         log=log,
+        curve=curve,
         **options,
     )
     report.show(result.rows, result.title)
@@ -100,13 +110,15 @@ def bench(
         typer.echo(f"wrote {path}")
 
 
-def _bench_suite(policies: str, fixed: dict[str, Path | None], options: dict[str, Any]) -> None:
+def _bench_suite(policies: str, fixed: dict[str, Any], options: dict[str, Any]) -> None:
     from benchmarks.reports import suite as report
     from benchmarks.studies import suite as study
 
     for name, value in fixed.items():
         if value is not None:
-            raise InputError(f"the worlds of the suite have users of their own: leave out --{name}")
+            raise InputError(
+                f"the suite has users of its own, and no learning curves: leave out --{name}"
+            )
     result = study.run(policies, **options)
     report.show(result.scores)
     for path in result.files:

@@ -28,14 +28,17 @@ class Row:
         novelty: mean of −log2 of the shown items' share of the training log's impressions.
         coverage: share of the catalogue shown by one seed.
         gini: of the impressions of all items with one seed: 0 = all equal, 1 = all of one item.
+        parity: of exposure among popularity deciles, by
+            `benchmarks.studies.trials.exposure_parity`; None without clicks of the training log.
+        returns: return visits of a user; None where users do not come back.
         sessions: of all seeds.
         seeds: repetitions.
         training_steps: user-slate steps of training.
         train_seconds: of one seed.
         decision_ms: time of a decision for one user, all users being decided at once.
 
-    Intervals are by bootstrap over seeds and users; those of coverage and gini by Student's t over
-    seeds, None with one seed.
+    Intervals are by bootstrap over seeds and users; those of coverage, gini and parity by
+    Student's t over seeds, None with one seed.
     """
 
     policy: str
@@ -63,6 +66,12 @@ class Row:
     gini: float
     gini_low: float | None
     gini_high: float | None
+    parity: float | None
+    parity_low: float | None
+    parity_high: float | None
+    returns: float | None
+    returns_low: float | None
+    returns_high: float | None
     sessions: int
     seeds: int
     training_steps: int
@@ -87,6 +96,7 @@ _REWARDS = {
     "behind the best": with_interval("behind", 2),
     "CTR %": with_interval("ctr", 2, scale=100),
     "slates / session": with_interval("length", 1),
+    "returns / user": number("returns", 2, missing="–"),
 }
 _ITEMS = {
     "policy": text("policy"),
@@ -94,6 +104,7 @@ _ITEMS = {
     "novelty": number("novelty", 1, missing="–"),
     "coverage %": number("coverage", 1, scale=100),
     "Gini": number("gini", 2),
+    "parity": number("parity", 2, missing="–"),
     "trained on": lambda row: (
         number("training_steps")(row) + " steps" if row["training_steps"] else "–"
     ),
@@ -148,4 +159,6 @@ def write(
     return [*files, out / "tensorboard"]
 
 
-_METRICS = ("reward", "ctr", "length", "diversity", "novelty", "coverage", "gini")
+_METRICS = (
+    "reward", "ctr", "length", "returns", "diversity", "novelty", "coverage", "gini", "parity"
+)  # fmt: skip

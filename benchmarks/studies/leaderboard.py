@@ -16,7 +16,9 @@ import torch
 from agents.finding import Entry, Source, find_policies, find_policy
 from agents.registry import known_policies
 from benchmarks.harness import names_in
+from benchmarks.reports.curves import Point, write_curves
 from benchmarks.reports.leaderboard import Difference, Row, write
+from benchmarks.studies.curves import budgets, learners, summarise_curves
 from benchmarks.studies.standings import summarise
 from benchmarks.studies.stored import Case, file_of, folder_of_trials, run_missing
 from benchmarks.studies.trials import NewWorld, Trial, load_trial, run_trial
@@ -57,6 +59,7 @@ class Leaderboard:
         title: the environment and the kind of users.
         facts: environment, responder, synthetic or not.
         files: the files written; empty without `out`.
+        curves: the learning curves, if they were asked for.
     """
 
     rows: list[Row]
@@ -64,6 +67,7 @@ class Leaderboard:
     title: str
     facts: dict[str, Any]
     files: list[Path]
+    curves: list[Point]
 
 
 def run(
@@ -76,6 +80,7 @@ def run(
     seeds: int = 3,
     training_steps: int = 100_000,
     log: str | Path | None = None,
+    curve: bool = False,
     jobs: int = 1,
     threads: int | None = None,
     device: torch.device | str = "auto",
@@ -100,6 +105,8 @@ def run(
         seeds: number of repetitions, including training.
         training_steps: user-slate steps that a learning policy may train for.
         log: folder of a log, from which policies that learn from logs learn instead.
+        curve: also train each policy that learns for 2/3, 4/9, … of the steps, nine times, which
+            takes twice as long again. Each time it starts anew, as schedules depend on the budget.
         jobs: number of processes; with several, each policy and seed has one of its own.
         threads: CPU threads of PyTorch per process; by default the cores are divided among jobs.
         device: auto, cpu or cuda.
@@ -119,19 +126,32 @@ def run(
         worlds = Worlds(environment, place, training_responder, device)
         entries = find_entries(policies, worlds.training(1))
         with folder_of_trials(out) as folder:
-            chosen = plan(
-                worlds, entries, folder, users=users, seeds=seeds, training_steps=training_steps,
-                log=log, jobs=jobs, threads=threads,
-            )  # fmt: skip
+            options: dict[str, Any] = {
+                "users": users, "seeds": seeds, "log": log, "jobs": jobs, "threads": threads
+            }  # fmt: skip
+            chosen = plan(worlds, entries, folder, training_steps=training_steps, **options)
             run_missing(chosen.cases, jobs, progress)
-            trials = chosen.trials()
+            trials, points = chosen.trials(), []
+            if curve:
+                learn = learners(entries, trials, worlds.training(1), log is not None)
+                fewer = {
+                    steps: plan(worlds, learn, folder, training_steps=steps, **options)
+                    for steps in budgets(training_steps)
+                }
+                cases = {path: case for each in fewer.values() for path, case in each.cases.items()}
+                run_missing(cases, jobs, progress)
+                points = summarise_curves(
+                    trials, {n: each.trials() for n, each in fewer.items()}, [e.name for e in learn]
+                )
         rows, differences = summarise(trials)
         facts = chosen.facts | {"command": command}
         files = [] if building is None else write(rows, differences, building, facts)
+        if building is not None and points:
+            files += write_curves(points, building, f"{environment}: learning curves")
     kind = "SYNTHETIC users" if facts["synthetic"] else "users learned from a real log"
     title = f"{environment}: {kind}, {facts['responder']}"
     paths = [Path(str(out)) / file.name for file in files]
-    return Leaderboard(rows, differences, title, facts, paths)
+    return Leaderboard(rows, differences, title, facts, paths, points)
 
 
 def check_sizes(users: int, seeds: int, jobs: int) -> None:

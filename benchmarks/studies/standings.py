@@ -53,7 +53,7 @@ def _row(
     per_session = _session_means(trials)
     over_seeds: dict[str, Any] = {
         f"{name}{end}": value
-        for name in ("coverage", "gini")
+        for name in ("coverage", "gini", "parity")
         for end, value in _over_seeds([getattr(t, name) for t in trials]).items()
     }
     return Row(
@@ -75,8 +75,8 @@ def _row(
 
 
 def _session_means(trials: list[Trial]) -> dict[str, Any]:
-    """Return ctr, length, diversity and novelty, with bootstrap intervals."""
-    names = ("clicks", "shown", "length", "diversity", "novelty")
+    """Return ctr, length, diversity, novelty and returns, with bootstrap intervals."""
+    names = ("clicks", "shown", "length", "diversity", "novelty", "returns")
     columns = {
         name: np.concatenate([getattr(t, name) for t in trials])
         for name in names
@@ -99,6 +99,8 @@ def _session_means(trials: list[Trial]) -> dict[str, Any]:
 
 def _over_seeds(values: list[float]) -> dict[str, float | None]:
     """Return the mean of shares and its Student's t interval over seeds, None with one seed."""
+    if None in values:  # the catalogue lacks what it needs
+        return dict.fromkeys(("", "_low", "_high"))
     mean = float(np.mean(values))
     if len(values) == 1:
         return {"": mean, "_low": None, "_high": None}

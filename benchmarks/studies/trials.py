@@ -46,6 +46,9 @@ class Trial(BaseModel):
         novelty: likewise; None if the training log's impressions are unknown.
         coverage: share of the catalogue that was shown.
         gini: of the impressions of all items: 0 = all equal, 1 = all of one item.
+        parity: of exposure among items of different popularity, see `exposure_parity`; None if the
+            clicks of the training log are unknown.
+        returns: return visits in each session; None where users do not come back.
         training_steps: user-slate steps of training.
         train_seconds: time of making and training it.
         decision_ms: time of a decision for one user, all users being decided at once.
@@ -61,6 +64,8 @@ class Trial(BaseModel):
     novelty: list[float] | None
     coverage: float
     gini: float
+    parity: float | None
+    returns: list[int] | None
     training_steps: int
     train_seconds: float
     decision_ms: float
@@ -133,6 +138,8 @@ def run_trial(
         decision_ms=_decision_milliseconds(world, policy),
         diversity=_by_session(run.log, "diversity"),
         novelty=_by_session(run.log, "novelty"),
+        parity=exposure_parity(run.log),
+        returns=None if world.returns is None else run.returns[run.log.users.ids].tolist(),
         **facts,
     )
 
@@ -186,6 +193,29 @@ def concentration(log: SessionLog) -> dict[str, float]:
     count = np.sort(np.bincount(log.slate[log.slate != EMPTY], minlength=n))
     gini = 2 * (np.arange(1, n + 1) @ count) / (n * count.sum()) - (n + 1) / n
     return {"coverage": float((count > 0).mean()), "gini": float(gini)}
+
+
+def exposure_parity(log: SessionLog) -> float | None:
+    """Return how close the exposure of popularity deciles is to their shares of the catalogue.
+
+    Deciles are of the items by clicks in the training log. An item shown at position s has the
+    exposure 1 / log2(1 + s). The parity is 1 - Σ |exposure share - catalogue share| / 2 over
+    deciles: 1 = demographic parity of exposure (Singh and Joachims, KDD 2018, there for two
+    groups), 0.1 = all exposure is of one decile. None if the clicks are unknown.
+    """
+    clicked = log.catalogue.attributes.get("clicked")
+    if clicked is None:
+        return None
+    n = len(clicked)
+    rank = np.empty(n, np.int64)
+    rank[np.argsort(clicked, kind="stable")] = np.arange(n)
+    decile = rank * 10 // n
+    row, position = np.nonzero(log.slate != EMPTY)
+    exposure = np.bincount(
+        decile[log.slate[row, position]], weights=1 / np.log2(2 + position), minlength=10
+    )
+    share = np.bincount(decile, minlength=10) / n
+    return float(1 - np.abs(exposure / exposure.sum() - share).sum() / 2)
 
 
 def _by_session(log: SessionLog, reward: str) -> list[float] | None:

@@ -12,7 +12,6 @@ from agents.finding import find_policy
 from agents.oracle import OraclePolicy
 from agents.policy import Policy
 from agents.popular import PopularPolicy
-from agents.ppo import PPOConfig, PPOPolicy
 from agents.registry import POLICIES
 from agents.rollout import rollout
 from agents.transition import Transition
@@ -46,9 +45,8 @@ def test_every_policy_gives_valid_slates(scenario: str) -> None:
             chosen = policy.act(observe(world))
             slate = chosen[0] if isinstance(chosen, tuple) else chosen
             world.check(slate.contiguous())
-            if not isinstance(policy, PPOPolicy):  # its positions choose independently
-                assert not world.rules.broken(slate).any()
-                assert (torch.sort(slate, 1).values.diff(dim=1) > 0).all(), type(policy)
+            assert not world.rules.broken(slate).any()
+            assert (torch.sort(slate, 1).values.diff(dim=1) > 0).all(), type(policy)
             world.step(slate)
 
 
@@ -67,7 +65,7 @@ def test_every_policy_runs_without_features_and_counts() -> None:
     needs = {"popular", "oracle", "far_sighted"} | (
         {"als", "bpr"} if find_spec("implicit") is None else set()
     )
-    for name in POLICIES.keys() - needs - {"ppo"}:
+    for name in POLICIES.keys() - needs:
         policy = find_policy(name).make(world, 0)
         policy.train(world, 60, seed=1)
         assert rollout(world, policy, seed=0).log.n_slates == 60, name
@@ -123,27 +121,6 @@ def test_epsilon_greedy_learns_the_best_items(truth_world: World) -> None:
     assert (propensity == 1).all()
     with pytest.raises(InputError, match="epsilon must be a number ≥ 0 and ≤ 1"):
         EpsilonGreedyConfig(epsilon=2)
-
-
-def test_ppo_learns_to_beat_random_candidates(small_log_path: Path) -> None:
-    world = make_world("any", num_users=64, responder=small_log_path)
-    untrained = PPOPolicy(world, PPOConfig(candidates=40), seed=0)
-    trained = PPOPolicy(world, PPOConfig(candidates=40), seed=0)
-    assert trained.train(world, 16_000, seed=1) >= 16_000
-    evaluation = make_world("any", num_users=300, responder=small_log_path)
-    before, after = (rollout(evaluation, p, seed=0).reward.mean() for p in (untrained, trained))
-    assert after > 1.2 * before
-
-
-def test_ppo_trains_to_the_same_weights_again(small_log_path: Path) -> None:
-    weights = []
-    for _ in range(2):
-        world = make_world("any", num_users=16, responder=small_log_path)
-        policy = PPOPolicy(world, PPOConfig(candidates=10), seed=0)
-        policy.train(world, 512, seed=7)
-        weights.append(policy.network.state_dict())
-    for name, value in weights[0].items():
-        assert torch.equal(value, weights[1][name]), name
 
 
 def test_policies_say_what_they_lack(trained: Path) -> None:

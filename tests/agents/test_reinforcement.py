@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agents import plackett_luce
+from agents.gru_ts import GRUTSConfig, GRUTSPolicy
 from agents.neural import NeuralPolicy
 from agents.rollout import rollout
 from agents.slate_ppo import SlatePPOConfig, SlatePPOPolicy
@@ -32,6 +33,7 @@ RULES = [
 QUICK = {
     SlatePPOPolicy: SlatePPOConfig(candidates=40, size=8, hidden_size=16, n_steps=4),
     SlateQPolicy: SlateQConfig(candidates=40, size=8, hidden_size=16, batch_size=128),
+    GRUTSPolicy: GRUTSConfig(candidates=40, size=8, hidden_size=16, updates=8, batch_size=128),
 }
 
 

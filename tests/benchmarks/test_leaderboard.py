@@ -18,11 +18,13 @@ from agents.finding import find_policies, find_policy
 from agents.rollout import rollout
 from agents.transition import Transition
 from agents.uniform import RandomPolicy
+from benchmarks.studies.curves import budgets
 from benchmarks.studies.leaderboard import leaderboard, run
 from benchmarks.studies.standings import summarise
 from benchmarks.studies.trials import (
     Trial,
     concentration,
+    exposure_parity,
     load_trial,
     run_trial,
     separate_users,
@@ -39,7 +41,7 @@ def trial(policy: str, seed: int, reward: list[float], **changes: Any) -> Trial:
     facts: dict[str, Any] = {
         "clicks": [1, 3], "shown": [10, 10], "length": [2, 4], "diversity": None,
         "novelty": [1.0, 2.0], "coverage": 0.5, "gini": 0.25 + seed / 2, "training_steps": 0,
-        "train_seconds": 1.0, "decision_ms": 0.1,
+        "train_seconds": 1.0, "decision_ms": 0.1, "parity": None, "returns": None,
     }  # fmt: skip
     return Trial(policy=policy, seed=seed, reward=reward, **(facts | changes))
 
@@ -86,6 +88,45 @@ def test_concentration(items: list[int], gini: float, coverage: float) -> None:
     assert concentration(log) == pytest.approx({"gini": gini, "coverage": coverage})
 
 
+def test_exposure_parity_of_known_exposure() -> None:
+    def parity(slate: np.ndarray, **attributes: np.ndarray) -> float | None:
+        return exposure_parity(
+            SessionLog(
+                slate=slate,
+                response=np.zeros(slate.shape),
+                session_start=np.array([0, len(slate)]),
+                user=np.array([0]),
+                time=np.arange(len(slate)),
+                catalogue=Catalogue(np.arange(20), attributes=attributes),
+                users=Users(np.arange(1)),
+            )
+        )
+
+    clicks = np.arange(20)[::-1].copy()
+    assert parity(np.arange(20)[:, None]) is None
+    assert parity(np.arange(20)[:, None], clicked=clicks) == pytest.approx(1)
+    assert parity(np.array([[0], [1]]), clicked=clicks) == pytest.approx(0.1)
+    # Items 0 and 2 are of different deciles; positions 1 and 3 have the exposures 1 and 1 / 2.
+    slate = np.array([[0, -1, 2]])
+    assert parity(slate, clicked=clicks) == pytest.approx(1 - (2 / 3 - 0.1 + 1 / 3 - 0.1 + 0.8) / 2)
+
+
+def test_return_visits_are_counted(small_log_path: Path) -> None:
+    def new_world(users: int) -> World:
+        return make_world("any", num_users=users, responder=small_log_path, returns="rule")
+
+    found = run_trial(find_policy("random"), new_world, 20, seed=0, steps=0)
+    assert found.returns is not None
+    assert max(found.returns) > 0
+    rows, _ = summarise([found])
+    assert rows[0].returns == pytest.approx(np.mean(found.returns))
+    assert run_trial(
+        find_policy("random"),
+        lambda n: make_world("any", num_users=n, responder=small_log_path),
+        2, seed=0, steps=0,
+    ).returns is None  # fmt: skip
+
+
 @pytest.mark.parametrize("name", ["diversity", "novelty"])
 def test_lists_are_measured_as_rewards_measure_them(name: str, trained: Path) -> None:
     def new_world(users: int, reward: Any = "clicks") -> World:
@@ -99,6 +140,31 @@ def test_lists_are_measured_as_rewards_measure_them(name: str, trained: Path) ->
         getattr(found, name), expected.reward / expected.log.session_length, rtol=1e-5
     )
     assert found.decision_ms > 0
+
+
+def test_curves_train_with_ever_fewer_steps(small_log_path: Path, tmp_path: Path) -> None:
+    options = OPTIONS | {"responder": small_log_path, "training_steps": 8_000, "seeds": 1}
+    board = run(
+        "RecSim-v0", "random,epsilon_greedy,oracle", curve=True, out=tmp_path / "out", **options
+    )
+    assert {point.policy for point in board.curves} == {"epsilon_greedy"}
+    steps = [point.training_steps for point in board.curves]
+    assert 2 < len(steps) <= 10
+    assert steps == sorted(set(steps))
+    rewards = {row.policy: row.reward for row in board.rows}
+    last = board.curves[-1]
+    assert last.reward == rewards["epsilon_greedy"]
+    assert last.reward > board.curves[0].reward, "it learns"
+    assert last.regret == pytest.approx(rewards["oracle"] - last.reward)
+    table = pd.read_csv(tmp_path / "out" / "curves.csv")
+    assert table.training_steps.tolist() == steps
+    assert (table.reward_low <= table.reward).all()
+    assert (tmp_path / "out" / "curves.png").exists()
+    assert any((tmp_path / "out" / "tensorboard" / "curves").iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert budgets(90) == [2, 3, 5, 7, 11, 17, 26, 40, 60]
+    assert budgets(3) == [1, 2]
+    assert budgets(0) == []
 
 
 class Meets(Policy):

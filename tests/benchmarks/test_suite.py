@@ -72,7 +72,7 @@ def test_bad_requests_do_no_work(recsim: Any, tmp_path: Path) -> None:
         run(["random", Broken], out=tmp_path / "out")
     done = recsim("bench", "suite", "--log", tmp_path, "--out", tmp_path / "out")
     assert (done.code, done.err.count("\n")) == (1, 1)
-    assert "have users of their own: leave out --log" in done.err
+    assert "has users of its own, and no learning curves: leave out --log" in done.err
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,0 +1,185 @@
+"""REINFORCE from a log, with the top-K off-policy correction (Chen et al., WSDM 2019)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils._pytree import tree_map
+
+from agents.from_log import LogPolicy
+from agents.neural import NeuralConfig, NeuralPolicy, State
+from agents.site import Site
+from agents.user_features import ItemScores, UserFeatures, mlp
+from responders import EMPTY, InputError, SessionLog
+from responders.config import Config, setting
+from responders.log import ragged
+
+
+@dataclass(frozen=True)
+class ReinforceConfig(NeuralConfig):
+    """Settings of `ReinforcePolicy`."""
+
+    gamma: float = setting(0.9, "Discount of the clicks on later slates.", ge=0, le=1)
+    cap: float = setting(20.0, "Largest ratio of the policy's chance to the log's.", gt=0)
+    epochs: int = setting(10, "Passes over the log.", ge=1)
+    batch_size: int = setting(512, "Slates in a minibatch.", ge=1)
+
+
+class Networks(nn.Module):
+    """A policy, the policy behind the log, and the value of what follows; no common weights.
+
+    Args:
+        features: of users and items.
+        candidates: [C] int64, the items to score.
+        config: the settings.
+    """
+
+    def __init__(self, features: UserFeatures, candidates: Tensor, config: ReinforceConfig) -> None:
+        super().__init__()
+        self.actor = ItemScores(features, candidates, config.size, config.hidden_size)
+        self.behaviour = ItemScores(features, candidates, config.size, config.hidden_size)
+        self.value = mlp(features.size, config.hidden_size, 1)
+
+
+class Logged(NamedTuple):
+    """Slates [B] of a log.
+
+    Args:
+        state: before the slate.
+        column: [B, S] int64, numbers of candidates, C = other items and empty positions.
+        click: [B, S] float32.
+        later: [B] float32, discounted clicks on later slates of the session.
+        propensity: [B, S] float32, the log's; NaN = unknown.
+    """
+
+    state: State
+    column: Tensor
+    click: Tensor
+    later: Tensor
+    propensity: Tensor
+
+
+class ReinforcePolicy(LogPolicy, NeuralPolicy):
+    """REINFORCE with the top-K off-policy correction, arXiv:1812.02353.
+
+    π is a softmax over candidates; an item shown with chance β by the log's policy moves it by the
+    gradient of log π times min(π / β, cap) · K (1 - π)^(K - 1) · reward, with K positions. β is the
+    log's propensity or, where it has none, a softmax fitted to what was shown. An item's reward is
+    its click and an equal share of the discounted clicks on later slates of the session, less what
+    the state promises of them.
+
+    Args:
+        world: see `Policy`.
+        config: the settings.
+        seed: of the weights and of the order of the log.
+    """
+
+    config_class: ClassVar[type[Config]] = ReinforceConfig
+    config: ReinforceConfig
+    net: Networks
+
+    def networks(self, features: UserFeatures) -> Networks:
+        return Networks(features, self.candidates, self.config)
+
+    def rank(self, state: State) -> Tensor:
+        return self.net.actor(*state)
+
+    def affinity(self, observation: dict[str, Tensor]) -> Tensor:
+        return NeuralPolicy.score(self, observation)
+
+    def fit_log(self, log: SessionLog) -> None:
+        _check_form(log, self.site)
+        later = later_clicks(log, self.config.gamma)
+        column = torch.full((self.n_items + 1,), len(self.candidates), device=self.device)
+        column[self.candidates] = torch.arange(len(self.candidates), device=self.device)
+        optimiser = torch.optim.Adam(self.net.parameters(), self.config.learning_rate)
+        schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.1, self.config.epochs)
+        rng = np.random.default_rng(self.seed)
+        for _ in range(self.config.epochs):
+            order = rng.permutation(log.n_slates)
+            for first in range(0, log.n_slates, self.config.batch_size):
+                rows = order[first : first + self.config.batch_size]
+                loss = self.loss(self._logged(log, rows, later, column))
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
+            schedule.step()
+
+    def _logged(
+        self, log: SessionLog, rows: np.ndarray, later: np.ndarray, column: Tensor
+    ) -> Logged:
+        slate = torch.from_numpy(log.slate[rows].astype(np.int64)).to(self.device)
+        unknown = np.full(slate.shape, np.nan)
+        return Logged(
+            state=self.state(observe_log(log, rows, self.site)),
+            column=column[slate],  # the last entry is of empty positions, -1
+            click=self.tensor(log.response[rows] > 0),
+            later=self.tensor(later[rows]),
+            propensity=self.tensor(unknown if log.propensity is None else log.propensity[rows]),
+        )
+
+    def loss(self, logged: Logged) -> Tensor:
+        """Return a loss whose gradient is that of REINFORCE, behaviour and value [] together."""
+        shown = logged.column < len(self.candidates)
+        item = logged.column.clamp(max=len(self.candidates) - 1)
+        log_chance, log_behaviour = (
+            net(*logged.state).log_softmax(1).gather(1, item)
+            for net in (self.net.actor, self.net.behaviour)
+        )
+        value = self.net.value(logged.state.x).squeeze(1)
+        with torch.no_grad():
+            known = ~logged.propensity.isnan()
+            behaviour = torch.where(known, logged.propensity, log_behaviour.exp())
+            weight = correction(log_chance.exp(), behaviour, self.n_positions, self.config.cap)
+            share = (logged.later - value) / shown.sum(1).clamp(min=1)
+            gain = weight * (logged.click + share.unsqueeze(1))
+        policy_loss = -(gain * log_chance)[shown].mean()
+        behaviour_loss = -log_behaviour[shown].mean()
+        return policy_loss + behaviour_loss + F.mse_loss(value, logged.later)
+
+
+def correction(chance: Tensor, behaviour: Tensor, k: int, cap: float) -> Tensor:
+    """Return min(π / β, cap) · K (1 - π)^(K - 1) for chances π and β of any one shape."""
+    ratio = (chance / behaviour.clamp(min=1e-12)).clamp(max=cap)
+    return ratio * k * (1 - chance) ** (k - 1)
+
+
+def later_clicks(log: SessionLog, gamma: float) -> np.ndarray:
+    """Return Σ γ^j · clicks of the slate j after each slate [T], within its session, float64."""
+    clicks = log.response.sum(1, dtype=np.float64)
+    later, place = np.zeros(log.n_slates), ragged.place(log.session_length)
+    last = np.repeat(log.session_length, log.session_length) - 1
+    for step in range(int(log.session_length.max()) - 2, -1, -1):
+        rows = np.flatnonzero((place == step) & (place < last))
+        later[rows] = gamma * (clicks[rows + 1] + later[rows + 1])
+    return later
+
+
+def observe_log(log: SessionLog, rows: np.ndarray, site: Site) -> dict[str, Tensor]:
+    """Return batched `HistoryObservation`s [n, …] of the users before the slates `rows` [n]."""
+    session = np.searchsorted(log.session_start, rows, side="right") - 1
+    step = rows - log.session_start[session]
+    seen = step[:, None] + np.arange(-site.history, 0)
+    at, exists = log.session_start[session][:, None] + seen.clip(0), (seen >= 0)[..., None]
+    values = {
+        "item": np.where(exists, log.slate[at], EMPTY).astype(np.int64).reshape(len(rows), -1),
+        "click": (exists & (log.response[at] > 0)).astype(np.int8).reshape(len(rows), -1),
+        "step": step[:, None].astype(np.int64),
+    }
+    if site.features.shape[1]:
+        values["user"] = log.users.features[log.user[session]].astype(np.float32)
+    return tree_map(lambda value: torch.from_numpy(value).to(site.device), values)
+
+
+def _check_form(log: SessionLog, site: Site) -> None:
+    for what, logged, own in (
+        ("positions", log.n_positions, site.n_positions),
+        ("user features", log.users.features.shape[1], site.features.shape[1]),
+    ):
+        if logged != own:
+            raise InputError(f"the log has {logged} {what}, the policy was made for {own}")
