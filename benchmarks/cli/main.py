@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from benchmarks.cli import bench, compare, data, demo, evaluate, recommend, train
+from benchmarks.cli import bench, compare, data, demo, evaluate, rank, recommend, train
 from benchmarks.errors import one_line_errors
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ for command in (
     evaluate.evaluate,
     compare.compare,
     bench.bench,
+    rank.rank,
     recommend.recommend,
     demo.demo,
 ):

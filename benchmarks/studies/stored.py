@@ -51,6 +51,7 @@ def run_missing(
     jobs: int,
     progress: bool,
     run: Callable[..., None] = run_stored,
+    label: str = "leaderboard",
 ) -> None:
     """Run the trials that have no file yet, each by `run` with its path and arguments."""
     missing = {path: (path, *values) for path, values in cases.items() if not path.exists()}
@@ -58,14 +59,10 @@ def run_missing(
     if jobs > 1:
         for source, *_ in cases.values():
             _check_picklable(source)
-        for _ in run_cases(
-            run, missing, jobs=jobs, label="leaderboard", done=done, progress=progress
-        ):
+        for _ in run_cases(run, missing, jobs=jobs, label=label, done=done, progress=progress):
             pass
         return
-    with progress_bar(
-        total=len(cases), initial=done, desc="leaderboard", disable=not progress
-    ) as bar:
+    with progress_bar(total=len(cases), initial=done, desc=label, disable=not progress) as bar:
         for path, values in missing.items():
             bar.set_postfix_str(path.name.rsplit("-", 1)[0], refresh=False)
             run(*values)
