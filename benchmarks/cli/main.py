@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import typer
 
-from benchmarks.cli import bench, compare, data, demo, evaluate, rank, recommend, train
+from benchmarks.cli import (
+    bench,
+    compare,
+    data,
+    demo,
+    evaluate,
+    pretrain,
+    rank,
+    recommend,
+    train,
+)
 from benchmarks.errors import one_line_errors
 
 app = typer.Typer(
@@ -26,6 +36,7 @@ for command in (
     compare.compare,
     bench.bench,
     rank.rank,
+    pretrain.pretrain,
     recommend.recommend,
     demo.demo,
 ):

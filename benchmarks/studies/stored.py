@@ -9,14 +9,19 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
 
 from agents.finding import Entry, Source
 from benchmarks.harness import run_cases
 from benchmarks.studies.trials import run_stored
 from responders import InputError
+from responders.errors import first_fault
+from responders.files import read_json
 from responders.progress import progress_bar
 
+Stored = TypeVar("Stored", bound=BaseModel)
 Case = tuple[Any, ...]
 """The arguments of `run_stored` after the path."""
 
@@ -44,6 +49,18 @@ def file_of(entry: Entry, seed: int, key: str) -> str:
     """Return the name of a trial's file, which no other trial has."""
     digest = sha256(f"{key} {entry.fingerprint}".encode()).hexdigest()[:16]
     return f"{entry.name}-{seed}-{digest}.json"
+
+
+def load_stored(path: Path, kind: type[Stored]) -> Stored:
+    """Return the trial in a file.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    try:
+        return kind.model_validate(read_json(path, "trial"))
+    except ValidationError as error:
+        raise InputError(f"{path}, {first_fault(error)}; it is damaged: delete the file") from None
 
 
 def run_missing(

@@ -53,6 +53,12 @@ def crossed_samples(values: np.ndarray, resamples: int = 1000, seed: int = 0) ->
     return np.einsum("br,ru,bu->b", drawn(runs), values, drawn(users), optimize=True)
 
 
+def crossed_interval(name: str, values: np.ndarray) -> dict[str, float]:
+    """Return the mean of `values` [runs, users] and its 95 % interval: name, _low and _high."""
+    low, high = np.percentile(crossed_samples(values), [2.5, 97.5])
+    return {name: float(values.mean()), f"{name}_low": float(low), f"{name}_high": float(high)}
+
+
 def percentile_intervals(samples: Sequence[dict[str, float]]) -> dict[str, float | None]:
     """Return 95 % percentile intervals of resampled metrics.
 

@@ -21,14 +21,13 @@ from benchmarks.studies.ranking.trials import (
     Seen,
     Trial,
     load_split,
-    load_trial,
     make_policy,
     run_stored,
 )
-from benchmarks.studies.stored import file_of, folder_of_trials, run_missing
+from benchmarks.studies.stored import file_of, folder_of_trials, load_stored, run_missing
 from responders import InputError, SessionLog
 from responders.errors import check_whole
-from responders.evaluation.bootstrap import crossed_samples
+from responders.evaluation.bootstrap import crossed_interval
 from responders.files import new_folder
 
 
@@ -117,7 +116,7 @@ def rank(
                 for seed in range(seeds)
             }
             run_missing(cases, jobs, progress, run_stored, label="rank")
-            trials = [load_trial(path) for path in cases]
+            trials = [load_stored(path, Trial) for path in cases]
             rows = [row for name in names for row in _rows([t for t in trials if t.split == name])]
             leaking = [{"split": name, **leaks(part)} for name, part in parts.items()]
             facts = _facts(plan, rows, names) | {"command": command}
@@ -163,22 +162,16 @@ def _rows(trials: Sequence[Trial]) -> list[dict[str, Any]]:
         }
         for name in own[0].test:
             values = np.array([t.test[name] for t in own])  # [seeds, users]
-            row |= _interval(name, values)
+            row |= crossed_interval(name, values)
             base = first.setdefault(name, values)
             if base is not values:
-                row |= _interval(f"{name}_above", values - base)
+                row |= crossed_interval(f"{name}_above", values - base)
             if own[0].validation:
                 validation = np.concatenate([t.validation[name] for t in own])
                 row[f"validation_{name}"] = float(validation.mean())
         row |= {k: float(np.mean([t.coverage[k] for t in own])) for k in own[0].coverage}
         rows.append(row)
     return rows
-
-
-def _interval(name: str, values: np.ndarray) -> dict[str, float]:
-    """Return the mean of [seeds, users] and its 95 % interval."""
-    low, high = np.percentile(crossed_samples(values), [2.5, 97.5])
-    return {name: float(values.mean()), f"{name}_low": float(low), f"{name}_high": float(high)}
 
 
 def _facts(plan: Plan, rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from agents.finding import Entry, Source, find_policy
 from agents.from_log import LogPolicy
@@ -22,7 +22,7 @@ from benchmarks.studies.ranking.splits import Split, SplitName, SplitOptions, ma
 from responders import InputError, SessionLog
 from responders.config import make_config
 from responders.device import pick_device
-from responders.files import read_json, write_json
+from responders.files import write_json
 from responders.log.counts import count
 
 Seen = Literal["keep", "filter"]
@@ -141,16 +141,3 @@ def run_stored(path: Path, source: Source, plan: Plan, name: SplitName, seed: in
         **found,
     )
     write_json(path, trial.model_dump())
-
-
-def load_trial(path: Path) -> Trial:
-    """Return a stored trial.
-
-    Raises:
-        InputError: the file is damaged.
-    """
-    try:
-        return Trial.model_validate(read_json(path, "trial"))
-    except ValidationError as error:
-        place = ".".join(map(str, error.errors()[0]["loc"]))
-        raise InputError(f"{path}, field {place}: it is damaged; delete the file") from None
