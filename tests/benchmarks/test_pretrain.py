@@ -111,7 +111,7 @@ def test_true_users_teach_what_few_real_ones_cannot(small_log_path: Path) -> Non
     rows = {(row["arm"], row["share"]): row for row in result.rows}
     assert set(rows) == {
         (sequences.NONE, 0.0), ("mixed", 0.0), (sequences.NONE, 2.0), (sequences.REAL, 2.0),
-        ("mixed", 2.0),
+        (sequences.POPULAR, 2.0), ("mixed", 2.0),
     }  # fmt: skip
     for share in (0.0, 2.0):
         row, none = rows["mixed", share], rows[sequences.NONE, share]
@@ -210,8 +210,11 @@ def test_interactions_needed_are_those_after_which_it_stays_better() -> None:
         (["--behaviour", "greedy"], "behaviour 'greedy' is unknown"),
         (["--shares", "1,x"], "shares are numbers such as 0,1,5"),
         (["--shares", "1,101"], "percent of the users, 0 to 100"),
-        (["--set", "sizes=3"], "sasrec: setting 'sizes'; did you mean size"),
-        (["--policy", "slateq", "--set", "sizes=3"], "slateq: setting 'sizes'; did you mean size"),
+        (["--set", "sizes=3"], "sasrec has no setting 'sizes'; did you mean size"),
+        (
+            ["--policy", "slateq", "--set", "sizes=3"],
+            "slateq has no setting 'sizes'; did you mean size",
+        ),
         (["--policy", "slateq", "--interactions", "-1"], "whole number of at least 0"),
     ],
 )

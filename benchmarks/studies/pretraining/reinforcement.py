@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from recsim_env.make import make_world
 from recsim_env.world import World
 from responders import InputError, SessionLog
 from responders.config import Config, make_config
-from responders.errors import check_whole, near_matches
+from responders.errors import check_whole
 from responders.evaluation.bootstrap import crossed_interval
 from responders.files import new_folder, write_json
 from responders.known_truth.world import truth_of
@@ -168,12 +168,6 @@ def new_policy(plan: Plan, world: World, seed: int) -> NeuralPolicy:
     kind = find_policy(plan.policy).source
     if not isinstance(kind, type) or not issubclass(kind, NeuralPolicy):
         raise InputError(f"policy {plan.policy} neither is sequential nor learns as slateq does")
-    known = {field.name for field in fields(kind.config_class)}
-    unknown = [name for name in plan.settings if name not in known]
-    if unknown:
-        raise InputError(
-            f"{plan.policy}: setting {unknown[0]!r}; {near_matches(unknown[0], known)}"
-        )
     return kind(world, make_config(kind.config_class, plan.settings, plan.policy), seed)  # type: ignore[arg-type]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ import numpy as np
 from pydantic import BaseModel
 
 from agents.finding import find_policy
+from agents.from_log import LogPolicy
+from agents.recent_popular import RecentPopularConfig, RecentPopularPolicy
 from agents.sequences import sequences_of
 from agents.sequential import SequentialPolicy
 from agents.site import Site
@@ -30,8 +32,9 @@ from responders.errors import check_finite, check_whole, near_matches
 from responders.evaluation.bootstrap import crossed_interval
 from responders.files import new_folder, write_json
 
-NONE, REAL = "no pretraining", "resampled real data"
-"""The arms beside the behaviour policies: that gains are not just more steps, the second shows."""
+NONE, REAL, POPULAR = "no pretraining", "resampled real data", "most clicked"
+"""The arms beside the behaviour policies: the second shows whether gains are just more steps, the
+third, a list of the items that the share's users clicked most, whether they are just popularity."""
 
 _SEED = 1_000_000  # simulated users draw other random numbers than the policy
 
@@ -66,13 +69,11 @@ class Trial(BaseModel):
         arm: a behaviour policy, or what stands beside it.
         seed: of everything random.
         ndcg: of each share as text, NDCG@10 of each test session, in order.
-        clicks: pretrained on; 0 without, None if it differs by share.
     """
 
     arm: str
     seed: int
     ndcg: dict[str, list[float]]
-    clicks: int | None
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,8 @@ def pretrain(
     A behaviour policy leaves a log of simulated sessions, from which the recommender learns. Then
     it is fine-tuned on sessions of a share of the log's training users, and ranks every click but
     the first of each session of the test users among all items. Beside it, the same without
-    pretraining, and with pretraining on as many sessions drawn from the same share again.
+    pretraining, with pretraining on as many sessions drawn from the same share again, and a list
+    of the items that the users of the share clicked most.
 
     Args:
         simulator: an environment id, or the folder of a responder or of a synthetic log.
@@ -139,7 +141,7 @@ def pretrain(
         str(simulator), Path(log), policy, _percents(shares), sessions, dict(settings or {}), device
     )
     with nullcontext() if out is None else new_folder(Path(out), overwrite) as building:
-        arms = [NONE, REAL, *_behaviours(behaviours)]
+        arms = [NONE, POPULAR, REAL, *_behaviours(behaviours)]
         _cached.cache_clear()  # the folders may hold other things than in an earlier call
         source, cases = _open(plan)
         by = new_policy(plan, source, 0).config.sequence
@@ -209,12 +211,6 @@ def new_policy(plan: Plan, source: Source, seed: int) -> SequentialPolicy:
     if not isinstance(kind, type) or not issubclass(kind, SequentialPolicy):
         raise InputError(f"policy {plan.policy} is not a sequential one, such as sasrec")
     site = Site(source.training.catalogue, source.training.n_positions, device=source.device)
-    known = {field.name for field in fields(kind.config_class)}
-    unknown = [name for name in plan.settings if name not in known]
-    if unknown:
-        raise InputError(
-            f"{plan.policy}: setting {unknown[0]!r}; {near_matches(unknown[0], known)}"
-        )
     return kind(site, make_config(kind.config_class, plan.settings, plan.policy), seed)  # type: ignore[arg-type]
 
 
@@ -228,26 +224,37 @@ def share_of(log: SessionLog, percent: float, seed: int) -> SessionLog:
 def run_stored(path: Path, name: str, plan: Plan, arm: str, seed: int) -> None:
     """Pretrain, fine-tune with each share, evaluate, and write the trial to the file `path`."""
     source, cases = _open(plan)
-    start, clicks = new_policy(plan, source, seed), 0
+    start = new_policy(plan, source, seed)
     if arm in BEHAVIOURS:
         simulated = simulate(source.world, source.training, arm, plan.sessions, _SEED + seed)  # type: ignore[arg-type]
         start.fit(simulated)
-        clicks = int(simulated.response.sum())
     ndcg = {}
     for share in plan.shares:
-        if share == 0 and arm == REAL:
+        if share == 0 and arm in (REAL, POPULAR):
             continue
         policy = copy.deepcopy(start)
-        if share:
-            real = share_of(source.training, share, seed)
-            if arm == REAL:
-                rng = np.random.default_rng([seed, 17])
-                policy.fit(real.select(rng.integers(real.n_sessions, size=plan.sessions)))
-            (policy.fit if arm == NONE else policy.fine_tune)(real)
-        values, _ = evaluate(policy, cases, [10])
+        real = share_of(source.training, share, seed)
+        taught = _taught(policy, arm, real, plan, seed) if share else policy
+        values, _ = evaluate(taught, cases, [10])
         ndcg[_name(share)] = by_user(cases.user, values)["ndcg@10"].tolist()
-    trial = Trial(arm=arm, seed=seed, ndcg=ndcg, clicks=None if arm == REAL else clicks)
+    trial = Trial(arm=arm, seed=seed, ndcg=ndcg)
     write_json(path, trial.model_dump())
+
+
+def _taught(
+    policy: SequentialPolicy, arm: str, real: SessionLog, plan: Plan, seed: int
+) -> LogPolicy:
+    """Return what learned from the sessions of a share."""
+    if arm == POPULAR:
+        always = RecentPopularConfig(half_life=1e9)  # days: all clicks count the same
+        popular = RecentPopularPolicy(policy.site, always)
+        popular.fit(real)
+        return popular
+    if arm == REAL:
+        rng = np.random.default_rng([seed, 17])
+        policy.fit(real.select(rng.integers(real.n_sessions, size=plan.sessions)))
+    (policy.fit if arm == NONE else policy.fine_tune)(real)
+    return policy
 
 
 def _name(share: float) -> str:
