@@ -37,6 +37,12 @@ class LogPolicy(Policy):
         Raises:
             InputError: the log has another catalogue than the policy, or no click.
         """
+        self.count_clicks(log)
+        self.fit_log(log)
+        self.count_steps(log.n_slates, log.synthetic)
+
+    def count_clicks(self, log: SessionLog) -> None:
+        """Take over the popularity of items in `log`; raises as `fit`."""
         if log.catalogue.ids.tolist() != self.catalogue.ids.tolist():
             raise InputError(
                 f"the log has another catalogue ({len(log.catalogue)} items) than the policy "
@@ -46,8 +52,6 @@ class LogPolicy(Policy):
             raise InputError("the log has no click to learn from")
         clicked = np.bincount(log.slate[log.response > 0], minlength=self.n_items)
         self.popularity = self.tensor(clicked / clicked.max())
-        self.fit_log(log)
-        self.count_steps(log.n_slates, log.synthetic)
 
     def fit_log(self, log: SessionLog) -> None:
         """Learn from all sessions of a log with the policy's catalogue and at least one click."""

@@ -101,6 +101,7 @@ def train(
     config: SequentialConfig,
     *,
     seed: int = 0,
+    warm: bool = False,
     progress: bool = False,
 ) -> list[Epoch]:
     """Train a model on histories until NDCG@10 of the targets is best, and return each epoch.
@@ -110,6 +111,7 @@ def train(
         data: from `sequences_of`; targets are not trained on.
         config: the settings.
         seed: of order, dropout and negatives; results are reproducible on the CPU.
+        warm: the present weights have learned: keep them if no epoch is better.
         progress: show a progress bar.
     """
     device, found = net.items.weight.device, list[Epoch]()
@@ -117,6 +119,9 @@ def train(
     has_target = data.target >= 0
     optimiser = torch.optim.Adam(net.parameters(), config.learning_rate)
     best, best_epoch, best_weights = -1.0, 0, net.state_dict()
+    if warm and has_target.any():
+        best = float(gains(net, data.history[has_target], data.target[has_target]).mean())
+        best_weights = {k: v.clone() for k, v in best_weights.items()}
     bar = progress_bar(
         range(config.epochs), desc=type(net).__name__, unit="epoch", disable=not progress
     )
@@ -216,13 +221,31 @@ class SequentialPolicy(LogPolicy):
         self._generator.manual_seed(self.seed)
 
     def fit_log(self, log: SessionLog) -> None:
-        config = self.config
-        self.fit_sequences(sequences_of(log, config.length, leave_out=1, by=config.sequence))
+        self.fit_sequences(self._sequences(log))
 
-    def fit_sequences(self, data: Sequences, progress: bool = False) -> list[Epoch]:
-        """Learn from sequences, from the start; see `train`."""
-        self.net = self._new_network()
-        return train(self.net, data, self.config, seed=self.seed, progress=progress)
+    def fine_tune(self, log: SessionLog) -> None:
+        """Go on learning from the sessions of another log, from the present weights.
+
+        They are kept if no epoch makes NDCG@10 of the last clicks better; with at most two clicks
+        in every sequence, which leaves nothing to judge by, it trains for all epochs.
+
+        Raises:
+            InputError: see `fit`.
+        """
+        self.count_clicks(log)
+        self.fit_sequences(self._sequences(log), warm=True)
+        self.count_steps(log.n_slates, log.synthetic)
+
+    def _sequences(self, log: SessionLog) -> Sequences:
+        return sequences_of(log, self.config.length, leave_out=1, by=self.config.sequence)
+
+    def fit_sequences(
+        self, data: Sequences, progress: bool = False, *, warm: bool = False
+    ) -> list[Epoch]:
+        """Learn from sequences, from the start or, if `warm`, the present weights; see `train`."""
+        if not warm:
+            self.net = self._new_network()
+        return train(self.net, data, self.config, seed=self.seed, warm=warm, progress=progress)
 
     def next_item(self, history: Tensor) -> Tensor:
         """Return the logits [B, N] of the next click after histories [B, L], -1 = none."""

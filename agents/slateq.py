@@ -24,8 +24,14 @@ class SlateQConfig(NeuralConfig):
 
     gamma: float = setting(0.9, "Discount.", ge=0, le=1)
     epsilon: float = setting(0.1, "Chance of a random slate in training, at the end.", ge=0, le=1)
+    start_epsilon: float = setting(
+        1.0,
+        "That chance at the start; epsilon if it is lower, to go on from learned weights.",
+        ge=0,
+        le=1,
+    )
     explore: float = setting(
-        0.3, "Share of the training in which that chance falls from 1 to epsilon.", ge=0, le=1
+        0.3, "Share of the training in which that chance falls to epsilon.", ge=0, le=1
     )
     buffer: int = setting(50, "Slates of each user that are kept to learn from.", ge=1)
     updates: int = setting(2, "Minibatches after each slate of all users.", ge=1)
@@ -125,7 +131,8 @@ class SlateQPolicy(NeuralPolicy):
         buffer = None
         for t in range(n_steps):
             passed = t / max(config.explore * n_steps, 1)
-            step = self._act(world, observe, max(1 - passed, config.epsilon))
+            epsilon = max(config.start_epsilon * (1 - passed), config.epsilon)
+            step = self._act(world, observe, epsilon)
             if buffer is None:
                 buffer = tree_map(lambda v: v.new_empty(config.buffer, *v.shape), step)
             tree_map(lambda kept, new, t=t: kept[t % config.buffer].copy_(new), buffer, step)

@@ -18,6 +18,8 @@ _MARKS = (
     "card.json",
     "leaderboard.json",
     "suite.json",
+    "rank.json",
+    "pretrain.json",
 )  # what a folder that may be replaced has one of
 
 

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import typer
 
-from benchmarks.cli import bench, compare, data, demo, evaluate, fidelity, recommend, train
+from benchmarks.cli import (
+    bench,
+    compare,
+    data,
+    demo,
+    evaluate,
+    fidelity,
+    pretrain,
+    rank,
+    recommend,
+    train,
+)
 from benchmarks.errors import one_line_errors
 
 app = typer.Typer(
@@ -26,6 +37,8 @@ for command in (
     compare.compare,
     bench.bench,
     fidelity.fidelity,
+    rank.rank,
+    pretrain.pretrain,
     recommend.recommend,
     demo.demo,
 ):

@@ -140,3 +140,38 @@ def plot_bars(
         for y, value in zip(bar_y, length, strict=True):
             axes.text(value * 1.05, y, f"{value:,.0f}", va="center", fontsize=8)
     figure.savefig(path, dpi=120)
+
+
+def plot_curves(
+    path: Path,
+    title: str,
+    curves: Mapping[str, Sequence[tuple[float, float, float, float]]],
+    x: str,
+    y: str,
+) -> None:
+    """Draw curves with error bars; the values of x are evenly spaced.
+
+    Args:
+        path: the PNG file.
+        title: above the axes.
+        curves: points (x, y, lower end, upper end) by name.
+        x: label.
+        y: label.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    ticks = sorted({point[0] for points in curves.values() for point in points})
+    offsets = np.linspace(-0.12, 0.12, len(curves))
+    for (name, points), offset in zip(curves.items(), offsets, strict=True):
+        at, value, low, high = np.array(points).T
+        place = np.searchsorted(ticks, at) + offset
+        error = [value - low, high - value]
+        axes.errorbar(place, value, yerr=error, marker="o", capsize=3, label=name)
+    axes.set_xticks(range(len(ticks)), [f"{tick:,g}" for tick in ticks])
+    axes.set(title=title, xlabel=x, ylabel=y)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    figure.savefig(path, dpi=120)

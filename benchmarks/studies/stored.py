@@ -9,14 +9,19 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
 
 from agents.finding import Entry, Source
 from benchmarks.harness import run_cases
 from benchmarks.studies.trials import run_stored
 from responders import InputError
+from responders.errors import first_fault
+from responders.files import read_json
 from responders.progress import progress_bar
 
+Stored = TypeVar("Stored", bound=BaseModel)
 Case = tuple[Any, ...]
 """The arguments of `run_stored` after the path."""
 
@@ -46,11 +51,24 @@ def file_of(entry: Entry, seed: int, key: str) -> str:
     return f"{entry.name}-{seed}-{digest}.json"
 
 
+def load_stored(path: Path, kind: type[Stored]) -> Stored:
+    """Return the trial in a file.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    try:
+        return kind.model_validate(read_json(path, "trial"))
+    except ValidationError as error:
+        raise InputError(f"{path}, {first_fault(error)}; it is damaged: delete the file") from None
+
+
 def run_missing(
     cases: Mapping[Path, Case],
     jobs: int,
     progress: bool,
     run: Callable[..., None] = run_stored,
+    label: str = "leaderboard",
 ) -> None:
     """Run the trials that have no file yet, each by `run` with its path and arguments."""
     missing = {path: (path, *values) for path, values in cases.items() if not path.exists()}
@@ -58,14 +76,10 @@ def run_missing(
     if jobs > 1:
         for source, *_ in cases.values():
             _check_picklable(source)
-        for _ in run_cases(
-            run, missing, jobs=jobs, label="leaderboard", done=done, progress=progress
-        ):
+        for _ in run_cases(run, missing, jobs=jobs, label=label, done=done, progress=progress):
             pass
         return
-    with progress_bar(
-        total=len(cases), initial=done, desc="leaderboard", disable=not progress
-    ) as bar:
+    with progress_bar(total=len(cases), initial=done, desc=label, disable=not progress) as bar:
         for path, values in missing.items():
             bar.set_postfix_str(path.name.rsplit("-", 1)[0], refresh=False)
             run(*values)

@@ -39,6 +39,26 @@ def run_and_user_weights(
         )
 
 
+def crossed_samples(values: np.ndarray, resamples: int = 1000, seed: int = 0) -> np.ndarray:
+    """Return means [resamples] of `values` [runs, users], of which both are drawn again.
+
+    For runs with the same users: a user is drawn in all runs at once.
+    """
+    rng = np.random.default_rng(seed)
+
+    def drawn(n: int) -> np.ndarray:
+        return rng.multinomial(n, np.full(n, 1 / n), size=resamples) / n
+
+    runs, users = values.shape
+    return np.einsum("br,ru,bu->b", drawn(runs), values, drawn(users), optimize=True)
+
+
+def crossed_interval(name: str, values: np.ndarray) -> dict[str, float]:
+    """Return the mean of `values` [runs, users] and its 95 % interval: name, _low and _high."""
+    low, high = np.percentile(crossed_samples(values), [2.5, 97.5])
+    return {name: float(values.mean()), f"{name}_low": float(low), f"{name}_high": float(high)}
+
+
 def percentile_intervals(samples: Sequence[dict[str, float]]) -> dict[str, float | None]:
     """Return 95 % percentile intervals of resampled metrics.
 

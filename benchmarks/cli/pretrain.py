@@ -1,0 +1,112 @@
+"""`recsim pretrain`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from benchmarks.cli.options import (
+    DEVICE,
+    Device,
+    LogPath,
+    Overwrite,
+    Seeds,
+    Settings,
+    Threads,
+    command_line,
+    set_threads,
+)
+from responders.errors import InputError
+
+
+def pretrain(
+    simulator: Annotated[
+        str,
+        typer.Argument(metavar="ENV|RESPONDER", help="Environment id, or folder from `train`."),
+    ],
+    log: LogPath,
+    policy: Annotated[
+        str, typer.Option(help="A sequential policy, or slateq or slate_ppo (synthetic logs).")
+    ] = "sasrec",
+    behaviour: Annotated[
+        str,
+        typer.Option(help="Sequential: who shows slates: random, popular, mixed, logged."),
+    ] = "random,popular,mixed",
+    shares: Annotated[
+        str, typer.Option(help="Sequential: percent of the real users to fine-tune on.")
+    ] = "0,1,5,20,100",
+    sessions: Annotated[int, typer.Option(min=1, help="Sequential: simulated sessions.")] = 20_000,
+    interactions: Annotated[
+        str, typer.Option(help="slateq, slate_ppo: user-slate steps with true users.")
+    ] = "0,500,1000,2000,5000,10000,20000",
+    train_steps: Annotated[
+        int, typer.Option(min=1, help="slateq, slate_ppo: user-slate steps in the simulator.")
+    ] = 50_000,
+    users: Annotated[
+        int, typer.Option(min=1, help="slateq, slate_ppo: true users who judge.")
+    ] = 500,
+    seeds: Seeds = 3,
+    out: Annotated[Path, typer.Option(help="Folder for table and plot.")] = Path("runs/pretrain"),
+    settings: Settings = None,
+    overwrite: Overwrite = False,
+    device: Device = DEVICE,
+    threads: Threads = None,
+) -> None:
+    """Measure what a policy gains by learning with simulated users first.
+
+    A sequential policy learns from sessions that a behaviour policy leaves in the simulator, is
+    fine-tuned on a share of the log's users, and ranks the clicks of the log's test users. Beside
+    it: no pretraining, and as many sessions drawn from the share again. `slateq` and `slate_ppo`
+    learn in the simulator and go on with the true users of a synthetic log. What was interrupted
+    continues with the same command.
+
+    Example: `recsim pretrain runs/session_gru logs/known --policy sasrec --out runs/pretrain`
+    """
+    from agents.finding import find_policy
+    from agents.sequential import SequentialPolicy
+    from benchmarks.reports import pretrain as report
+    from benchmarks.studies.pretraining import reinforcement, sequences
+    from responders.config import parse_settings
+
+    set_threads(threads)
+    kind = find_policy(policy).source
+    common: dict[str, Any] = {
+        "seeds": seeds,
+        "settings": parse_settings(settings or []),
+        "device": device,
+        "out": out,
+        "overwrite": overwrite,
+        "command": command_line(),
+    }
+    if isinstance(kind, type) and issubclass(kind, SequentialPolicy):
+        result = sequences.pretrain(
+            simulator,
+            log,
+            policy,
+            behaviours=behaviour,
+            shares=_numbers("shares", shares),
+            sessions=sessions,
+            **common,
+        )
+    else:
+        result = reinforcement.pretrain(
+            simulator,
+            log,
+            policy,
+            interactions=[int(n) for n in _numbers("interactions", interactions)],
+            steps=train_steps,
+            users=users,
+            **common,
+        )
+    report.show(result.rows, result.facts)
+    for path in result.files:
+        typer.echo(f"wrote {path}")
+
+
+def _numbers(name: str, text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(f"{name} are numbers such as 0,1,5, not {text!r}") from None

@@ -1,0 +1,1 @@
+"""Policies that learn with simulated users first and with real ones after that."""

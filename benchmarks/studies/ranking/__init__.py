@@ -1,0 +1,1 @@
+"""Offline ranking: how early policies list what users of a log clicked next."""
