@@ -39,12 +39,12 @@ def test_calls_are_timed_in_turn() -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux")
 def test_peak_memory_is_what_was_added() -> None:
-    block = np.ones(40 << 17)  # 40 MiB that are freed before
+    block = np.ones(200 << 17)  # 200 MiB that are freed before
     del block
     peak = PeakMemory()
-    block = np.ones(20 << 17)
+    block = np.ones(100 << 17)
     del block
-    assert 15 < peak.mb < 35
+    assert 75 < peak.mb < 150  # a busy system may take pages away meanwhile
 
 
 def test_publish_writes_csv_markdown_and_plot(
