@@ -80,4 +80,4 @@ class DQNPolicy(ReplayPolicy):
 
     @torch.inference_mode()
     def score(self, observation: dict[str, Tensor]) -> Tensor:
-        return self.spread(self.network.q_net(self.flat(observation)), self._items)
+        return self.among_all(self.network.q_net(self.flat(observation)), self._items)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from agents.policy import Policy
 from agents.site import Site
 from agents.user_features import ItemScores, UserFeatures
+from recsim_env.candidates import most_clicked
 from recsim_env.outcome import Outcome
 from recsim_env.world import World
 from responders import InputError
@@ -89,7 +89,7 @@ class NeuralPolicy(Policy):
         self, world: World | Site, config: NeuralConfig | None = None, seed: int = 0
     ) -> None:
         super().__init__(world, config, seed)
-        self.candidates = self._most_clicked()
+        self.candidates = most_clicked(self.catalogue)[: self.config.candidates].to(self.device)
         self._rules = self.rules.only(self.candidates)
         self._features = UserFeatures(self.site)
         with torch.random.fork_rng(devices=[]):
@@ -108,9 +108,7 @@ class NeuralPolicy(Policy):
 
     @torch.no_grad()
     def score(self, observation: dict[str, Tensor]) -> Tensor:
-        score = self.rank(self.state(observation))
-        others = score.amin(1, keepdim=True) - 1  # below all candidates
-        return others.repeat(1, self.n_items).index_copy(1, self.candidates, score)
+        return self.among_all(self.rank(self.state(observation)), self.candidates)
 
     def state(self, observation: dict[str, Tensor]) -> State:
         """Return what the networks read of a batched `HistoryObservation`."""
@@ -128,9 +126,3 @@ class NeuralPolicy(Policy):
                 f"{type(self).__name__} learns from one reward, the world has "
                 f"{world.n_objectives}: give a weight to each"
             )
-
-    def _most_clicked(self) -> Tensor:
-        """Return the items with the most clicks in the log; without counts, the first."""
-        clicked = self.catalogue.attributes.get("clicked", np.zeros(self.n_items))
-        order = np.argsort(-clicked.astype(float), kind="stable")[: self.config.candidates]
-        return torch.from_numpy(order.copy()).to(self.device)

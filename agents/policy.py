@@ -89,6 +89,14 @@ class Policy:
         """Return how good each item is for each user, [B, N] or [N], without exploration."""
         raise NotImplementedError(f"{type(self).__name__} implements neither score nor act")
 
+    def among_all(self, value: Tensor, item: Tensor) -> Tensor:
+        """Return scores [B, N]: `value` [B, C] for the items `item` [C] or [B, C], less for others.
+
+        They are on the policy's device.
+        """
+        score = (value.amin(1, keepdim=True) - 1).repeat(1, self.n_items)
+        return score.scatter(1, item.expand_as(value), value).to(self.device)
+
     @property
     def has_scores(self) -> bool:
         """Whether the policy scores items, so that it can rank any number of them."""

@@ -15,9 +15,10 @@ from agents.from_log import LogPolicy
 from agents.neural import NeuralConfig, NeuralPolicy, State
 from agents.site import Site
 from agents.user_features import ItemScores, UserFeatures, mlp
-from responders import EMPTY, InputError, SessionLog
+from responders import InputError, SessionLog
 from responders.config import Config, setting
 from responders.log import ragged
+from responders.log.history import history
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,6 @@ class ReinforcePolicy(LogPolicy, NeuralPolicy):
     def fit_log(self, log: SessionLog) -> None:
         _check_form(log, self.site)
         later = later_clicks(log, self.config.gamma)
-        column = torch.full((self.n_items + 1,), len(self.candidates), device=self.device)
-        column[self.candidates] = torch.arange(len(self.candidates), device=self.device)
         optimiser = torch.optim.Adam(self.net.parameters(), self.config.learning_rate)
         schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.1, self.config.epochs)
         rng = np.random.default_rng(self.seed)
@@ -104,20 +103,18 @@ class ReinforcePolicy(LogPolicy, NeuralPolicy):
             order = rng.permutation(log.n_slates)
             for first in range(0, log.n_slates, self.config.batch_size):
                 rows = order[first : first + self.config.batch_size]
-                loss = self.loss(self._logged(log, rows, later, column))
+                loss = self.loss(self._logged(log, rows, later))
                 optimiser.zero_grad()
                 loss.backward()
                 optimiser.step()
             schedule.step()
 
-    def _logged(
-        self, log: SessionLog, rows: np.ndarray, later: np.ndarray, column: Tensor
-    ) -> Logged:
+    def _logged(self, log: SessionLog, rows: np.ndarray, later: np.ndarray) -> Logged:
         slate = torch.from_numpy(log.slate[rows].astype(np.int64)).to(self.device)
         unknown = np.full(slate.shape, np.nan)
         return Logged(
             state=self.state(observe_log(log, rows, self.site)),
-            column=column[slate],  # the last entry is of empty positions, -1
+            column=self.net.actor.column[slate + 1],
             click=self.tensor(log.response[rows] > 0),
             later=self.tensor(later[rows]),
             propensity=self.tensor(unknown if log.propensity is None else log.propensity[rows]),
@@ -164,11 +161,10 @@ def observe_log(log: SessionLog, rows: np.ndarray, site: Site) -> dict[str, Tens
     """Return batched `HistoryObservation`s [n, …] of the users before the slates `rows` [n]."""
     session = np.searchsorted(log.session_start, rows, side="right") - 1
     step = rows - log.session_start[session]
-    seen = step[:, None] + np.arange(-site.history, 0)
-    at, exists = log.session_start[session][:, None] + seen.clip(0), (seen >= 0)[..., None]
+    slates, clicks = history(log, session, step, site.history)
     values = {
-        "item": np.where(exists, log.slate[at], EMPTY).astype(np.int64).reshape(len(rows), -1),
-        "click": (exists & (log.response[at] > 0)).astype(np.int8).reshape(len(rows), -1),
+        "item": slates.astype(np.int64).reshape(len(rows), -1),
+        "click": clicks.astype(np.int8).reshape(len(rows), -1),
         "step": step[:, None].astype(np.int64),
     }
     if site.features.shape[1]:

@@ -55,4 +55,4 @@ class SACPolicy(EntropyPolicy):
     @torch.inference_mode()
     def score(self, observation: dict[str, Tensor]) -> Tensor:
         action, _ = self.network.predict(self.flat(observation).numpy(), deterministic=True)
-        return self.spread(torch.from_numpy(action), self._items)
+        return self.among_all(torch.from_numpy(action), self._items)

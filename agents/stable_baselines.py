@@ -119,11 +119,6 @@ class SB3Policy(Policy):
         """Return the flat observation [B, D] on the CPU, where the network is."""
         return self.encoder.encode(observation).cpu()
 
-    def spread(self, value: Tensor, item: Tensor) -> Tensor:
-        """Return scores [B, N]: values [B, C] of the items `item` [C], and less for all others."""
-        score = value.amin(1, keepdim=True).repeat(1, self.n_items) - 1
-        return score.index_copy(1, item, value).to(self.device)
-
 
 @dataclass(frozen=True)
 class PositionConfig(SB3Config):

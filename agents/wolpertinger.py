@@ -59,5 +59,4 @@ class WolpertingerPolicy(EntropyPolicy):
         states = flat.repeat_interleave(k, 0)
         values = self.network.critic(states, place.flatten(0, 1))
         value = torch.stack(values).amin(0).view(len(flat), k).to(self.device)
-        others = value.amin(1, keepdim=True).repeat(1, self.n_items) - 1
-        return self.rules.choose(others.scatter(1, near, value))
+        return self.rules.choose(self.among_all(value, near))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from recsim_env.world import World
-from responders import InputError
+from responders import Catalogue, InputError
 from responders.errors import near_matches
 
 Retrieve = Callable[[World, Tensor | None], Tensor]
@@ -167,8 +167,7 @@ def popular_table(world: World, n_candidates: object) -> Tensor:
     first. If fewer than C items are allowed, the last one is repeated.
     """
     n = _check_number(world, n_candidates)
-    clicked = world.catalogue.attributes.get("clicked", np.zeros(world.n_items))
-    order = torch.from_numpy(np.argsort(-clicked.astype(float), kind="stable")).to(world.device)
+    order = most_clicked(world.catalogue).to(world.device)
     if world.rules.allowed is None:
         return order[:n].expand(world.n_positions, -1)
     table = []
@@ -176,6 +175,12 @@ def popular_table(world: World, n_candidates: object) -> Tensor:
         items = order[allowed[order]][:n]
         table.append(torch.cat([items, items[-1:].expand(n - len(items))]))
     return torch.stack(table)
+
+
+def most_clicked(catalogue: Catalogue) -> Tensor:
+    """Return all items [N], most clicked in the log first; in catalogue order without counts."""
+    clicked = catalogue.attributes.get("clicked", np.zeros(len(catalogue)))
+    return torch.from_numpy(np.argsort(-clicked.astype(float), kind="stable"))
 
 
 def _check_number(world: World, n_candidates: object) -> int:

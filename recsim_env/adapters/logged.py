@@ -20,6 +20,7 @@ from responders import EMPTY, InputError, SessionLog
 from responders.behaviour.leaving import departures
 from responders.errors import near_matches
 from responders.log import ragged
+from responders.log.history import history
 from responders.models.base import LogShape
 from responders.models.counting import ItemCTR
 from responders.training.checkpoint import check_catalogue
@@ -46,9 +47,7 @@ class _View:
     def __call__(self, session: np.ndarray, step: np.ndarray, log: SessionLog) -> Any:
         """Return the observations [n, …] of `session` [n] after `step` [n] slates."""
         world, device = self.world, self.world.device
-        seen = step[:, None] + np.arange(-world.history, 0)  # [n, H] slates of the session
-        row, exists = log.session_start[session][:, None] + np.maximum(seen, 0), seen >= 0
-        exists = exists[..., None]
+        slates, clicks = history(log, session, step, world.history)
 
         def tensor(values: np.ndarray) -> Tensor:
             return torch.from_numpy(values).to(device)
@@ -57,8 +56,8 @@ class _View:
             world.episodes,
             user=tensor(session),
             step=tensor(step),
-            slates=tensor(np.where(exists, log.slate[row], EMPTY)),
-            clicks=tensor(exists & (log.response[row] > 0)),
+            slates=tensor(slates),
+            clicks=tensor(clicks),
         )
         if isinstance(self.encoder, FlatObservation):
             return to_numpy(self.encoder.encode(HistoryObservation(world)(world)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -10,7 +11,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from responders.errors import InputError
+from responders.log import ragged
 from responders.log.catalogue import Catalogue
+from responders.log.history import history
 from responders.log.session_log import SessionLog
 
 WINDOW = 10
@@ -47,9 +50,14 @@ class Support:
         if not ascending or not np.isfinite(values).all():
             raise InputError("support needs two or more finite quantiles ≥ 0 that ascend")
 
+    @cached_property
+    def _quantiles(self) -> Tensor:
+        """[Q] float32, made once, as every step of a world looks at them."""
+        return torch.tensor(self.repetition, dtype=torch.float32)
+
     def share(self, repetition: Tensor) -> Tensor:
         """Return the share [B] of logged slates that repeat at least as much as given ones [B]."""
-        quantiles = torch.tensor(self.repetition, dtype=torch.float32, device=repetition.device)
+        quantiles = self._quantiles.to(repetition.device)
         above = torch.searchsorted(quantiles, repetition.contiguous())
         upper = above.clamp(max=len(quantiles) - 1)
         lower = (above - 1).clamp(min=0)
@@ -96,18 +104,14 @@ def repetition(slate: Tensor, slates: Tensor, vectors: Tensor) -> Tensor:
 def fit_support(log: SessionLog, sessions: np.ndarray) -> Support:
     """Return the support of the slates of `sessions` of a log, of a sample if there are many."""
     length = log.session_length[sessions]
-    step = np.arange(length.sum()) - np.repeat(np.cumsum(length) - length, length)
-    first = np.repeat(log.session_start[:-1][sessions], length)
+    session, step = np.repeat(sessions, length), ragged.place(length)
     if len(step) > _SLATES:
         kept = np.random.default_rng(0).choice(len(step), _SLATES, replace=False)
-        step, first = step[kept], first[kept]
-    age = np.arange(-WINDOW, 0)
-    earlier = step[:, None] + age  # [n, W] slates of the session
-    slates = np.where((earlier >= 0)[..., None], log.slate[first[:, None] + earlier.clip(0)], -1)
-    vectors = unit_vectors(log.catalogue)
+        session, step = session[kept], step[kept]
+    slates, _ = history(log, session, step, WINDOW)
     found = repetition(
-        torch.from_numpy(log.slate[first + step].astype(np.int64)),
+        torch.from_numpy(log.slate[log.session_start[session] + step].astype(np.int64)),
         torch.from_numpy(slates.astype(np.int64)),
-        vectors,
+        unit_vectors(log.catalogue),
     )
     return Support(tuple(np.quantile(found.numpy(), np.linspace(0, 1, _QUANTILES)).tolist()))

@@ -62,8 +62,8 @@ def test_it_learns_more_than_random_slates_earn(small_log_path: Path, known: boo
     policy.fit(log)
     assert rollout(world, policy, seed=0).reward.mean() > 1.4 * run.reward.mean()
     if not known:  # the log's policy is found: random slates show all items alike
-        logged = policy._logged(log, np.arange(200), np.zeros(log.n_slates), torch.arange(41))
-        chance = policy.net.behaviour(*logged.state).softmax(1).detach()
+        state = policy.state(observe_log(log, np.arange(200), policy.site))
+        chance = policy.net.behaviour(*state).softmax(1).detach()
         assert (chance - 1 / 40).abs().max() < 0.02
 
 
