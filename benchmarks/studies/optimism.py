@@ -120,19 +120,12 @@ def optimism(
     Raises:
         InputError: the log is not synthetic, or an unknown name.
     """
-    true_users(log)
-    for policy in names_in(policies):
-        load(known_policies(), policy, "policy")
-    for responder in names_in(responders):
-        configure(responder, settings or {})
+    check_names(log, responders, policies, settings or {})
     rows = []
     for responder in names_in(responders):
         runs, losses = [], []
         for seed in range(seeds):
-            checkpoint = fit(
-                log, responder, out / f"{responder}-{seed}", dict(settings or {}),
-                seed=seed, resume=True, progress=progress,
-            )  # fmt: skip
+            checkpoint = learned_users(log, responder, out, settings or {}, seed, progress)
             losses.append(checkpoint.card["metrics"]["log_loss"])
             runs.append(measure(checkpoint, names_in(policies), users, steps, seed))
         loss = float(np.mean(losses))
@@ -141,6 +134,35 @@ def optimism(
             for policy in names_in(policies)
         ]
     return rows
+
+
+def check_names(
+    log: SessionLog,
+    responders: str | Sequence[str],
+    policies: str | Sequence[str],
+    settings: Mapping[str, Any],
+) -> None:
+    """Raise `InputError` for a log of real users, an unknown name or a wrong setting."""
+    true_users(log)
+    for policy in names_in(policies):
+        load(known_policies(), policy, "policy")
+    for responder in names_in(responders):
+        configure(responder, settings)
+
+
+def learned_users(
+    log: SessionLog,
+    responder: str,
+    out: Path,
+    settings: Mapping[str, Any],
+    seed: int,
+    progress: bool,
+) -> Checkpoint:
+    """Return the responder, trained in a folder of `out`; a finished training is used again."""
+    return fit(
+        log, responder, out / f"{responder}-{seed}", settings,
+        seed=seed, resume=True, progress=progress,
+    )  # fmt: skip
 
 
 def _ratios(

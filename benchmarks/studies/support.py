@@ -25,17 +25,16 @@ from agents.rollout import chosen
 from benchmarks.cli.options import Settings
 from benchmarks.harness import check_out, names_in, publish, run_script
 from benchmarks.reports.tables import number, text
-from benchmarks.studies.optimism import true_users
+from benchmarks.studies.optimism import check_names, learned_users, true_users
 from recsim_env.observations import HistoryObservation
 from recsim_env.world import World, blank_duplicates
-from responders import InputError, SessionLog, fit
+from responders import InputError, SessionLog
 from responders.behaviour.support import repetition, unit_vectors
 from responders.config import parse_settings
 from responders.models.base import Responder
 from responders.models.state import State
 from responders.registry import load
 from responders.training.checkpoint import Checkpoint
-from responders.training.fit import configure
 
 POLICIES = "random,popular,greedy"
 """The policies whose slates are compared by default."""
@@ -119,21 +118,13 @@ def support(
     Raises:
         InputError: the log is not synthetic, an unknown name, or fewer than two responders.
     """
-    true_users(log)
     names = names_in(responders)
     if len(names) < 2:
         raise InputError("give two or more responders: one alone cannot disagree")
-    for policy in names_in(policies):
-        load(known_policies(), policy, "policy")
-    for name in names:
-        configure(name, settings or {})
+    check_names(log, names, policies, settings or {})
     checkpoints = {
-        name: fit(
-            log, name, out / f"{name}-{seed}", dict(settings or {}),
-            seed=seed, resume=True, progress=progress,
-        )
-        for name in names
-    }  # fmt: skip
+        name: learned_users(log, name, out, settings or {}, seed, progress) for name in names
+    }
     judges = [checkpoint.responder for checkpoint in checkpoints.values()]
     rows = []
     for name, checkpoint in checkpoints.items():
