@@ -26,8 +26,8 @@ from responders.training.fit import fit
 ENVIRONMENT = "RecSim-ContentWise-v0"
 _SESSIONS = 4_000
 _RESPONDERS = {"position_ctr": {}, "pbm": {}, "session_gru": {"epochs": 10, "embedding": "content"}}
-_POLICIES = ("random", "popular", "epsilon_greedy", "ppo", "oracle")
-_USERS, _SEEDS, _TRAINING_STEPS = 300, 2, 100_000
+_POLICIES = ("random", "popular", "epsilon_greedy", "slateq", "oracle")
+_USERS, _SEEDS, _TRAINING_STEPS = 300, 2, 20_000
 
 
 def run(out: Path | None = None, scale: float = 1.0, device: str = "auto") -> None:
