@@ -23,6 +23,7 @@ POLICIES = {
     "lin_ts": "agents.lin_ts:LinTSPolicy",
     "gru_ts": "agents.gru_ts:GRUTSPolicy",
     "greedy": "agents.greedy:GreedyPolicy",
+    "slate_greedy": "agents.slate_greedy:SlateGreedyPolicy",
     "look_ahead": "agents.look_ahead:LookAheadPolicy",
     "ppo": "agents.ppo:PPOPolicy",
     "a2c": "agents.a2c:A2CPolicy",

@@ -1,8 +1,8 @@
 """Whether a policy is worth in the learned world what it is worth in the true one.
 
-    python -m benchmarks.studies.optimism LOG --responders session_gru,slate_gru
+    python -m benchmarks.studies.optimism LOG... --responders session_gru,slate_gru
 
-trains responders on a synthetic log, runs policies with the learned users and with the true ones,
+trains responders on synthetic logs, runs policies with the learned users and with the true ones,
 the same users in both, and prints the ratio of the clicks in a session. `greedy` shows what the
 learned responder expects to be clicked: nothing exploits its errors more.
 """
@@ -190,7 +190,7 @@ def plot(rows: pd.DataFrame, path: Path) -> None:
     plot_bars(
         path,
         "Clicks from learned users / from the true (synthetic) users",
-        [f"{row.responder}: {row.policy}" for row in rows.itertuples()],
+        [f"{row.log}, {row.responder}: {row.policy}" for row in rows.itertuples()],
         rows["ratio"].tolist(),
         "learned world / true world",
         intervals=list(zip(rows["ratio_low"], rows["ratio_high"], strict=True)),
@@ -198,7 +198,9 @@ def plot(rows: pd.DataFrame, path: Path) -> None:
 
 
 def main(
-    log: Annotated[Path, typer.Argument(metavar="LOG", help="Folder of a synthetic log.")],
+    logs: Annotated[
+        list[Path], typer.Argument(metavar="LOG...", help="Folders of synthetic logs.")
+    ],
     responders: Annotated[str, typer.Option(help="Names, comma-separated.")] = "session_gru",
     policies: Annotated[str, typer.Option(help="Names, comma-separated.")] = POLICIES,
     settings: Settings = None,
@@ -211,11 +213,22 @@ def main(
 ) -> None:
     """Compare the values of policies in learned worlds with those in the true one."""
     check_out(out)
-    rows = optimism(
-        SessionLog.load(log), responders, out, settings=dict(parse_settings(settings or [])),
-        policies=policies, users=users, seeds=seeds, steps=steps,
-    )  # fmt: skip
+    chosen = dict(parse_settings(settings or []))
+    opened = {path.name: SessionLog.load(path) for path in logs}
+    if len(opened) < len(logs):
+        raise InputError("two logs have the same name: rename one folder")
+    for log in opened.values():
+        check_names(log, responders, policies, chosen)
+    rows = [
+        {"log": name, **row}
+        for name, log in opened.items()
+        for row in optimism(
+            log, responders, out / name, settings=chosen, policies=policies, users=users,
+            seeds=seeds, steps=steps,
+        )
+    ]  # fmt: skip
     columns = {
+        "log": text("log"),
         "responder": text("responder"),
         "policy": text("policy"),
         "log-loss": number("log_loss", 4),
@@ -228,7 +241,7 @@ def main(
         f"clicks in a session of {users:,} synthetic users, {seeds} seeds of training; 95 % "
         "intervals over users and seeds"
     )
-    title = f"Policies in learned worlds and in the true one: {log.name}"
+    title = "Policies in learned worlds and in the true one"
     publish("optimism", title, columns, rows, caption=caption, out=out, plot=plot)
 
 
