@@ -5,8 +5,8 @@ microseconds for each operator, whatever its size: more than a millisecond for a
 twenty microseconds. Compiled, the same arithmetic is one loop. Many users, training and GPUs use
 PyTorch.
 
-numba is optional (`pip install recsim-env[fast]`) and is imported at the first step of few users. It
-compiles a function when that is first called and keeps the result on disk.
+numba is optional (`pip install recsim-env[fast]`) and is imported at the first step of few users.
+It compiles a function when that is first called and keeps the result on disk.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any, TypeVar
 
+import numpy as np
 from torch import Tensor
 
 FEW_USERS = 64
@@ -32,8 +33,13 @@ def can_compile() -> bool:
 
 
 def are_few(users: Tensor) -> bool:
-    """Return whether compiled loops are to be used for a batch; `users` is any tensor with B first."""
-    return len(users) <= FEW_USERS and users.device.type == "cpu" and can_compile()
+    """Return whether compiled loops are to be used for B users; `users` is any tensor [B, ...]."""
+    return users.shape[0] <= FEW_USERS and users.device.type == "cpu" and can_compile()
+
+
+def array(tensor: Tensor) -> np.ndarray:
+    """Return a tensor as a contiguous array, which shares its memory where that is possible."""
+    return np.ascontiguousarray(tensor.detach().numpy())
 
 
 F = TypeVar("F", bound=Callable[..., Any])
