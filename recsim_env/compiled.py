@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from responders.compiling import array, compiled
+from responders.compiling import compiled
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _FACTOR_1, _FACTOR_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
@@ -67,7 +67,7 @@ def count(slate: Tensor, click: Tensor, *before: Tensor) -> list[Tensor]:
         before: of `Episodes`: step, visit_step, visit_clicks, streak, slates, clicks.
     """
     after = [value.numpy().copy() for value in before]
-    _count(array(slate), array(click), *after)
+    _count(np.ascontiguousarray(slate.numpy()), np.ascontiguousarray(click.numpy()), *after)
     return [torch.from_numpy(value) for value in after]
 
 

@@ -223,7 +223,7 @@ class World:
             **vars(answer),
             reward=self._valid_reward(answer, invalid),
             left=left,
-            truncated=(now.step >= self.horizon) & ~left,
+            truncated=(now.step >= self.horizon) > left,  # and not left
             invalid=invalid,
             duplicates=duplicates,
         )

@@ -15,7 +15,6 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any, TypeVar
 
-import numpy as np
 from torch import Tensor
 
 FEW_USERS = 64
@@ -35,11 +34,6 @@ def can_compile() -> bool:
 def are_few(users: Tensor) -> bool:
     """Return whether compiled loops are to be used for B users; `users` is any tensor [B, ...]."""
     return users.shape[0] <= FEW_USERS and users.device.type == "cpu" and can_compile()
-
-
-def array(tensor: Tensor) -> np.ndarray:
-    """Return a tensor as a contiguous array, which shares its memory where that is possible."""
-    return np.ascontiguousarray(tensor.detach().numpy())
 
 
 F = TypeVar("F", bound=Callable[..., Any])

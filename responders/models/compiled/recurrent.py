@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from responders.compiling import array
 from responders.models.base import Response
 from responders.models.compiled.kernels import Items, Memory, Network, Session, respond
 from responders.models.neural import Prepared
@@ -119,3 +118,8 @@ def session_of(context: SessionContext) -> Session:
         array(linear),
         array(logarithmic / CURVATURE**0.5),
     )
+
+
+def array(tensor: Tensor) -> np.ndarray:
+    """Return a tensor as a contiguous array, which shares its memory where that is possible."""
+    return np.ascontiguousarray(tensor.detach().numpy())
