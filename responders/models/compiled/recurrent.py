@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from responders.models.base import Response
-from responders.models.compiled.kernels import Items, Memory, Network, Session, respond
+from responders.models.compiled.kernels import Network, respond
+from responders.models.compiled.session import Items, Memory, Session
 from responders.models.neural import Prepared
 from responders.models.parts.click_gru import Tables
 from responders.models.parts.exposure import CURVATURE
