@@ -60,8 +60,8 @@ class HistoryObservation:
     def __call__(self, world: World) -> dict[str, Tensor]:
         episodes = world.episodes
         observation = {
-            "item": episodes.slates.long().flatten(1),
-            "click": episodes.clicks.flatten(1).to(torch.int8),
+            "item": episodes.slates.to(torch.int64).view(world.num_users, -1),
+            "click": episodes.clicks.to(torch.int8).view(world.num_users, -1),
             "step": episodes.step.unsqueeze(1).clone(),
         }
         if "user" in self.space.spaces:

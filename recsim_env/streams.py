@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from responders.compiling import are_few
 from responders.errors import InputError, check_seed
 
 # SplitMix64 (Steele, Lea, Flood, OOPSLA 2014) as signed 64-bit integers; products wrap.
@@ -80,6 +81,10 @@ class UserStreams:
             n: numbers per user, at most 4096.
             mask: [B] bool; the streams of other users do not advance (ignore their numbers).
         """
+        if are_few(self._position):
+            from recsim_env.compiled import draw  # imports numba
+
+            return draw(self._position, n, mask)
         position, steps = self._position.unsqueeze(1), self._steps[:n]
         advance = self._steps[n - 1]
         self._position = self._position + (advance if mask is None else advance * mask)

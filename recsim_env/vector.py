@@ -371,11 +371,9 @@ def blank(value: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 def with_masks(infos: dict[str, Any], mask: np.ndarray | None = None) -> dict[str, Any]:
     """Return infos with Gymnasium's `_name` masks [B]: which users have each entry."""
-    masks = {
-        f"_{name}": np.ones(len(value), dtype=bool) if mask is None else mask
-        for name, value in infos.items()
-    }
-    return infos | masks
+    if mask is None:
+        mask = np.ones(len(next(iter(infos.values()))), dtype=bool)
+    return infos | {f"_{name}": mask for name in infos}
 
 
 def final_info(observation: Any, infos: dict[str, np.ndarray], ended: np.ndarray) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from responders.behaviour.leaving import Hazard, leave_chance, shifted
 from responders.behaviour.returns import Returns, draw_return
 from responders.behaviour.slate_rules import SlateRules
 from responders.behaviour.support import WINDOW, Support, repetition, unit_vectors
+from responders.compiling import are_few
 from responders.device import in_float32, pick_device
 from responders.errors import check_whole
 from responders.models.base import Responder, Response
@@ -199,8 +200,9 @@ class World:
         uniform = self.streams.uniform(s + (1 if self._returns is None else 3), mask)
         response = self._respond(slate, uniform[:, :s])
         now = self.episodes.answered(slate, response.click, response.state)
+        n_clicks = now.visit_clicks - self.episodes.visit_clicks
         leave = self.leave_chance(
-            now.streak, now.visit_step, response.click.sum(1), now.visit_clicks, now.memory
+            now.streak, now.visit_step, n_clicks, now.visit_clicks, now.memory
         )
         left = uniform[:, s] < leave
         returned, gap = torch.zeros_like(left), torch.zeros_like(leave)
@@ -221,7 +223,7 @@ class World:
             **vars(answer),
             reward=self._valid_reward(answer, invalid),
             left=left,
-            truncated=(now.step >= self.horizon) & ~left,
+            truncated=(now.step >= self.horizon) > left,  # and not left
             invalid=invalid,
             duplicates=duplicates,
         )
@@ -329,6 +331,10 @@ def blank_duplicates(slate: Tensor, above: Tensor | None = None) -> tuple[Tensor
         slate: [B, S] int64.
         above: `positions_above(S)` on the same device, to save computing it.
     """
+    if are_few(slate):
+        from recsim_env.compiled import blank  # imports numba
+
+        return blank(slate)
     if above is None:
         above = positions_above(slate.shape[1], slate.device)
     # With users in the last dimension, the comparisons run over long contiguous rows.

@@ -77,7 +77,9 @@ def uniform(slate: torch.Tensor, seed: int = 0) -> torch.Tensor:
     return torch.rand(slate.shape, generator=torch.Generator().manual_seed(seed))
 
 
-def random_responder(name: str, items: int = 9, positions: int = 4, features: int = 2) -> Responder:
+def random_responder(
+    name: str, items: int = 9, positions: int = 4, features: int = 2, **settings: Any
+) -> Responder:
     """An untrained responder with weights large enough for every effect to show."""
     torch.manual_seed(0)
     if name == "known_truth":
@@ -101,7 +103,7 @@ def random_responder(name: str, items: int = 9, positions: int = 4, features: in
     kind = responder_class(name)
     known = {field.name for field in fields(kind.config_class)}
     small = {k: 8 for k in ("embedding_size", "hidden_size") if k in known}
-    responder = kind(shape, make_config(kind.config_class, small | variant, name)).eval()
+    responder = kind(shape, make_config(kind.config_class, small | variant | settings, name)).eval()
     with torch.no_grad():
         for parameter in responder.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
@@ -125,12 +127,21 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 
 TRUTHS = ["known_truth", "known_truth_hidden", "known_truth_clickbait"]
 EVERY_RESPONDER = [*RESPONDERS, *VARIANTS, *TRUTHS]
+COMPILED = ["session_gru", "hierarchical_gru"]
+"""Those with a compiled form."""
 
 
-@pytest.fixture(params=EVERY_RESPONDER)
+@pytest.fixture(params=[*EVERY_RESPONDER, *(f"{name} compiled" for name in COMPILED)])
 def responder(request: pytest.FixtureRequest) -> Responder:
-    """Each responder in turn, for 9 items, 4 positions and 2 user features."""
-    return random_responder(request.param)
+    """Each responder in turn, for 9 items, 4 positions and 2 user features.
+
+    Those called compiled are prepared, so that they answer few users in their compiled form.
+    """
+    name = request.param.removesuffix(" compiled")
+    responder = random_responder(name)
+    if name != request.param:
+        responder.prepare()
+    return responder
 
 
 @pytest.fixture

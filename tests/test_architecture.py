@@ -32,7 +32,7 @@ def imported(path: Path, types: bool = False) -> set[str]:
 
 
 ROOMS = [
-    ["errors", "registry", "config", "files", "progress", "device", "installation"],
+    ["errors", "registry", "config", "files", "progress", "device", "installation", "compiling"],
     ["log"],
     ["sources", "kernels", "behaviour"],
     ["models"],

@@ -43,6 +43,7 @@ from recsim_env.vector import RecSimVectorEnv
 from recsim_env.world import World, blank_duplicates
 from responders import Catalogue, SessionLog, Users
 from responders.behaviour.leaving import Hazard
+from responders.compiling import FEW_USERS, can_compile
 from responders.models.base import LogShape, Response
 from responders.models.registry import RESPONDERS
 from responders.registry import load
@@ -199,6 +200,8 @@ def main(
     rows = [asdict(setting) | asdict(speeds[setting]) for setting in cases]
     title = f"user-slate steps per second, {describe(device)}"
     publish("throughput", title, _COLUMNS, rows, out=None if quick else out, plot=_plot)
+    form = "in compiled loops" if can_compile() else "in PyTorch (numba is not installed)"
+    console().print(f"up to {FEW_USERS} users step {form}: the rows of 1 and 16 users")
     reference = rows[0]
     console().print(
         f"reference row: {reference['environment']:,.0f} steps/s, "

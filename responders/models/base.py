@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -29,6 +30,8 @@ MARGINAL_DRAWS = 64
 
 LARGEST_TABLE = 1 << 16
 """`Responder.prepare` tabulates per-item products for catalogues of at most this many items."""
+
+_version = attrgetter("_version")  # how often a tensor was written to
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,7 @@ class Responder(nn.Module):
     def __init__(self, shape: LogShape, config: Config) -> None:
         super().__init__()
         self.shape, self.config = shape, config
-        self._prepared: tuple[Any, list[tuple[Tensor, int]]] | None = None
+        self._prepared: tuple[Any, list[Tensor], int] | None = None
 
     def start(self, user: Tensor) -> State:
         """Return the state of new users with features `user` [B, F]."""
@@ -167,8 +170,9 @@ class Responder(nn.Module):
         It saves time and changes no answer. What was prepared is used only where no gradient is
         recorded, and only while the weights are those that it was made of.
         """
-        weights = (*self.parameters(), *self.buffers())
-        self._prepared = self.tabulate(), [(weight, _version(weight)) for weight in weights]
+        # Inference tensors, which cannot be trained, have no version.
+        weights = [w for w in (*self.parameters(), *self.buffers()) if not w.is_inference()]
+        self._prepared = self.tabulate(), weights, sum(map(_version, weights))
 
     def tabulate(self) -> Any:
         """Return products of the weights that stepping can look up; None = there are none."""
@@ -179,9 +183,8 @@ class Responder(nn.Module):
         """What `tabulate` returned, None unless it can be used."""
         if self._prepared is None or torch.is_grad_enabled():
             return None
-        tables, weights = self._prepared
-        current = all(_version(weight) == version for weight, version in weights)
-        return tables if current else None
+        tables, weights, version = self._prepared
+        return tables if sum(map(_version, weights)) == version else None  # versions only grow
 
     def _apply(self, *args: Any, **kwargs: Any) -> Self:
         self._prepared = None  # weights move to another device or dtype
@@ -258,8 +261,3 @@ def unroll(responder: Responder, batch: SessionBatch) -> Tensor:
         logits.append(responder.logits(state, slate, click))
         state = responder.observe(state, slate, click)
     return torch.stack(logits, 1)
-
-
-def _version(tensor: Tensor) -> int:
-    """Return how often a tensor was written to; inference tensors do not count."""
-    return 0 if tensor.is_inference() else tensor._version

@@ -7,15 +7,22 @@ to slate, HierarchicalGRU starts a slate from the mean of the states of the slat
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
+from responders.compiling import are_few
 from responders.config import Config, setting
 from responders.log.batch import SessionBatch
 from responders.models.base import LogShape, Response
-from responders.models.neural import ClickMemory, Evaluation, NeuralConfig, NeuralResponder
+from responders.models.neural import (
+    ClickMemory,
+    Evaluation,
+    NeuralConfig,
+    NeuralResponder,
+    Prepared,
+)
 from responders.models.parts.click_gru import (
     ClickGRU,
     Reading,
@@ -31,6 +38,9 @@ from responders.models.parts.packing import (
 )
 from responders.models.parts.users import ClickedItems, UserFeatures
 from responders.models.state import State
+
+if TYPE_CHECKING:
+    from responders.models.compiled.recurrent import CompiledGRU
 
 TEMPERATURE = 0.3
 """Of the binary-concrete clicks that let a gradient through (arXiv 2409.20055)."""
@@ -190,6 +200,9 @@ class CarriedGRU(RecurrentResponder):
     `carry` which hidden state a slate leaves.
     """
 
+    carries_mean: ClassVar[bool]
+    """Whether that is the mean of the slate's hidden states, not the last one."""
+
     def __init__(
         self,
         shape: LogShape,
@@ -199,6 +212,7 @@ class CarriedGRU(RecurrentResponder):
         memory_size = config.hidden_size + config.embedding_size
         super().__init__(shape, config, item_vectors, memory_size)
         self.initial = UserFeatures(shape.n_user_features, config.hidden_size)
+        self._compiled: tuple[Prepared, CompiledGRU] | None = None
 
     def carry(self, reading: Reading, filled: Tensor | None, before: Tensor) -> Tensor:
         """Return the hidden state [B, H] after a slate.
@@ -236,12 +250,28 @@ class CarriedGRU(RecurrentResponder):
     def respond(
         self, state: State, slate: Tensor, uniform: Tensor, offset: Tensor | None = None
     ) -> Response:
+        compiled = self._compiled_for(slate)
+        if compiled is not None:
+            return compiled(state, slate, uniform, offset)
         inputs, above = self.inputs(slate), self.clicked_input(state["above"])
         offset = self.session_log_odds(state, slate) if offset is None else offset
         reading = self.gru.read(inputs, state["hidden"], above, offset, uniform=uniform)
         probability = torch.where(slate >= 0, reading.logits.sigmoid(), 0.0)
         after = self._after(state, slate, inputs, reading)
         return Response(reading.click, probability, after)
+
+    def _compiled_for(self, slate: Tensor) -> CompiledGRU | None:
+        """Return the compiled form of `respond` where it is faster: for few users, prepared."""
+        prepared = self.prepared
+        if prepared is None or not are_few(slate):
+            return None
+        if self._compiled is None or self._compiled[0] is not prepared:
+            from responders.models.compiled.recurrent import CompiledGRU  # imports numba
+
+            weights = self.gru.recurrent_weights()
+            step = CompiledGRU(self.items, self.session, prepared, weights, self.carries_mean)
+            self._compiled = prepared, step
+        return self._compiled[1]
 
     def _after(self, state: State, slate: Tensor, inputs: SlateInputs, reading: Reading) -> State:
         click, rows = reading.click, inputs.rows
@@ -264,6 +294,8 @@ class SessionGRU(CarriedGRU):
         config: the settings.
         item_vectors: [N, K] given vectors for the embeddings that need them.
     """
+
+    carries_mean = False
 
     def carry(self, reading: Reading, filled: Tensor | None, before: Tensor) -> Tensor:
         """Return the state after the last position."""
@@ -299,6 +331,8 @@ class HierarchicalGRU(CarriedGRU):
         config: the settings.
         item_vectors: [N, K] given vectors for the embeddings that need them.
     """
+
+    carries_mean = True
 
     def carry(self, reading: Reading, filled: Tensor | None, before: Tensor) -> Tensor:
         """Return the mean of the states after the filled positions; unchanged without any."""

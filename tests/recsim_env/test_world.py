@@ -15,7 +15,9 @@ from recsim_env.make import make_world
 from recsim_env.streams import UserStreams
 from recsim_env.world import World, blank_duplicates
 from responders import Catalogue, InputError, SessionLog
+from responders.behaviour.returns import Returns
 from responders.behaviour.slate_rules import SlateRules
+from responders.compiling import FEW_USERS
 from responders.training.checkpoint import load_responder
 from tests.conftest import EVERY_RESPONDER, random_responder
 
@@ -39,10 +41,15 @@ def play(world: World, steps: int, seed: int = 0) -> list[dict[str, torch.Tensor
     return seen
 
 
-def test_a_user_does_not_depend_on_who_runs_beside(trained: Path) -> None:
-    together = play(small(trained, num_users=5, horizon=6), 30)
-    for user in range(5):
-        alone = play(small(trained, num_users=1, first_user=user, horizon=6), 30)
+@pytest.mark.parametrize("beside", [5, FEW_USERS + 1])
+@pytest.mark.parametrize("returns", [None, Returns.rule()])
+def test_a_user_does_not_depend_on_who_runs_beside(
+    trained: Path, beside: int, returns: Returns | None
+) -> None:
+    """Also where few users step in compiled loops and many do not, over episodes and visits."""
+    together = play(small(trained, num_users=beside, horizon=6, returns=returns), 30)
+    for user in (0, 2, 4):
+        alone = play(small(trained, num_users=1, first_user=user, horizon=6, returns=returns), 30)
         for step, (one, all_) in enumerate(zip(alone, together, strict=True)):
             for name in one:
                 torch.testing.assert_close(
@@ -130,6 +137,9 @@ def test_users_leave_by_the_hazard_and_never_without_one(trained: Path) -> None:
 )
 def test_later_copies_are_blanked(slates: list[tuple[int, ...]]) -> None:
     shown, copies = blank_duplicates(torch.tensor(slates))
+    many = [t[: len(slates)] for t in blank_duplicates(torch.tensor(slates * (FEW_USERS + 1)))]
+    assert torch.equal(shown, many[0])
+    assert torch.equal(copies, many[1])
     for items, row, n_copies in zip(slates, shown.tolist(), copies.tolist(), strict=True):
         first = [i >= 0 and i not in items[:place] for place, i in enumerate(items)]
         assert row == [i if new else -1 for i, new in zip(items, first, strict=True)]
@@ -161,14 +171,16 @@ def test_streams_continue_and_wait() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["all", "mask"]), st.integers(1, 6), st.integers(0, 31))))
-def test_streams_draw_the_same_with_numpy_and_without(draws: list[tuple[str, int, int]]) -> None:
-    fast, plain = UserStreams(5, seed=3), UserStreams(5, seed=3)
-    plain._by_numpy = False
+def test_streams_draw_the_same_in_every_way(draws: list[tuple[str, int, int]]) -> None:
+    """In compiled loops for few users; by NumPy and by PyTorch for many."""
+    few, *many = UserStreams(5, seed=3), *(UserStreams(FEW_USERS + 5, seed=3) for _ in range(2))
+    many[0]._by_numpy = False
     for way, n, bits in draws:
-        mask = torch.tensor([bits >> i & 1 == 1 for i in range(5)])
-        one = fast.uniform(n, None if way == "all" else mask)[mask]
-        two = plain.uniform(n, None if way == "all" else mask)[mask]
-        assert torch.equal(one, two)
+        mask = torch.tensor([bits >> i & 1 == 1 for i in range(FEW_USERS + 5)])
+        one = few.uniform(n, None if way == "all" else mask[:5])[mask[:5]]
+        for streams in many:
+            two = streams.uniform(n, None if way == "all" else mask)[:5][mask[:5]]
+            assert torch.equal(one, two)
 
 
 @pytest.mark.parametrize("seed", [-1, 1.5, "0", True, None])

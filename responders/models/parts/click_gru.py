@@ -139,6 +139,10 @@ class ClickGRU(nn.Module):
             finishing=readout.finishing(),
         )
 
+    def recurrent_weights(self) -> tuple[Tensor, Tensor]:
+        """Return the weights [3H, H] and bias [3H] that the hidden state meets."""
+        return cast(Tensor, self.gru.weight_hh_l0), cast(Tensor, self.gru.bias_hh_l0)
+
     def inputs(
         self, items: ItemEncoder, readout: Readout, slate: Tensor, tables: Tables | None = None
     ) -> SlateInputs:
@@ -271,8 +275,8 @@ class ClickGRU(nn.Module):
 
     def _cell(self, x: Tensor, hidden: Tensor) -> Tensor:
         """Return the next hidden state [B, H] for gate inputs x [B, 3H], as `nn.GRU` defines it."""
-        size, weight, bias = self.hidden_size, self.gru.weight_hh_l0, self.gru.bias_hh_l0
-        gates = F.linear(hidden, cast(Tensor, weight), cast(Tensor, bias))
+        size = self.hidden_size
+        gates = F.linear(hidden, *self.recurrent_weights())
         x_gates, x_candidate = x.split([2 * size, size], 1)
         h_gates, h_candidate = gates.split([2 * size, size], 1)
         reset, update = (x_gates + h_gates).sigmoid().split(size, 1)

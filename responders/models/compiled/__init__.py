@@ -1,0 +1,1 @@
+"""The compiled forms of responders; see `responders.compiling`."""
