@@ -32,7 +32,8 @@ def test_content_answers_for_cold_items_and_learned_vectors_do_not(
     rows = cold_items(
         log, tmp_path, test=test, responder="mf",
         embeddings="explicit,learned,content_delta:delta=0",
-        settings={"epochs": 6, "batch_size": 32, "learning_rate": 0.03}, seeds=1, resamples=50, progress=False,
+        settings={"epochs": 6, "batch_size": 32, "learning_rate": 0.03}, seeds=1, resamples=50,
+        progress=False,
     )  # fmt: skip
     explicit, learned, frozen = rows
     assert [row["embedding"] for row in rows] == ["explicit", "learned", "content_delta:delta=0"]
