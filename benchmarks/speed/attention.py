@@ -1,31 +1,51 @@
-"""The cost of attention over long sessions: SCOT against SessionTransformer.
+"""The cost of long sessions: attention, recurrent states and scans.
 
     python -m benchmarks.speed.attention
 
-trains each for one epoch on sessions of 100 slates × 10 items, in a separate process, and prints
-seconds and peak memory, also relative to SessionTransformer's.
+trains each responder for one epoch on sessions of 100 slates × 10 items, in a separate process, and
+prints seconds and peak memory, also relative to SessionTransformer's. Then it prints what one step
+costs after sessions of up to 10,000 positions: CPU time, so that other work on the machine does not
+count, and the size of the users' states. Attention reaches as many slates (clicks, in SCOT) as the
+session has slates.
 """
 
 from __future__ import annotations
 
 import time
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 import typer
+from torch.utils._pytree import tree_leaves
 
-from benchmarks.harness import PeakMemory, describe, publish, run_cases, run_script, synchronize
+from benchmarks.harness import (
+    PeakMemory,
+    describe,
+    names_in,
+    publish,
+    run_cases,
+    run_script,
+    synchronize,
+)
 from benchmarks.reports.tables import number, text
 from responders import Catalogue, SessionLog, Users
+from responders.config import make_config
 from responders.log.batch import Part, make_batch, plan_batches
-from responders.models.build import build_responder
+from responders.models.base import Responder
+from responders.models.build import build_responder, responder_class
 
-RESPONDERS = ("session_transformer", "scot", "session_gru")
-"""The responders measured; shares are relative to the first."""
+RESPONDERS = ("session_transformer", "scot", "session_gru", "min_gru", "hstu")
+"""The responders measured; shares of an epoch are relative to the first."""
+
+POSITIONS = "100,1000,10000"
+"""Lengths of the sessions after which a step is measured."""
 
 _ITEMS, _POSITIONS, _CLICK_RATE = 1000, 10, 0.1  # as the ContentWise preset
+_LONGEST = {"session_transformer": 1000}  # positions; beyond, its cache takes gigabytes
+_ROUNDS = 15
 
 _COLUMNS = {
     "responder": text("responder"),
@@ -33,6 +53,13 @@ _COLUMNS = {
     "share of seconds": number("seconds_share", 2),
     "peak MB": number("peak_mb"),
     "share of peak": number("peak_mb_share", 2),
+}
+_STEP_COLUMNS = {
+    "responder": text("responder"),
+    "positions": number("positions"),
+    "CPU ms / step": number("step_ms", 2),
+    "share of scot's": number("share", 2),
+    "state, KB / user": number("state_kb", 1),
 }
 
 
@@ -79,18 +106,70 @@ def epoch(name: str, sessions: int, slates: int, batch_size: int, device: str) -
     return {"seconds": seconds, "peak_mb": peak.mb}
 
 
+@torch.inference_mode()
+def step(positions: int, users: int) -> list[dict[str, Any]]:
+    """Return, for each responder, the CPU time of a step on the CPU after `positions` positions.
+
+    The responders answer in turn, so that a change in the machine's speed affects all of them.
+
+    Returns:
+        Rows with `responder`, `positions`, the mean `step_ms` of all `users` together, its `share`
+        of SCOT's, and `state_kb` of one user.
+    """
+    slates = max(1, positions // _POSITIONS)
+    log = long_sessions(users, slates)
+    batch = make_batch(log, Part.of(log, np.arange(users)))
+    names = [name for name in RESPONDERS if positions <= _LONGEST.get(name, positions)]
+    responders = {name: _reaching(name, log, slates) for name in names}
+    states: dict[str, Any] = {name: r.start(batch.user) for name, r in responders.items()}
+    for name, responder in responders.items():
+        for t in range(slates):
+            states[name] = responder.observe(states[name], batch.slate[:, t], batch.click[:, t])
+    uniform, seconds = torch.rand(users, _POSITIONS), dict.fromkeys(names, 0.0)
+    for i in range(_ROUNDS + 1):
+        for name, responder in responders.items():
+            began = time.process_time()
+            responder.respond(states[name], batch.slate[:, i % slates], uniform)
+            if i:  # the first call allocates memory
+                seconds[name] += time.process_time() - began
+    return [
+        {
+            "responder": name,
+            "positions": positions,
+            "step_ms": 1000 * seconds[name] / _ROUNDS,
+            "share": seconds[name] / seconds["scot"],
+            "state_kb": sum(t.nbytes for t in tree_leaves(states[name])) / users / 1024,
+        }
+        for name in names
+    ]
+
+
+def _reaching(name: str, log: SessionLog, slates: int) -> Responder:
+    """Return an untrained responder that remembers `slates` slates, prepared for stepping."""
+    kind = responder_class(name).config_class
+    window = {"window": slates} if "window" in {field.name for field in fields(kind)} else {}
+    config = make_config(kind, window, name)
+    responder, _ = build_responder(name, log, np.arange(log.n_sessions), config)
+    responder.eval().prepare()
+    return responder
+
+
 def main(
     sessions: Annotated[int, typer.Option(min=2, help="Of each epoch.")] = 512,
     slates: Annotated[int, typer.Option(min=1, help="Of each session.")] = 100,
     batch_size: Annotated[int, typer.Option(min=1, help="Sessions in a batch.")] = 128,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    out: Annotated[Path | None, typer.Option(help="Folder for the table.")] = None,
+    positions: Annotated[
+        str, typer.Option(help="Lengths of the sessions after which a step is measured.")
+    ] = POSITIONS,
+    users: Annotated[int, typer.Option(min=1, help="Users of a step.")] = 64,
+    device: Annotated[str, typer.Option(help="Of the epochs: cpu or cuda.")] = "cpu",
+    out: Annotated[Path | None, typer.Option(help="Folder for the tables.")] = None,
 ) -> None:
-    """Measure one epoch of each."""
+    """Measure one epoch, and steps, of each."""
     cases = {name: (name, sessions, slates, batch_size, device) for name in RESPONDERS}
     results = dict(run_cases(epoch, cases, label="attention"))
     baseline = results[RESPONDERS[0]]
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"responder": name, **results[name]}
         | {f"{key}_share": value / baseline[key] for key, value in results[name].items()}
         for name in RESPONDERS
@@ -100,6 +179,10 @@ def main(
         f"{_CLICK_RATE:.0%}, batch {batch_size}, {describe(device)}"
     )
     publish("attention", title, _COLUMNS, rows, out=out)
+    lengths = {n: (int(n), users) for n in names_in(positions)}
+    measured = dict(run_cases(step, lengths, label="steps"))
+    rows = [row for n in lengths for row in measured[n]]
+    publish("steps", f"one step of {users} users, {describe('cpu')}", _STEP_COLUMNS, rows, out=out)
 
 
 if __name__ == "__main__":

@@ -18,9 +18,9 @@ import typer
 from benchmarks.cli.options import Settings
 from benchmarks.harness import check_out, names_in, publish, run_script
 from benchmarks.reports.tables import number, text, with_interval
+from benchmarks.studies.judging import judge
 from responders import InputError, SessionLog, fit
 from responders.config import parse_settings
-from responders.evaluation.metrics import weighted_metrics
 from responders.evaluation.predict import Predictions, predict
 from responders.log.batch import Part
 from responders.log.split import make_split
@@ -62,10 +62,8 @@ def cold_items(
         progress: show progress bars.
 
     Returns:
-        Rows with `embedding` and, for `warm` and `cold` items, `<part>_auc`, `<part>_log_loss`,
-        `<part>_positions`, and the difference to the first embedding's AUC, `<part>_gain`. Means
-        over seeds; 95 % intervals `_low`, `_high` over seeds and users, the same resamples in all
-        rows.
+        Rows with `embedding`, `seeds` and, for `warm` and `cold` items, `<part>_positions` and
+        what `benchmarks.studies.judging.judge` returns, such as `cold_auc` and `cold_auc_gain`.
 
     Raises:
         InputError: an unknown name, another catalogue, or no cold item in the slates judged.
@@ -84,8 +82,18 @@ def cold_items(
         ]
         for name, config in configs.items()
     }  # fmt: skip
-    samples = {name: _samples(predictions, resamples) for name, predictions in runs.items()}
-    return [_row(name, runs[name], samples[name], samples[names[0]]) for name in names]
+    by_part = {
+        part: judge({name: [run[part] for run in found] for name, found in runs.items()}, resamples)
+        for part in PARTS
+    }
+    rows = []
+    for name, (first, *_) in runs.items():
+        row: dict[str, Any] = {"embedding": name, "seeds": seeds}
+        for part in PARTS:
+            row[f"{part}_positions"] = len(first[part].click)
+            row |= {f"{part}_{key}": value for key, value in by_part[part][name].items()}
+        rows.append(row)
+    return rows
 
 
 def _settings(name: str) -> dict[str, str]:
@@ -121,45 +129,6 @@ def _judged(
     }
 
 
-def _samples(runs: Sequence[Mapping[str, Predictions]], resamples: int) -> dict[str, np.ndarray]:
-    """Return resampled AUCs [resamples] by part: seeds are drawn, and users in all runs."""
-    n_users = 1 + max(int(found.user.max()) for run in runs for found in run.values())
-    metrics = [{part: weighted_metrics(run[part], 0.5) for part in PARTS} for run in runs]
-    rng, samples = np.random.default_rng(0), {part: np.empty(resamples) for part in PARTS}
-    for i in range(resamples):
-        chosen = rng.integers(len(runs), size=len(runs))
-        weight = np.bincount(rng.integers(n_users, size=n_users), minlength=n_users)
-        for part in PARTS:
-            by_seed = {
-                seed: metrics[seed][part](weight[runs[seed][part].user].astype(float))["auc"]
-                for seed in np.unique(chosen)
-            }
-            samples[part][i] = np.mean([by_seed[seed] for seed in chosen])
-    return samples
-
-
-def _row(
-    name: str,
-    runs: Sequence[Mapping[str, Predictions]],
-    samples: Mapping[str, np.ndarray],
-    reference: Mapping[str, np.ndarray],
-) -> dict[str, Any]:
-    row: dict[str, Any] = {"embedding": name, "seeds": len(runs)}
-    for part in PARTS:
-        found = [run[part] for run in runs]
-        ones = [weighted_metrics(each, 0.5)(np.ones(len(each.click))) for each in found]
-        row[f"{part}_positions"] = len(found[0].click)
-        row[f"{part}_log_loss"] = float(np.mean([each["log_loss"] for each in ones]))
-        row[f"{part}_auc"] = float(np.mean([each["auc"] for each in ones]))
-        for column, values in (
-            (f"{part}_auc", samples[part]),
-            (f"{part}_gain", samples[part] - reference[part]),
-        ):
-            row[f"{column}_low"], row[f"{column}_high"] = np.nanpercentile(values, [2.5, 97.5])
-        row[f"{part}_gain"] = float(np.nanmean(samples[part] - reference[part]))
-    return row
-
-
 def main(
     log: Annotated[Path, typer.Argument(metavar="LOG", help="Folder of the log to train on.")],
     test: Annotated[
@@ -186,7 +155,7 @@ def main(
     for part in PARTS:
         columns |= {
             f"AUC, {part}": with_interval(f"{part}_auc", 3),
-            f"gain, {part}": with_interval(f"{part}_gain", 3),
+            f"gain, {part}": with_interval(f"{part}_auc_gain", 3),
             f"log-loss, {part}": number(f"{part}_log_loss", 4),
         }
     caption = (

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks.studies.cold_items import cold_items
+from benchmarks.studies.other_policy import other_policy
 from responders import Catalogue, InputError, SessionLog
 from responders.known_truth.logs import synthesize
 from responders.known_truth.presets import TruthConfig
@@ -37,9 +38,9 @@ def test_content_answers_for_cold_items_and_learned_vectors_do_not(
     )  # fmt: skip
     explicit, learned, frozen = rows
     assert [row["embedding"] for row in rows] == ["explicit", "learned", "content_delta:delta=0"]
-    assert explicit["cold_gain"] == explicit["cold_gain_low"] == 0
+    assert explicit["cold_auc_gain"] == explicit["cold_auc_gain_low"] == 0
     assert explicit["cold_auc"] > learned["cold_auc"] + 0.02
-    assert learned["cold_gain_high"] < 0
+    assert learned["cold_auc_gain_high"] < 0
     assert frozen["cold_auc_low"] <= frozen["cold_auc"] <= frozen["cold_auc_high"]
     shown = explicit["warm_positions"] + explicit["cold_positions"]
     assert shown == int((test.slate >= 0).sum())
@@ -60,3 +61,20 @@ def test_what_cannot_be_compared_is_refused(
             test, tmp_path / "b", test=test, responder="mf", embeddings="learned", seeds=1,
             settings={"epochs": 1}, progress=False,
         )  # fmt: skip
+
+
+def test_responders_are_judged_on_the_slates_of_another_policy(
+    logs: tuple[SessionLog, SessionLog], tmp_path: Path
+) -> None:
+    log, test = logs
+    rows = other_policy(
+        log, test, "mf,mf:learning_rate=0.0001,item_ctr", tmp_path, settings={"epochs": 2},
+        seeds=1, resamples=20, progress=False,
+    )  # fmt: skip
+    assert [row["responder"] for row in rows] == ["mf", "mf:learning_rate=0.0001", "item_ctr"]
+    assert rows[0]["log_loss_gain"] == 0
+    for row in rows:
+        assert row["log_loss_gain"] == pytest.approx(row["log_loss"] - rows[0]["log_loss"])
+        assert row["log_loss_low"] <= row["log_loss"] <= row["log_loss_high"]
+    with pytest.raises(InputError, match="setting 'nope' is unknown"):
+        other_policy(log, test, "mf:nope=1", tmp_path)
