@@ -94,6 +94,7 @@ def test_a_step_is_measured_and_constant_states_stay_small() -> None:
         for positions in (20, 200)
     )
     assert set(short) == set(attention.RESPONDERS)
+    assert all(row["network_ms"] > 0 for row in short.values())
     assert all(row["step_ms"] > 0 for row in short.values())
     assert short["scot"]["share"] == 1
     for name in ("min_gru", "session_gru"):
