@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from responders.evaluation.metrics import weighted_metrics
+from responders.evaluation.metrics import losses, weighted_auc
 from responders.evaluation.predict import Predictions
 
 METRICS = ("auc", "log_loss")
@@ -26,7 +26,7 @@ def judge(
         `auc_gain` and `log_loss_gain`, and the 95 % intervals `_low` and `_high` of all four over
         seeds and users: both are drawn, the same ones for all responders.
     """
-    metrics = {name: [weighted_metrics(run, 0.5) for run in found] for name, found in runs.items()}
+    metrics = {name: [_weighted(run) for run in found] for name, found in runs.items()}
     samples = {name: {metric: np.empty(resamples) for metric in METRICS} for name in runs}
     first, *_ = runs.values()
     user, rng = first[0].user, np.random.default_rng(0)
@@ -54,3 +54,13 @@ def judge(
                 low, high = np.nanpercentile(values, [2.5, 97.5])
                 row[f"{column}_low"], row[f"{column}_high"] = float(low), float(high)
     return rows
+
+
+def _weighted(found: Predictions) -> Callable[[np.ndarray], dict[str, float]]:
+    """Return a function from weights [P] to the metrics."""
+    auc, loss = weighted_auc(found.logit, found.click), losses(found.logit, found.click)
+
+    def metrics(weight: np.ndarray) -> dict[str, float]:
+        return {"auc": auc(weight), "log_loss": float(weight @ loss / weight.sum())}
+
+    return metrics

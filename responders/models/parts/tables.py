@@ -25,9 +25,9 @@ def extended(table: nn.Embedding, rows: Tensor) -> nn.Embedding:
 class BoundedDelta(nn.Module):
     """What training may change of frozen content vectors: a delta of bounded norm for each.
 
-    Deltas start at zero, so an item that training never shows keeps its content vector. Lengths are
-    relative: content vectors of K numbers are normed to √K, which counts as 1, so that their
-    numbers are of size 1 whatever K is (arXiv 2507.19473).
+    Deltas start at zero, so an item that training never shows keeps its content vector (arXiv
+    2507.19473). Lengths are relative: content vectors of K numbers are normed to √K, which counts
+    as 1, so that their numbers are of size 1 whatever K is.
 
     Args:
         n_rows: rows of the table.
@@ -49,7 +49,7 @@ class BoundedDelta(nn.Module):
         """Return the deltas [..., K] of table rows [...], of a norm of at most `bound` · √K."""
         free = self.table(rows)
         norm = torch.linalg.vector_norm(free, dim=-1, keepdim=True).clamp(min=1e-12)
-        return free * (self.bound * self.length / norm).clamp(max=1)
+        return self.length * free * (self.bound / norm).clamp(max=1)
 
     def add_rows(self, n: int) -> None:
         """Append `n` deltas of zero."""
