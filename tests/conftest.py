@@ -92,6 +92,10 @@ def random_responder(
                 n_items=items, n_positions=positions, dimensions=features, clickbait=2.0, turn=0.3
             )
         )
+    if name == "known_truth_repeat":
+        return make_truth(
+            TruthConfig(n_items=items, n_positions=positions, dimensions=features, repeat=2.0)
+        )
     if name == "known_truth_hidden":
         return make_truth(
             TruthConfig(
@@ -103,7 +107,10 @@ def random_responder(
     kind = responder_class(name)
     known = {field.name for field in fields(kind.config_class)}
     small = {k: 8 for k in ("embedding_size", "hidden_size") if k in known}
-    responder = kind(shape, make_config(kind.config_class, small | variant | settings, name)).eval()
+    given = {"item_vectors": torch.randn(items, 3)} if "embedding" in variant else {}
+    responder = kind(
+        shape, make_config(kind.config_class, small | variant | settings, name), **given
+    ).eval()
     with torch.no_grad():
         for parameter in responder.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
@@ -120,14 +127,19 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         f"slate_gru {readout}": ("slate_gru", {"readout": readout})
         for readout in ("threshold", "soft", "sample", "differentiable_sample")
     },
+    "session_gru content_delta": ("session_gru", {"embedding": "content_delta"}),
     "session_transformer window": ("session_transformer", {"window": 2}),
     "scot window": ("scot", {"window": 3}),
+    "hstu window": ("hstu", {"window": 2}),
+    "min_gru layers": ("min_gru", {"layers": 2}),
+    "session_gru activation": ("session_gru", {"activation": True}),
+    "slate_transformer activation": ("slate_transformer", {"activation": True}),
 }
 """Settings that change how a responder works, by a name for the tests."""
 
-TRUTHS = ["known_truth", "known_truth_hidden", "known_truth_clickbait"]
+TRUTHS = ["known_truth", "known_truth_hidden", "known_truth_clickbait", "known_truth_repeat"]
 EVERY_RESPONDER = [*RESPONDERS, *VARIANTS, *TRUTHS]
-COMPILED = ["session_gru", "hierarchical_gru"]
+COMPILED = ["session_gru", "hierarchical_gru", "session_gru content_delta"]
 """Those with a compiled form."""
 
 

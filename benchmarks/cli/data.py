@@ -88,6 +88,9 @@ def synthesize(
     policy: Annotated[
         str, typer.Option(help="mixed, popular, uniform, personal or repeating.")
     ] = "mixed",
+    propensities: Annotated[
+        bool, typer.Option("--propensities", help="Record the chance of each shown item.")
+    ] = False,
     settings: Settings = None,
     overwrite: Overwrite = False,
     device: Device = DEVICE,
@@ -111,6 +114,7 @@ def synthesize(
         sessions,
         seed=seed,
         policy=policy,
+        propensities=propensities,
         settings=parse_settings(settings or []),
         overwrite=overwrite,
         device=device,

@@ -19,6 +19,7 @@ def synthesize(
     *,
     seed: int = 0,
     policy: str = "mixed",
+    propensities: bool = False,
     settings: Mapping[str, Any] | None = None,
     overwrite: bool = False,
     device: str = "auto",
@@ -31,6 +32,7 @@ def synthesize(
         sessions: users, one session each.
         seed: fixes everything random.
         policy: the logging policy.
+        propensities: record the chance of each shown item, given those above it.
         settings: changes to the preset's `TruthConfig`, as text or numbers.
         overwrite: replace `out` if it exists.
         device: auto, cpu or cuda.
@@ -47,6 +49,7 @@ def synthesize(
         sessions,
         seed=seed,
         policy=policy,
+        propensities=propensities,
         name=preset,
         overwrite=overwrite,
         device=device,

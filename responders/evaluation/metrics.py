@@ -138,33 +138,43 @@ def evaluate(
     return result
 
 
+def weighted_auc(logit: np.ndarray, click: np.ndarray) -> Callable[[np.ndarray], float]:
+    """Return a function from weights [P] to the AUC; NaN without both clicks and others.
+
+    It is computed from clicks and non-clicks accumulated over the distinct scores, ties counting
+    half.
+    """
+    _, score = np.unique(logit, return_inverse=True)
+    n_scores = score.max() + 1
+
+    def auc(weight: np.ndarray) -> float:
+        clicks_by_score = np.bincount(score, weight * click, n_scores)
+        others_by_score = np.bincount(score, weight * ~click, n_scores)
+        others_below = np.cumsum(others_by_score) - others_by_score / 2
+        pairs = clicks_by_score.sum() * others_by_score.sum()
+        return float((clicks_by_score * others_below).sum() / pairs) if pairs else np.nan
+
+    return auc
+
+
 def weighted_metrics(
     predictions: Predictions, threshold: float
 ) -> Callable[[np.ndarray], dict[str, float]]:
-    """Return a function from weights [P] to metrics, which computes only what weights change.
-
-    The AUC is computed from clicks and non-clicks accumulated over the distinct scores, ties
-    counting half.
-    """
+    """Return a function from weights [P] to metrics, which computes only what weights change."""
     click, position = predictions.click, predictions.position
-    _, score = np.unique(predictions.logit, return_inverse=True)
-    n_scores, n_positions = score.max() + 1, position.max() + 1
+    auc, n_positions = weighted_auc(predictions.logit, click), position.max() + 1
     loss = losses(predictions.logit, click)
     p = predictions.probability
     predicted = p >= threshold
     bin_ = _equal_bins(p, _BINS)
 
     def metrics(weight: np.ndarray) -> dict[str, float]:
-        clicks_by_score = np.bincount(score, weight * click, n_scores)
-        others_by_score = np.bincount(score, weight * ~click, n_scores)
-        others_below = np.cumsum(others_by_score) - others_by_score / 2
-        pairs = clicks_by_score.sum() * others_by_score.sum()
         hits = (weight * (predicted & click)).sum()
         n_at = np.bincount(position, weight, n_positions)
         loss_at = np.bincount(position, weight * loss, n_positions)[n_at > 0] / n_at[n_at > 0]
         gap = np.bincount(bin_, weight * (p - click), _BINS)
         return {
-            "auc": float((clicks_by_score * others_below).sum() / pairs) if pairs else np.nan,
+            "auc": auc(weight),
             "f1": 2 * hits / max((weight * predicted).sum() + (weight * click).sum(), _TINY),
             "accuracy": float((weight * (predicted == click)).sum() / weight.sum()),
             "log_loss": float((weight * loss).sum() / weight.sum()),

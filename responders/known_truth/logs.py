@@ -48,13 +48,9 @@ class LoggingPolicy:
             self.is_new[new[: truth.config.n_new]] = True
         self.popularity = popularity.to(self.device)
 
-    def __call__(
-        self, state: State, generator: torch.Generator, previous: Tensor | None = None
-    ) -> Tensor:
-        """Return slates [B, S] for users in `state`, whose last slates are `previous` [B, S]."""
-        b, n = len(state["fatigue"]), self.truth.config.n_items
-        noise = torch.rand(b, n, generator=generator).to(self.device).clamp(min=1e-9)
-        score = -torch.log(-torch.log(noise))
+    def score(self, state: State) -> Tensor:
+        """Return the scores [B, N] of all items for users in `state`, before the noise."""
+        score = torch.zeros(len(state["fatigue"]), self.truth.config.n_items, device=self.device)
         if self.name == "popular":
             score = score + self.popularity
         elif self.name == "personal":
@@ -63,7 +59,33 @@ class LoggingPolicy:
             score = score + 0.6 * self.popularity + 0.6 * self.truth.attraction(state)
         if self.truth.config.n_new:
             score = score.masked_fill(self.is_new, -torch.inf)
-        slate = self.rules.choose(score)
+        return score
+
+    def propensity(self, state: State, slate: Tensor) -> Tensor:
+        """Return the chance [B, S] of each item of `slate`, given the items above it.
+
+        The best items by score and Gumbel noise are those of a Plackett–Luce model.
+
+        Raises:
+            InputError: slates follow rules, or repeat the one before.
+        """
+        ruled = self.rules.allowed is not None or self.rules.special is not None
+        if ruled or self.name == "repeating":
+            raise InputError(
+                "propensities are known for worlds without layers and policies other than repeating"
+            )
+        log_chance = self.score(state).log_softmax(1).gather(1, slate)
+        chance = log_chance.exp()
+        left = (1 - (chance.cumsum(1) - chance)).clamp(min=1e-6)  # not shown above
+        return (chance / left).clamp(1e-9, 1.0)
+
+    def __call__(
+        self, state: State, generator: torch.Generator, previous: Tensor | None = None
+    ) -> Tensor:
+        """Return slates [B, S] for users in `state`, whose last slates are `previous` [B, S]."""
+        b, n = len(state["fatigue"]), self.truth.config.n_items
+        noise = torch.rand(b, n, generator=generator).to(self.device).clamp(min=1e-9)
+        slate = self.rules.choose(-torch.log(-torch.log(noise)) + self.score(state))
         if self.name == "repeating" and previous is not None:
             again = torch.rand(b, 1, generator=generator).to(self.device) < 0.5
             slate = torch.where(again, previous, slate)
@@ -79,6 +101,7 @@ def synthesize(
     *,
     seed: int = 0,
     policy: str = "mixed",
+    propensities: bool = False,
     name: str = "known truth",
     overwrite: bool = False,
     device: torch.device | str = "cpu",
@@ -95,6 +118,7 @@ def synthesize(
         sessions: E; each has its own user.
         seed: fixes the users, slates and clicks.
         policy: the logging policy, one of `POLICIES`.
+        propensities: record the chance of each shown item, given those above it.
         name: of the log, for its card.
         overwrite: replace a log at `out`.
         device: of the probabilities: auto, cpu or cuda.
@@ -102,7 +126,7 @@ def synthesize(
 
     Raises:
         InputError: `sessions` is below 1, the policy or the device is unknown, the seed is out of
-            range, or `out` exists.
+            range, propensities are not known, or `out` exists.
     """
     sessions, seed = check_whole("sessions", sessions, 1), check_seed(seed)
     truth = make_truth(settings).to(pick_device(device))
@@ -119,10 +143,12 @@ def synthesize(
     ):
         for first in range(0, sessions, 2048):
             part = slice(first, first + 2048)
-            slates = _play(logging_policy, visible[part], hidden[part], generator)
+            slates = _play(
+                logging_policy, visible[part], hidden[part], generator, propensities=propensities
+            )
             length[part] = slates["length"]
             time = slates["time"] + np.repeat(start_time[part], slates["length"])
-            writer.append(slates["slate"], slates["click"], time)
+            writer.append(slates["slate"], slates["click"], time, slates.get("propensity"))
             bar.update(len(slates["length"]))
         ids, card = np.arange(sessions), _card(settings, name, policy, seed)
         writer.finish(length, ids, truth.catalogue, Users(ids, visible.numpy()), card)
@@ -181,6 +207,7 @@ def _play(
     hidden: Tensor,
     generator: torch.Generator,
     slates: int | None = None,
+    propensities: bool = False,
 ) -> dict[str, np.ndarray]:
     """Simulate users until all have left; return their slates session by session.
 
@@ -191,6 +218,7 @@ def _play(
         hidden: [B, d] the rest.
         generator: of the randomness.
         slates: after which sessions are cut; None = those of the world.
+        propensities: whether to return them as well.
     """
     truth, s = logging.truth, logging.truth.config
     seen = visible.to(logging.device)
@@ -201,18 +229,21 @@ def _play(
     active, streak, time = torch.arange(b), torch.zeros(b, dtype=torch.int64), torch.zeros(b)
     steps, slate = [], None
     for step in range(1, min(s.max_slates, slates or s.max_slates) + 1):
-        slate = logging(state if known is None else known, generator, slate)
+        visible_state = state if known is None else known
+        slate = logging(visible_state, generator, slate)
+        chance = logging.propensity(visible_state, slate).cpu() if propensities else None
         uniform = torch.rand(slate.shape, generator=generator).to(slate.device)
         answer = truth.respond(state, slate, uniform)
         click = answer.click.cpu()
         time = time + 30 + torch.randint(0, 300, (len(active),), generator=generator)
-        steps.append((active, slate.cpu(), click, time))
+        played = {"user": active, "slate": slate.cpu(), "click": click, "time": time}
+        steps.append(played if chance is None else played | {"propensity": chance})
         streak = torch.where(click.any(1), 0, streak + 1)
         uniform_leave = torch.rand(len(active), generator=generator)
-        chance = hazard[streak.clamp(max=len(hazard) - 1)]
+        leaving = hazard[streak.clamp(max=len(hazard) - 1)]
         log_odds = truth.leave_log_odds(answer.state)
-        chance = shifted(chance, None if log_odds is None else log_odds.cpu())
-        stay = uniform_leave >= chance * (step >= s.min_slates)
+        leaving = shifted(leaving, None if log_odds is None else log_odds.cpu())
+        stay = uniform_leave >= leaving * (step >= s.min_slates)
         staying = stay.to(slate.device)
         state = take_rows(answer.state, staying)
         if known is not None:
@@ -220,11 +251,9 @@ def _play(
         active, streak, time, slate = active[stay], streak[stay], time[stay], slate[staying]
         if not len(active):
             break
-    user, slate, click, time = (torch.cat(column) for column in zip(*steps, strict=True))
+    columns = {name: torch.cat([played[name] for played in steps]) for name in steps[0]}
+    user = columns.pop("user")
     order = torch.argsort(user, stable=True)
-    return {
-        "slate": slate[order].numpy(),
-        "click": click[order].numpy(),
-        "time": time[order].numpy(),
-        "length": torch.bincount(user, minlength=b).numpy(),
+    return {name: column[order].numpy() for name, column in columns.items()} | {
+        "length": torch.bincount(user, minlength=b).numpy()
     }

@@ -14,7 +14,7 @@ class TruthConfig(Config):
     """The parameters of a known-truth world; 0 turns an effect off.
 
     P(click) = examination of the position × σ(attraction of the item), and the attraction is
-    base + quality + allure + taste − price − competition − fatigue + clicks above.
+    base + quality + allure + taste − price − competition − fatigue + repeat + clicks above.
 
     Raises:
         InputError: a parameter is out of range.
@@ -50,6 +50,12 @@ class TruthConfig(Config):
     )
     fatigue_limit: float = setting(
         0.0, "Slates' worth of fatigue at which it saturates; 0 = it does not.", ge=0
+    )
+    repeat: float = setting(
+        0.0, "Gain of log-odds of an item that was clicked once, in the slate before.", ge=0
+    )
+    repeat_decay: float = setting(
+        0.8, "Share of a click that is remembered after each further slate.", ge=0, lt=1
     )
     price_effect: float = setting(0.0, "Loss of log-odds per deviation of price.")
     clickbait: float = setting(

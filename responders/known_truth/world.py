@@ -62,9 +62,10 @@ class KnownTruth(Responder):
 
     The state holds taste [B, P, d], the taste it returns to (home), the log-weight [B, P] of each
     draw given the clicks so far, the fatigue: with each cluster [B, K], each item [B, N] or each
-    direction of taste space [B, d], by `fatigue_by`; and, with clickbait, the regret [B]: the
-    decaying sum of the allure of the items clicked. P is 1 unless `hidden` > 0; then responses are
-    estimated with importance-weighted draws.
+    direction of taste space [B, d], by `fatigue_by`; with `repeat`, the decaying number of clicks
+    on each item [B, N]; and, with clickbait, the regret [B]: the decaying sum of the allure of the
+    items clicked. P is 1 unless `hidden` > 0; then responses are estimated with importance-weighted
+    draws.
 
     Args:
         shape: sizes of the log.
@@ -140,6 +141,8 @@ class KnownTruth(Responder):
             "fatigue": taste.new_zeros(b, self._fatigue_size),
             "log_weight": taste.new_zeros(b, p),
         }
+        if self.config.repeat:
+            state["clicked"] = taste.new_zeros(b, self.config.n_items)
         return state | {"regret": taste.new_zeros(b)} if self.config.clickbait else state
 
     def attraction(self, state: State) -> Tensor:
@@ -147,6 +150,8 @@ class KnownTruth(Responder):
         weight = state["log_weight"].softmax(1)
         taste = torch.einsum("bp,bpd->bd", weight, state["taste"])
         score = self.config.taste * taste @ self.location[:-1].t() + self.item_log_odds[:-1]
+        if self.config.repeat:
+            score = score + self.config.repeat * torch.log2(1 + state["clicked"])
         if not self.config.fatigue:
             return score
         every_item = torch.arange(len(self.cluster) - 1).expand(len(score), -1)
@@ -189,6 +194,9 @@ class KnownTruth(Responder):
         n_above = (shown.cumsum(1) - shown).clamp(min=1)
         similarity = torch.einsum("bsd,bsd->bs", above, location) / n_above
         fatigue = self._tired_of(state["fatigue"], item)
+        if s.repeat:
+            clicked = state["clicked"].gather(1, item.clamp(max=s.n_items - 1))
+            score = score + s.repeat * torch.log2(1 + clicked)[:, None]
         return score - (s.competition * similarity.clamp(min=0) + s.fatigue * fatigue)[:, None]
 
     def _read(
@@ -251,6 +259,10 @@ class KnownTruth(Responder):
             "fatigue": torch.where(has_items[:, 0], fatigue, state["fatigue"]),
             "log_weight": log_weight,
         }
+        if s.repeat:
+            times = s.repeat_decay * state["clicked"]
+            times = times.scatter_add(1, item.clamp(max=s.n_items - 1), click * (slate >= 0))
+            new["clicked"] = torch.where(has_items[:, 0], times, state["clicked"])
         if s.clickbait:
             regret = s.regret_decay * state["regret"] + (click * self.allure[item]).sum(1)
             new["regret"] = torch.where(has_items[:, 0, 0], regret, state["regret"])

@@ -49,12 +49,14 @@ class SessionBatch:
         click: [B, R, S] float32, 0 or 1.
         user: [B, F] float32 user features; F may be 0.
         length: [B] int64 slates in each session.
+        weight: [B, R, S] float32, how much each position counts in the training loss; None = 1.
     """
 
     slate: Tensor
     click: Tensor
     user: Tensor
     length: Tensor
+    weight: Tensor | None = None
 
     @property
     def shown(self) -> Tensor:
@@ -63,24 +65,57 @@ class SessionBatch:
 
     def to(self, device: torch.device | str) -> SessionBatch:
         """Return the batch on `device`."""
-        tensors = (self.slate, self.click, self.user, self.length)
-        return SessionBatch(*(t.to(device, non_blocking=True) for t in tensors))
+        tensors = (self.slate, self.click, self.user, self.length, self.weight)
+        return SessionBatch(
+            *(None if t is None else t.to(device, non_blocking=True) for t in tensors)  # type: ignore[arg-type]
+        )
 
 
-def make_batch(log: SessionLog, part: Part) -> SessionBatch:
-    """Return the sessions of `part` as one padded batch."""
+def make_batch(log: SessionLog, part: Part, ips_clip: float = 0.0) -> SessionBatch:
+    """Return the sessions of `part` as one padded batch.
+
+    Args:
+        log: the log.
+        part: the sessions.
+        ips_clip: weigh positions by `inverse_propensity`, with this largest weight; 0 = alike.
+    """
     start, length = log.session_start[part.sessions], part.end
     step = np.arange(length.max())
     exists = step < length[:, None]
     slate_row = np.where(exists, start[:, None] + step, start[:, None])
     slate = np.where(exists[..., None], log.slate[slate_row], EMPTY)
     click = np.where(exists[..., None], log.response[slate_row], 0)
+    weight = None
+    if ips_clip:
+        assert log.propensity is not None
+        n = len(log.catalogue)
+        weight = inverse_propensity(log.propensity[slate_row], slate != EMPTY, n, ips_clip)
     return SessionBatch(
         slate=torch.from_numpy(slate.astype(np.int64)),
         click=torch.from_numpy(click.astype(np.float32)),
         user=torch.from_numpy(log.users.features[log.user[part.sessions]]),
         length=torch.from_numpy(length),
+        weight=None if weight is None else torch.from_numpy(weight),
     )
+
+
+def inverse_propensity(
+    propensity: np.ndarray, shown: np.ndarray, n_items: int, clip: float
+) -> np.ndarray:
+    """Return clipped, self-normalised inverse propensities [...] float32.
+
+    The weight of a position is the chance 1 / N that a uniform policy shows the item there, over
+    the logged propensity, at most `clip` (Schnabel et al., ICML 2016); then weights are scaled to
+    a mean of 1 over the shown positions (Swaminathan and Joachims, NeurIPS 2015).
+
+    Args:
+        propensity: [...] of the shown items.
+        shown: [...] bool, False at empty positions, whose weight is 0.
+        n_items: N.
+        clip: the largest weight before scaling.
+    """
+    ratio = np.minimum(1 / (n_items * np.where(shown, propensity, 1)), clip)
+    return (ratio / max(ratio[shown].mean(), 1e-30) * shown).astype(np.float32)
 
 
 def plan_batches(part: Part, size: int, rng: np.random.Generator | None = None) -> list[Part]:

@@ -225,10 +225,14 @@ class Responder(nn.Module):
 
 
 def click_loss(logits: Tensor, batch: SessionBatch) -> Tensor:
-    """Return the binary cross-entropy (nats) of log-odds [B, R, S], summed over shown positions."""
+    """Return the binary cross-entropy (nats) of log-odds [B, R, S], summed over shown positions.
+
+    Each counts with its `batch.weight`, where there are weights.
+    """
     shown = batch.shown
+    weight = None if batch.weight is None else batch.weight[shown]
     return F.binary_cross_entropy_with_logits(
-        logits[shown].float(), batch.click[shown], reduction="sum"
+        logits[shown].float(), batch.click[shown], weight, reduction="sum"
     )
 
 

@@ -29,8 +29,9 @@ class LinearResponder(Responder):
         super().__init__(shape, config)
         size = config.embedding_size
         self.items = ItemEncoder(
-            shape.n_items, size, config.embedding, item_vectors, config.min_shown, config.prior
-        )
+            shape.n_items, size, config.embedding, item_vectors,
+            config.min_shown, config.prior, config.delta,
+        )  # fmt: skip
         self.users = ClickedItems(shape.n_user_features, size)
         self.bias = nn.Parameter(torch.zeros(()))
 

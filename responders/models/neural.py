@@ -39,6 +39,9 @@ class NeuralConfig(ItemConfig):
     exposure: bool = setting(
         True, "Subtract what earlier showings of the item and its like take from its odds."
     )
+    activation: bool = setting(
+        False, "Add the base-level activation of items that the user clicked before (ACT-R)."
+    )
     examination: bool = setting(
         True, "Bound the probability at each position by a chance that it is looked at."
     )
@@ -90,8 +93,9 @@ class NeuralResponder(Responder):
         size = config.embedding_size
         self.hidden_size, self.next_click = config.hidden_size, config.next_click
         self.items = ItemEncoder(
-            shape.n_items, size, config.embedding, item_vectors, config.min_shown, config.prior
-        )
+            shape.n_items, size, config.embedding, item_vectors,
+            config.min_shown, config.prior, config.delta,
+        )  # fmt: skip
         self.readout = Readout(
             size,
             shape.n_positions,
@@ -101,8 +105,9 @@ class NeuralResponder(Responder):
             config.dropout,
         )
         self.session = SessionContext(
-            shape.n_positions, shape.n_user_features, self.items, config.match, config.exposure
-        )
+            shape.n_positions, shape.n_user_features, self.items,
+            config.match, config.exposure, config.activation,
+        )  # fmt: skip
         self.next_click_head = nn.Linear(memory_size, size) if config.next_click else None
 
     def marginal(self, state: State, slate: Tensor) -> Tensor:

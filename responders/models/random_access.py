@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from responders.config import Config, setting
+from responders.errors import InputError
 from responders.log.batch import SessionBatch
 from responders.models.base import LogShape, Response
 from responders.models.neural import ClickMemory, Evaluation, NeuralConfig, NeuralResponder
@@ -112,7 +113,13 @@ class RANCM(ClickMemory, NeuralResponder):
         return torch.cat([scores, self.halt(hidden)], 1).log_softmax(1)
 
     def training_loss(self, batch: SessionBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return minus the bound on the log-likelihood of the clicked sets, summed over slates."""
+        """Return minus the bound on the log-likelihood of the clicked sets, summed over slates.
+
+        Raises:
+            InputError: the batch has weights of positions.
+        """
+        if batch.weight is not None:
+            raise InputError("rancm learns sets of clicks, not positions: leave out ips_clip")
         rows = self.items.index(batch.slate)
         users = self.users(batch.user, self.items.vector(rows), batch.click)
         kept = batch.shown.any(2)

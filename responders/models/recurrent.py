@@ -261,9 +261,12 @@ class CarriedGRU(RecurrentResponder):
         return Response(reading.click, probability, after)
 
     def _compiled_for(self, slate: Tensor) -> CompiledGRU | None:
-        """Return the compiled form of `respond` where it is faster: for few users, prepared."""
+        """Return the compiled form of `respond` where it is faster: for few users, prepared.
+
+        It lacks the base-level activation.
+        """
         prepared = self.prepared
-        if prepared is None or not are_few(slate):
+        if prepared is None or self.session.activation is not None or not are_few(slate):
             return None
         if self._compiled is None or self._compiled[0] is not prepared:
             from responders.models.compiled.recurrent import CompiledGRU  # imports numba

@@ -20,6 +20,8 @@ RESPONDERS = {
     "session_transformer": "responders.models.session_attention:SessionTransformer",
     "transformer_gru": "responders.models.slate_attention:TransformerGRU",
     "scot": "responders.models.scot:SCOT",
+    "min_gru": "responders.models.slate_trunks:MinGRU",
+    "hstu": "responders.models.slate_trunks:HSTU",
     "adv_ncm": "responders.models.adversarial:AdvNCM",
     "rancm": "responders.models.random_access:RANCM",
 }

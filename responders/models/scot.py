@@ -168,9 +168,8 @@ class SCOT(NeuralResponder):
                 key[:, :, :last], value[:, :, :last],
             )  # fmt: skip
             if r > _SLATES and torch.is_grad_enabled():
-                parts.append(
-                    checkpoint(self._score, *given, use_reentrant=False, preserve_rng_state=False)
-                )
+                # The dropout of the readout must be the same when the scores are recomputed.
+                parts.append(checkpoint(self._score, *given, use_reentrant=False))
             else:
                 parts.append(self._score(*given))
         logits = self.finish_batch(torch.cat(parts, 1), batch)

@@ -25,6 +25,12 @@ class TrainConfig(Config):
         ge=0,
     )
     clip: float = setting(1.0, "Largest norm of the gradient.", gt=0)
+    ips_clip: float = setting(
+        0.0,
+        "Largest weight of a position by inverse propensity, for logs with propensities; 0 = all "
+        "positions count alike.",
+        ge=0,
+    )
     average: float = setting(
         0.999,
         "Decay of the exponential average of the weights that is validated and kept; 0 = "

@@ -73,6 +73,9 @@ class Trainer:
         progress: show progress bars.
         rates: the learning rate of each epoch. All of them are trained, nothing is validated, and
             the last weights are kept. None = validation decides.
+
+    Raises:
+        InputError: weights by inverse propensity for a log without propensities.
     """
 
     def __init__(
@@ -88,6 +91,8 @@ class Trainer:
         progress: bool = True,
         rates: Sequence[float] | None = None,
     ) -> None:
+        if config.ips_clip and log.propensity is None:
+            raise InputError("ips_clip needs propensities, which this log has not: leave it at 0")
         self.responder, self.rates = responder.to(device), rates
         self.log, self.split, self.config, self.out = log, split, config, Path(out)
         self.seed, self.device, self.progress = seed, torch.device(device), progress
@@ -161,7 +166,7 @@ class Trainer:
         with self._bar(len(plan)) as bar:
             bar.update(state.batch)
             for part in plan[state.batch :]:  # a resumed epoch skips the batches already done
-                self._step(make_batch(self.log, part))
+                self._step(make_batch(self.log, part, self.config.ips_clip))
                 bar.update()
                 bar.set_postfix(loss=f"{state.loss_sum / state.positions:.4f}", refresh=False)
                 state.seconds = seconds_before + time.monotonic() - began

@@ -88,6 +88,21 @@ def test_an_epoch_is_measured() -> None:
     assert found["seconds"] > 0
 
 
+def test_a_step_is_measured_and_constant_states_stay_small() -> None:
+    short, long = (
+        {row["responder"]: row for row in attention.step(positions, users=2)}
+        for positions in (20, 200)
+    )
+    assert set(short) == set(attention.RESPONDERS)
+    assert all(row["network_ms"] > 0 for row in short.values())
+    assert all(row["step_ms"] > 0 for row in short.values())
+    assert short["scot"]["share"] == 1
+    for name in ("min_gru", "session_gru"):
+        assert long[name]["state_kb"] == short[name]["state_kb"]
+    for name in ("hstu", "session_transformer"):
+        assert long[name]["state_kb"] > 3 * short[name]["state_kb"]
+
+
 def test_a_loss_is_measured_against_its_floor(monkeypatch: pytest.MonkeyPatch) -> None:
     here: Any = lambda function, cases, label: [(k, function(*v)) for k, v in cases.items()]  # noqa: E731
     monkeypatch.setattr(kernels, "run_cases", here)

@@ -14,7 +14,9 @@ from tests.conftest import EVERY_RESPONDER, random_batch, random_responder, unif
 
 
 def clone(batch: SessionBatch) -> SessionBatch:
-    return SessionBatch(*(t.clone() for t in vars(batch).values()))
+    return SessionBatch(
+        batch.slate.clone(), batch.click.clone(), batch.user.clone(), batch.length.clone()
+    )
 
 
 @pytest.mark.parametrize("grad", [True, False])
@@ -56,7 +58,10 @@ def test_users_do_not_influence_each_other(responder: Responder) -> None:
     with torch.no_grad():
         together = responder(batch)
         for user in range(len(batch.slate)):
-            alone = SessionBatch(*(t[user : user + 1] for t in vars(batch).values()))
+            rows = slice(user, user + 1)
+            alone = SessionBatch(
+                batch.slate[rows], batch.click[rows], batch.user[rows], batch.length[rows]
+            )
             shown = alone.shown
             torch.testing.assert_close(
                 responder(alone)[shown], together[user : user + 1][shown], atol=1e-5, rtol=1e-5

@@ -13,6 +13,7 @@ from responders.config import make_config
 from responders.evaluation.predict import predict
 from responders.log.batch import Part, SessionBatch, make_batch
 from responders.log.split import make_split, split_users
+from responders.models import scot
 from responders.models.adversarial import AdvNCM
 from responders.models.base import LogShape, Responder, unroll
 from responders.models.build import build_responder, responder_class
@@ -504,3 +505,18 @@ def test_every_responder_trains_and_comes_back_from_disk(
         slate = torch.tensor([[40, 0]])
         answer = extended.respond(state, slate, uniform(slate))
     assert torch.isfinite(answer.probability).all()
+
+
+def test_scot_recomputes_long_sessions_with_the_same_dropout(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The gradient of sessions that are recomputed is that of keeping everything."""
+    batch, gradients = random_batch(users=12, slates=40), []
+    for keep_everything in (False, True):
+        if keep_everything:
+            monkeypatch.setattr(scot, "checkpoint", lambda score, *given, **_: score(*given))
+        responder = random_responder("scot").train()
+        torch.manual_seed(1)
+        responder.training_loss(batch)[0].backward()
+        gradients.append({name: p.grad for name, p in responder.named_parameters()})
+    torch.testing.assert_close(*gradients)

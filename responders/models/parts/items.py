@@ -17,11 +17,16 @@ from responders.errors import InputError
 from responders.log.catalogue import Catalogue
 from responders.log.counts import count
 from responders.log.session_log import SessionLog
+from responders.models.parts.tables import BoundedDelta, extended, zero_row_table
 
-Embedding = Literal["learned", "svd", "explicit", "content"]
+Embedding = Literal["learned", "svd", "explicit", "content", "content_delta"]
 """How an item becomes a vector: `learned` = a free vector each; `svd` = a linear map of the
 truncated SVD of the training users' clicks; `explicit` = a linear map of the catalogue's features;
-`content` = `explicit` plus a learned vector that starts at zero."""
+`content` = `explicit` plus a learned vector that starts at zero; `content_delta` = a linear map of
+the sum of the normalised features and a learned delta of bounded norm (arXiv 2507.19473)."""
+
+FROM_FEATURES = ("explicit", "content", "content_delta")
+"""The embeddings that are made of the catalogue's features."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,9 @@ class ItemConfig(Config):
     min_shown: int = setting(10, "Items shown less often in training share one vector.", ge=0)
     prior: float = setting(
         10.0, "Pseudo-impressions at the mean click rate in an item's bias.", ge=0
+    )
+    delta: float = setting(
+        0.3, "With `content_delta`, the largest norm of the delta; that of the content is 1.", ge=0
     )
 
 
@@ -53,7 +61,7 @@ def given_item_vectors(
         seed: of the random projections of `svd`.
 
     Raises:
-        InputError: `explicit` or `content` for a log without item features.
+        InputError: an embedding made of item features for a log without any.
     """
     if embedding == "learned":
         return None
@@ -93,6 +101,7 @@ class ItemEncoder(nn.Module):
         given: [N, K] float32 from `given_item_vectors`; None with `learned`.
         min_shown: items shown less often in training have no vector of their own.
         prior: pseudo-impressions at the mean click rate when a bias is learned.
+        delta: with `content_delta`, the largest norm of an item's delta.
     """
 
     def __init__(
@@ -103,6 +112,7 @@ class ItemEncoder(nn.Module):
         given: Tensor | None = None,
         min_shown: int = 1,
         prior: float = 0.0,
+        delta: float = 0.0,
     ) -> None:
         super().__init__()
         self.row_of_item: Tensor
@@ -113,25 +123,31 @@ class ItemEncoder(nn.Module):
         self.scale: Tensor
         self.unknown, self.empty, self.size = n_items, n_items + 1, size
         self.min_shown, self.prior = min_shown, prior
-        self.uses_catalogue = embedding in ("explicit", "content")
+        self.uses_catalogue = embedding in FROM_FEATURES
         n_rows = n_items + 2
         rows = torch.cat([torch.tensor([self.empty]), torch.arange(n_items)])
         self.register_buffer("row_of_item", rows)  # [N + 1]: the row of item i is at i + 1
         self.register_buffer("vector_row", torch.arange(n_rows))  # whose vector a row uses
         self.register_buffer("prior_weight", torch.zeros(n_rows))  # prior / impressions
-        self.bias_table = _table(n_rows, 1, 0.0, self.empty)
+        self.bias_table = zero_row_table(n_rows, 1, 0.0, self.empty)
         self.vector_table = None
         if embedding in ("learned", "content"):
             std = 0.1 if embedding == "learned" else 0.0
-            self.vector_table = _table(n_rows, size, std, self.empty)
-        self.projection = None
+            self.vector_table = zero_row_table(n_rows, size, std, self.empty)
+        self.projection = self.delta = None
         if given is not None:
-            centre, scale = given.mean(0), given.std(0, correction=0).clamp(min=1e-6)
-            given = (given - centre) / scale if self.uses_catalogue else given
-            self.register_buffer("centre", centre)
-            self.register_buffer("scale", scale)
-            self.register_buffer("given", F.pad(given, (0, 0, 0, 2)))  # unknown, empty: zeros
+            self.register_buffer("centre", given.mean(0))
+            self.register_buffer("scale", given.std(0, correction=0).clamp(min=1e-6))
             self.projection = nn.Linear(given.shape[1], size, bias=False)
+            if embedding == "content_delta":
+                self.delta = BoundedDelta(n_rows, given.shape[1], delta, self.empty)
+            given = self._content(given) if self.uses_catalogue else given
+            self.register_buffer("given", F.pad(given, (0, 0, 0, 2)))  # unknown, empty: zeros
+
+    def _content(self, features: Tensor) -> Tensor:
+        """Return the content vectors [n, K] of features [n, K]: standardised, normed for deltas."""
+        content = (features - self.centre) / self.scale
+        return content if self.delta is None else self.delta.normed(content)
 
     @property
     def likeness_size(self) -> int:
@@ -169,7 +185,8 @@ class ItemEncoder(nn.Module):
         if self.projection is None:
             assert self.vector_table is not None
             return self.vector_table(self.vector_row[rows])
-        vector = self.projection(self.given[rows])
+        given = self.given[rows]
+        vector = self.projection(given if self.delta is None else given + self.delta(rows))
         return vector if self.vector_table is None else vector + self.vector_table(rows)
 
     def bias(self, rows: Tensor) -> Tensor:
@@ -220,25 +237,14 @@ class ItemEncoder(nn.Module):
         if self.uses_catalogue:
             rows = torch.arange(new, device=rows.device) + len(self.given)
             features = torch.from_numpy(catalogue.features[known:].copy()).to(self.given)
-            self.given = torch.cat([self.given, (features - self.centre) / self.scale])
+            self.given = torch.cat([self.given, self._content(features)])
             bias = self.bias_table.weight[self.unknown].expand(new, -1)
-            self.bias_table = _extended(self.bias_table, bias)
+            self.bias_table = extended(self.bias_table, bias)
             self.prior_weight = torch.cat([self.prior_weight, self.prior_weight.new_zeros(new)])
             self.vector_row = torch.cat([self.vector_row, rows])
             if self.vector_table is not None:
                 zeros = self.vector_table.weight.new_zeros(new, self.size)
-                self.vector_table = _extended(self.vector_table, zeros)
+                self.vector_table = extended(self.vector_table, zeros)
+            if self.delta is not None:
+                self.delta.add_rows(new)
         self.row_of_item = torch.cat([self.row_of_item, rows])
-
-
-def _table(n_rows: int, size: int, std: float, zero_row: int) -> nn.Embedding:
-    table = nn.Embedding(n_rows, size, padding_idx=zero_row)
-    nn.init.normal_(table.weight, std=std)
-    with torch.no_grad():
-        table.weight[zero_row] = 0
-    return table
-
-
-def _extended(table: nn.Embedding, rows: Tensor) -> nn.Embedding:
-    weight = torch.cat([table.weight.detach(), rows.detach()])
-    return nn.Embedding.from_pretrained(weight, freeze=False, padding_idx=table.padding_idx)

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from responders.log.batch import SessionBatch
 from responders.log.session_log import SessionLog
+from responders.models.parts.activation import Activation
 from responders.models.parts.exposure import Exposure
 from responders.models.parts.items import ItemEncoder
 from responders.models.parts.users import ClickedItems
@@ -27,8 +28,9 @@ class SessionTables(NamedTuple):
 class SessionContext(nn.Module):
     """Log-odds that the items of a slate gain or lose by the user and the session so far.
 
-    It is the sum of three terms: `SessionCounts`, `UserMatch` and `Exposure`. They hold the effects
-    that an optimising policy drives furthest from the log, in a form that is known to extrapolate.
+    It is the sum of `SessionCounts`, `UserMatch`, `Exposure` and `Activation`. They hold the
+    effects that an optimising policy drives furthest from the log, in a form that is known to
+    extrapolate.
 
     Args:
         n_positions: S.
@@ -36,6 +38,7 @@ class SessionContext(nn.Module):
         items: make the item vectors.
         match: whether to add the match of items and users.
         exposure: whether to subtract the exposure.
+        activation: whether to add the base-level activation.
     """
 
     def __init__(
@@ -45,11 +48,13 @@ class SessionContext(nn.Module):
         items: ItemEncoder,
         match: bool = True,
         exposure: bool = True,
+        activation: bool = False,
     ) -> None:
         super().__init__()
         self.counts = SessionCounts()
         self.match = UserMatch(n_user_features, items.size) if match else None
         self.exposure = Exposure(n_positions, items.likeness_size) if exposure else None
+        self.activation = Activation() if activation else None
 
     def initialise(self, log: SessionLog, sessions: np.ndarray) -> None:
         """Learn the scale of the user features from the training sessions."""
@@ -78,6 +83,8 @@ class SessionContext(nn.Module):
             state["users"] = self.match.users.start(user)
         if self.exposure is not None:
             state["exposure"] = self.exposure.start(user)
+        if self.activation is not None:
+            state["activation"] = self.activation.start(user)
         return state
 
     def observe(
@@ -103,6 +110,8 @@ class SessionContext(nn.Module):
             after["users"] = self.match.users.observe(state["users"], vector, click)
         if self.exposure is not None:
             after["exposure"] = self.exposure.observe(state["exposure"], group, slate)
+        if self.activation is not None:
+            after["activation"] = self.activation.observe(state["activation"], slate, click)
         return after
 
     def forward(
@@ -115,6 +124,8 @@ class SessionContext(nn.Module):
             log_odds = log_odds + self.match(self.match.users.vector(state["users"]), vector)
         if self.exposure is not None:
             log_odds = log_odds + self.exposure(state["exposure"], group, slate)
+        if self.activation is not None:
+            log_odds = log_odds + self.activation(state["activation"], slate)
         return log_odds
 
     def parallel(self, items: ItemEncoder, batch: SessionBatch) -> Tensor:
@@ -126,6 +137,8 @@ class SessionContext(nn.Module):
             log_odds = log_odds + self.match(users, vector)
         if self.exposure is not None:
             log_odds = log_odds + self.exposure.parallel(group, batch)
+        if self.activation is not None:
+            log_odds = log_odds + self.activation.parallel(batch)
         return log_odds
 
 

@@ -213,6 +213,26 @@ def test_movielens(tmp_path: Path, logs: Path) -> None:
     assert low.response.ravel().tolist() == [1, 1, 1, 0, 1]
 
 
+def test_movielens_with_films(tmp_path: Path, logs: Path) -> None:
+    folder = make("movielens", tmp_path / "raw")
+    films = """movieId,title,genres
+10,Up (2009),Animation|Comedy
+20,"Wall, The (1982)",Drama
+30,No year,Comedy
+40,Alien (1979),(no genres listed)
+"""
+    (folder / "movies.csv").write_text(films)
+    catalogue = convert("movielens", folder, logs / "log").catalogue
+    assert catalogue.ids.tolist() == [10, 20, 30, 40]
+    names = ("(no genres listed)", "Animation", "Comedy", "Drama", "year")
+    assert catalogue.feature_names == names
+    assert catalogue.features[0].tolist() == [0, 1, 1, 0, 2009]
+    assert catalogue.features[2].tolist() == [0, 0, 1, 0, 1982]  # the median year
+    (folder / "movies.csv").write_text(films.replace("40,Alien", "41,Alien"))
+    with pytest.raises(InputError, match="item 40 is not in the item table"):
+        convert("movielens", folder, logs / "other")
+
+
 def test_amazon(tmp_path: Path, logs: Path) -> None:
     log = convert("amazon", make("amazon", tmp_path / "raw"), logs / "log")
     assert shown(log) == [[1], [2], [3], [4], [2], [5], [1], [6], [2]]

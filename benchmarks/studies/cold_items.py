@@ -1,0 +1,170 @@
+"""Which item embedding answers best for items that training never showed.
+
+    python -m benchmarks.studies.cold_items LOG --test OTHER
+
+trains one responder with each embedding and compares the AUC over items shown in training (warm)
+and over all others (cold). The first embedding is the reference of the paired differences.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from benchmarks.cli.options import Settings
+from benchmarks.harness import check_out, names_in, publish, run_script
+from benchmarks.reports.tables import number, text, with_interval
+from benchmarks.studies.judging import judge
+from responders import InputError, SessionLog, fit
+from responders.config import parse_settings
+from responders.evaluation.predict import Predictions, predict
+from responders.log.batch import Part
+from responders.log.split import make_split
+from responders.training.fit import configure
+
+EMBEDDINGS = (
+    "content_delta:delta=0,content_delta,content_delta:delta=1000,content,explicit,svd,learned"
+)
+"""Compared by default: frozen content, with a bounded delta, fine-tuned, and the others."""
+
+PARTS = ("warm", "cold")
+
+
+def cold_items(
+    log: SessionLog,
+    out: Path,
+    *,
+    test: SessionLog | None = None,
+    responder: str = "scot",
+    embeddings: str | Sequence[str] = EMBEDDINGS,
+    settings: Mapping[str, Any] | None = None,
+    seeds: int = 3,
+    resamples: int = 500,
+    progress: bool = True,
+) -> list[dict[str, Any]]:
+    """Train a responder with each embedding and return a row for each.
+
+    Args:
+        log: to train on.
+        out: folder of the trainings; finished ones are used again.
+        test: log of other sessions with the same catalogue; all of its slates are judged. None =
+            `log` is split by time, and its last slates are judged.
+        responder: a name.
+        embeddings: of `responders.models.parts.items.Embedding`, each with settings after colons;
+            differences are to the first.
+        settings: of the responder and its training.
+        seeds: of training.
+        resamples: for the intervals.
+        progress: show progress bars.
+
+    Returns:
+        Rows with `embedding`, `seeds` and, for `warm` and `cold` items, `<part>_positions` and
+        what `benchmarks.studies.judging.judge` returns, such as `cold_auc` and `cold_auc_gain`.
+
+    Raises:
+        InputError: an unknown name, another catalogue, or no cold item in the slates judged.
+    """
+    names = names_in(embeddings)
+    configs = {name: {**(settings or {}), **_settings(name)} for name in names}
+    for config in configs.values():
+        configure(responder, config)
+    if test is not None and test.catalogue.fingerprint() != log.catalogue.fingerprint():
+        raise InputError("the test log has another catalogue than the log to train on")
+    runs: dict[str, list[dict[str, Predictions]]] = {
+        name: [
+            _judged(log, test, responder, config, out / f"{name.replace(':', '-')}-{seed}", seed,
+                    progress)
+            for seed in range(seeds)
+        ]
+        for name, config in configs.items()
+    }  # fmt: skip
+    by_part = {
+        part: judge({name: [run[part] for run in found] for name, found in runs.items()}, resamples)
+        for part in PARTS
+    }
+    rows = []
+    for name, (first, *_) in runs.items():
+        row: dict[str, Any] = {"embedding": name, "seeds": seeds}
+        for part in PARTS:
+            row[f"{part}_positions"] = len(first[part].click)
+            row |= {f"{part}_{key}": value for key, value in by_part[part][name].items()}
+        rows.append(row)
+    return rows
+
+
+def _settings(name: str) -> dict[str, str]:
+    embedding, *settings = name.split(":")
+    return {"embedding": embedding, **parse_settings(settings)}
+
+
+def _judged(
+    log: SessionLog,
+    test: SessionLog | None,
+    responder: str,
+    settings: Mapping[str, Any],
+    out: Path,
+    seed: int,
+    progress: bool,
+) -> dict[str, Predictions]:
+    """Train one responder and return its predictions for warm and for cold items."""
+    split = "time" if test is None else "user"
+    checkpoint = fit(
+        log, responder, out, settings, seed=seed, split=split, resume=True, progress=progress
+    )
+    if test is None:
+        test, part = log, make_split(log, split, seed)["test"]
+    else:
+        part = Part.of(test, np.arange(test.n_sessions))
+    found = predict(checkpoint.responder, test, part, progress=progress)
+    cold = checkpoint.initial_sessions.catalogue.attributes["shown"][found.item] == 0
+    if not found.click[cold].any():
+        raise InputError("no cold item was clicked in the slates judged: give another --test log")
+    return {
+        name: Predictions(*(values[rows] for values in vars(found).values()))
+        for name, rows in (("warm", ~cold), ("cold", cold))
+    }
+
+
+def main(
+    log: Annotated[Path, typer.Argument(metavar="LOG", help="Folder of the log to train on.")],
+    test: Annotated[
+        Path | None, typer.Option(help="Log to judge on; by default the last slates of LOG.")
+    ] = None,
+    responder: Annotated[str, typer.Option(help="A name.")] = "scot",
+    embeddings: Annotated[
+        str, typer.Option(help="Comma-separated; the first is the reference.")
+    ] = EMBEDDINGS,
+    settings: Settings = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Of training.")] = 3,
+    out: Annotated[Path, typer.Option(help="Folder for trainings and table.")] = Path(
+        "runs/cold_items"
+    ),
+) -> None:
+    """Compare embeddings on items that training never showed."""
+    check_out(out)
+    loaded = SessionLog.load(log)
+    rows = cold_items(
+        loaded, out, test=None if test is None else SessionLog.load(test), responder=responder,
+        embeddings=embeddings, settings=dict(parse_settings(settings or [])), seeds=seeds,
+    )  # fmt: skip
+    columns = {"embedding": text("embedding")}
+    for part in PARTS:
+        columns |= {
+            f"AUC, {part}": with_interval(f"{part}_auc", 3),
+            f"gain, {part}": with_interval(f"{part}_auc_gain", 3),
+            f"log-loss, {part}": number(f"{part}_log_loss", 4),
+        }
+    caption = (
+        f"{responder}, {seeds} seeds; {rows[0]['warm_positions']:,} positions of items shown in "
+        f"training, {rows[0]['cold_positions']:,} of others; gain: AUC less that of the first "
+        f"row; 95 % intervals over seeds and users"
+    )
+    publish("cold_items", f"Cold items: {log.name}", columns, rows, caption=caption, out=out)
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,66 @@
+"""Several responders judged on the same positions: metrics, and differences to the first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from responders.evaluation.metrics import losses, weighted_auc
+from responders.evaluation.predict import Predictions
+
+METRICS = ("auc", "log_loss")
+
+
+def judge(
+    runs: Mapping[str, Sequence[Predictions]], resamples: int = 500
+) -> dict[str, dict[str, float]]:
+    """Return metrics and their paired differences to the first responder's.
+
+    Args:
+        runs: for each responder, the predictions of each training seed for the same positions.
+        resamples: for the intervals.
+
+    Returns:
+        For each responder, `auc` and `log_loss` (means over seeds), their differences to the first,
+        `auc_gain` and `log_loss_gain`, and the 95 % intervals `_low` and `_high` of all four over
+        seeds and users: both are drawn, the same ones for all responders.
+    """
+    metrics = {name: [_weighted(run) for run in found] for name, found in runs.items()}
+    samples = {name: {metric: np.empty(resamples) for metric in METRICS} for name in runs}
+    first, *_ = runs.values()
+    user, rng = first[0].user, np.random.default_rng(0)
+    n_users = int(user.max()) + 1
+    for i in range(resamples):
+        seeds = rng.integers(len(first), size=len(first))
+        weight = np.bincount(rng.integers(n_users, size=n_users), minlength=n_users)
+        for name, by_seed in metrics.items():
+            drawn = {s: by_seed[s](weight[user].astype(float)) for s in np.unique(seeds)}
+            for metric in METRICS:
+                samples[name][metric][i] = np.mean([drawn[s][metric] for s in seeds])
+    whole = np.ones(len(user))
+    points = {
+        name: {m: float(np.mean([f(whole)[m] for f in by_seed])) for m in METRICS}
+        for name, by_seed in metrics.items()
+    }
+    reference = next(iter(runs))
+    rows: dict[str, dict[str, float]] = {}
+    for name, point in points.items():
+        row = rows[name] = dict(point)
+        for metric in METRICS:
+            gain = samples[name][metric] - samples[reference][metric]
+            row[f"{metric}_gain"] = point[metric] - points[reference][metric]
+            for column, values in ((metric, samples[name][metric]), (f"{metric}_gain", gain)):
+                low, high = np.nanpercentile(values, [2.5, 97.5])
+                row[f"{column}_low"], row[f"{column}_high"] = float(low), float(high)
+    return rows
+
+
+def _weighted(found: Predictions) -> Callable[[np.ndarray], dict[str, float]]:
+    """Return a function from weights [P] to the metrics."""
+    auc, loss = weighted_auc(found.logit, found.click), losses(found.logit, found.click)
+
+    def metrics(weight: np.ndarray) -> dict[str, float]:
+        return {"auc": auc(weight), "log_loss": float(weight @ loss / weight.sum())}
+
+    return metrics

@@ -1,0 +1,241 @@
+"""Efficient trunks for long sessions, which read a token a slate: MinGRU and HSTU.
+
+MinGRU (arXiv 2410.01201) keeps a state of constant size and trains by a parallel scan. HSTU
+(arXiv 2402.17152) attends to earlier slates pointwise, without a softmax.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from responders.config import Config, setting
+from responders.log.batch import SessionBatch
+from responders.models.base import LogShape
+from responders.models.neural import Evaluation, NeuralConfig, NeuralResponder
+from responders.models.parts.attention import FeedForward
+from responders.models.parts.packing import (
+    gather,
+    packed_order,
+    positions_of,
+    states_before_slates,
+)
+from responders.models.parts.pointwise import PointwiseBlock
+from responders.models.parts.scan import MinGRUCell
+from responders.models.parts.users import UserFeatures
+from responders.models.state import State, put_rows
+
+
+class SlateTrunk(NeuralResponder):
+    """Base of the responders whose network reads one token a slate.
+
+    The token is a linear map of the mean vector of the items clicked, that of the items shown, and
+    whether there was a click. All positions of a slate are scored from the state before it, so
+    the cost of a step does not depend on what the trunk remembers of single clicks.
+
+    Subclasses implement `read`, `start_trunk` and `advance`. Their state holds `hidden` [B, H],
+    from which the next slate is scored.
+    """
+
+    def __init__(self, shape: LogShape, config: NeuralConfig, item_vectors: Tensor | None) -> None:
+        super().__init__(shape, config, item_vectors, memory_size=config.hidden_size)
+        self.lift = nn.Linear(2 * config.embedding_size + 1, config.hidden_size)
+
+    def read(self, token: Tensor, user: Tensor) -> tuple[Tensor, Tensor]:
+        """Read the slates of whole sessions.
+
+        Args:
+            token: [B, R, H] of slates with items, in order; what follows them is ignored.
+            user: [B, F] features.
+
+        Returns:
+            The hidden states [B, H] before the first slate and [B, R, H] after each.
+        """
+        raise NotImplementedError
+
+    def start_trunk(self, user: Tensor) -> State:
+        """Return the trunk's state of new users with features [B, F]."""
+        raise NotImplementedError
+
+    def advance(self, state: State, token: Tensor) -> State:
+        """Return the trunk's state after a slate with token [B, H], for all users."""
+        raise NotImplementedError
+
+    def _token(self, item: Tensor, shown: Tensor, click: Tensor) -> Tensor:
+        """Return tokens [..., H] of slates of items [..., S, d], shown and clicked [..., S]."""
+        shown = shown.to(item.dtype)
+        click = click.to(item.dtype) * shown
+        n_clicks = click.sum(-1, keepdim=True)
+        mean_shown = (item * shown.unsqueeze(-1)).sum(-2) / shown.sum(-1, True).clamp(min=1)
+        mean_clicked = (item * click.unsqueeze(-1)).sum(-2) / n_clicks.clamp(min=1)
+        return self.lift(torch.cat([mean_clicked, mean_shown, (n_clicks > 0).to(item.dtype)], -1))
+
+    def _score(self, hidden: Tensor, rows: Tensor, item: Tensor) -> Tensor:
+        """Return log-odds [..., S] of slates with table rows [..., S], for states [..., H]."""
+        bias = self.items.bias(rows)
+        return self.readout(hidden.unsqueeze(-2), item, bias, positions_of(rows))
+
+    def _vector(self, rows: Tensor) -> Tensor:
+        tables = self.looked_up[0]
+        return self.items.vector(rows) if tables is None else F.embedding(rows, tables.vector)
+
+    def start(self, user: Tensor) -> State:
+        return {"trunk": self.start_trunk(user), "session": self.session.start(user)}
+
+    def memory(self, state: State) -> Tensor:
+        """Return the hidden state [B, H]."""
+        return state["trunk"]["hidden"]
+
+    def logits(self, state: State, slate: Tensor, click: Tensor | None = None) -> Tensor:
+        rows = self.items.index(slate)
+        score = self._score(self.memory(state), rows, self._vector(rows))
+        return self.finish(score, state, slate)
+
+    def observe(self, state: State, slate: Tensor, click: Tensor) -> State:
+        shown = slate >= 0
+        token = self._token(self._vector(self.items.index(slate)), shown, click)
+        trunk = put_rows(state["trunk"], shown.any(1), self.advance(state["trunk"], token))
+        return {"trunk": trunk, "session": self.observe_session(state, slate, click)}
+
+    def evaluate(self, batch: SessionBatch) -> Evaluation:
+        """Evaluate whole sessions in parallel."""
+        rows = self.items.index(batch.slate)
+        item, seen = self.items.vector(rows), batch.shown.any(2)
+        token, order = self._token(item, batch.shown, batch.click), packed_order(seen)
+        first, states = self.read(gather(token, order), batch.user)
+        hidden = states_before_slates(states, first, seen.unsqueeze(2))
+        return Evaluation(self.finish_batch(self._score(hidden, rows, item), batch), hidden)
+
+
+@dataclass(frozen=True)
+class MinGRUConfig(NeuralConfig):
+    """Settings of `MinGRU`."""
+
+    layers: int = setting(1, "Layers of the trunk.", ge=1, le=64)
+
+
+class MinGRU(SlateTrunk):
+    """A minimal GRU over the slates of the session (Feng et al., arXiv 2410.01201).
+
+    Its gate and candidate read the slate's token but not the state, so that a whole session is a
+    parallel scan and a step costs two matrix products. The states start from the user's features.
+
+    Args:
+        shape: sizes of the log.
+        config: the settings.
+        item_vectors: [N, K] given vectors for the embeddings that need them.
+    """
+
+    config_class: ClassVar[type[Config]] = MinGRUConfig
+
+    def __init__(
+        self,
+        shape: LogShape,
+        config: MinGRUConfig = MinGRUConfig(),
+        item_vectors: Tensor | None = None,
+    ) -> None:
+        super().__init__(shape, config, item_vectors)
+        layers, hidden = config.layers, config.hidden_size
+        self.initial = UserFeatures(shape.n_user_features, layers * hidden)
+        cells, forwards = (
+            nn.ModuleList(kind(hidden) for _ in range(layers)) for kind in (MinGRUCell, FeedForward)
+        )
+        self.cells: Sequence[MinGRUCell] = cells  # type: ignore[assignment]
+        self.feed_forwards: Sequence[FeedForward] = forwards  # type: ignore[assignment]
+
+    def _first(self, user: Tensor) -> Tensor:
+        return self.initial(user).unflatten(-1, (len(self.cells), -1))
+
+    def start_trunk(self, user: Tensor) -> State:
+        layers = self._first(user)
+        return {"layers": layers, "hidden": self._out(-1, layers[:, -1])}
+
+    def _out(self, layer: int, state: Tensor) -> Tensor:
+        return state + self.feed_forwards[layer](state)
+
+    def advance(self, state: State, token: Tensor) -> State:
+        layers = []
+        for i, cell in enumerate(self.cells):
+            layers.append(cell(token, state["layers"][:, i]))
+            token = self._out(i, layers[-1])
+        return {"layers": torch.stack(layers, 1), "hidden": token}
+
+    def read(self, token: Tensor, user: Tensor) -> tuple[Tensor, Tensor]:
+        first = self._first(user)
+        for i, cell in enumerate(self.cells):
+            token = self._out(i, cell.parallel(token, first[:, i]))
+        return self._out(-1, first[:, -1]), token
+
+
+@dataclass(frozen=True)
+class HSTUConfig(NeuralConfig):
+    """Settings of `HSTU`."""
+
+    heads: int = setting(4, "Attention heads.", ge=1, le=64)
+    window: int = setting(100, "Slates back that attention reaches.", ge=1)
+    layers: int = setting(2, "Blocks of the trunk.", ge=1, le=64)
+
+
+class HSTU(SlateTrunk):
+    """Pointwise attention over the slates of the session, without a softmax (arXiv 2402.17152).
+
+    The state holds the keys and values of the last `window` slates for each block.
+
+    Args:
+        shape: sizes of the log.
+        config: the settings.
+        item_vectors: [N, K] given vectors for the embeddings that need them.
+    """
+
+    config_class: ClassVar[type[Config]] = HSTUConfig
+    learning_rate: ClassVar[float] = 1e-3
+
+    def __init__(
+        self, shape: LogShape, config: HSTUConfig = HSTUConfig(), item_vectors: Tensor | None = None
+    ) -> None:
+        super().__init__(shape, config, item_vectors)
+        hidden = config.hidden_size
+        self.window = config.window
+        self.user_features = UserFeatures(shape.n_user_features, hidden)
+        blocks = nn.ModuleList(
+            PointwiseBlock(hidden, config.heads, config.window) for _ in range(config.layers)
+        )
+        self.blocks: Sequence[PointwiseBlock] = blocks  # type: ignore[assignment]
+        self.norm = nn.LayerNorm(hidden)
+
+    def start_trunk(self, user: Tensor) -> State:
+        features = self.user_features(user)
+        return {
+            "user": features,
+            "hidden": features,
+            "slates": torch.zeros(len(user), 1, dtype=torch.int64, device=user.device),
+            # Keys and values of earlier slates, the latest last: [B, L, blocks, 2H], L <= window.
+            "past": features.new_zeros(len(user), 0, len(self.blocks), 2 * self.hidden_size),
+        }
+
+    def advance(self, state: State, token: Tensor) -> State:
+        x, past, latest = token + state["user"], state["past"], []
+        age = torch.arange(past.shape[1], 0, -1, device=token.device)
+        exists = age <= state["slates"]
+        for i, block in enumerate(self.blocks):
+            x, new = block.step(x, past[:, :, i], exists)
+            latest.append(new)
+        past = torch.cat([past, torch.stack(latest, 1).unsqueeze(1)], 1)
+        return {
+            "user": state["user"],
+            "hidden": self.norm(x) + state["user"],
+            "slates": state["slates"] + 1,
+            "past": past[:, -self.window :],
+        }
+
+    def read(self, token: Tensor, user: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.user_features(user)
+        x = token + features.unsqueeze(1)
+        for block in self.blocks:
+            x = block(x)
+        return features, self.norm(x) + features.unsqueeze(1)
