@@ -10,7 +10,7 @@ self-normalised inverse propensity scores, beside those of the policy itself wit
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,13 +21,13 @@ import typer
 from agents.finding import Entry, find_policies
 from agents.from_log import LogPolicy, observe_log
 from agents.policy import Policy
-from agents.rollout import Rollout, rollout
+from agents.rollout import rollout
 from benchmarks.cli.options import DEVICE, Settings
 from benchmarks.harness import check_out, names_in, publish, run_script
 from benchmarks.reports.tables import number, text, with_interval
 from benchmarks.studies.fidelity.estimates import mean_by_user, user_of_slates
 from benchmarks.studies.pretraining.behaviour import Behaviour, BehaviourName, simulate
-from benchmarks.studies.pretraining.source import Source, open_source
+from benchmarks.studies.pretraining.source import open_source
 from recsim_env.world import World
 from responders import EMPTY, InputError, SessionLog
 from responders.config import make_config, parse_settings
@@ -42,6 +42,23 @@ POLICIES = "popular,sasrec,behaviour_cloning,reinforce,offline_dqn,cql,bcq"
 _BEHAVIOURS = ("random", "popular", "mixed")  # those with propensities
 _ROWS = 4096  # slates chosen at a time
 _ESTIMATION, _EVALUATION = 1_000_000, 2_000_000  # seeds of users whom no policy has learned from
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What a policy with one seed did.
+
+    Args:
+        estimate: [T], of each slate of the log for the estimates.
+        same: share of that log's positions with the policy's item.
+        clicks: [users], in a session.
+        length: [users], slates of the session.
+    """
+
+    estimate: np.ndarray
+    same: float
+    clicks: np.ndarray
+    length: np.ndarray
 
 
 @torch.no_grad()
@@ -118,43 +135,36 @@ def offline(
     source, entries = open_source(simulator or log, log, device), find_policies(names_in(policies))
     world = source.world(users)
     _new_policies(entries, world, settings or {}, 0)
-    found: dict[str, list[tuple[np.ndarray, float, Rollout]]] = {}
+    found: dict[str, list[_Run]] = {}
     tested = simulate(source.world, source.training, behaviour, sessions, _ESTIMATION)
     with progress_bar(
         total=seeds * (len(entries) + 1), desc="offline", disable=not progress
     ) as bar:
         for seed in range(seeds):
             learned = simulate(source.world, source.training, behaviour, sessions, seed)
-            for policy, name in _all_policies(source, world, entries, behaviour, settings, seed):
+            own = (Behaviour(world, source.training, behaviour, seed), f"{behaviour} (the log's)")
+            for policy, name in (own, *_new_policies(entries, world, settings or {}, seed)):
                 if isinstance(policy, LogPolicy):
                     policy.fit(learned)
-                if isinstance(policy, Behaviour):
-                    estimate, same = tested.response.sum(1).astype(float), 1.0
-                else:
-                    estimate, same = estimated_clicks(policy, tested)
-                run = rollout(world, policy, _EVALUATION + seed)
-                found.setdefault(name, []).append((estimate, same, run))
+                found.setdefault(name, []).append(_run(policy, tested, world, seed))
                 bar.update()
     return [_row(name, runs, tested) for name, runs in found.items()]
 
 
-def _all_policies(
-    source: Source,
-    world: World,
-    entries: Sequence[Entry],
-    behaviour: BehaviourName,
-    settings: Mapping[str, Any] | None,
-    seed: int,
-) -> list[tuple[Policy, str]]:
-    """Return the behaviour policy and new policies, with their names."""
-    own = Behaviour(world, source.training, behaviour, seed)
-    others = _new_policies(entries, world, settings or {}, seed)
-    return [(own, f"{behaviour} (the log's)"), *others]
+def _run(policy: Policy, tested: SessionLog, world: World, seed: int) -> _Run:
+    if isinstance(policy, Behaviour):  # its own log needs no weights
+        estimate, same = tested.response.sum(1).astype(float), 1.0
+    else:
+        estimate, same = estimated_clicks(policy, tested)
+    log = rollout(world, policy, _EVALUATION + seed).log
+    clicks = np.add.reduceat(log.response.sum(1).astype(float), log.session_start[:-1])
+    return _Run(estimate, same, clicks, log.session_length)
 
 
 def _new_policies(
     entries: Sequence[Entry], world: World, settings: Mapping[str, Any], seed: int
 ) -> list[tuple[Policy, str]]:
+    """Return the policies with their names; see `offline` for what is raised."""
     made = []
     for entry in entries:
         kind = entry.source
@@ -168,30 +178,19 @@ def _new_policies(
     return made
 
 
-def _row(
-    name: str, runs: Sequence[tuple[np.ndarray, float, Rollout]], tested: SessionLog
-) -> dict[str, Any]:
+def _row(name: str, runs: Sequence[_Run], tested: SessionLog) -> dict[str, Any]:
     """Return the row of a policy from its runs, one for each seed."""
     user = user_of_slates(tested, np.arange(tested.n_sessions))
-    estimate = mean_by_user(np.mean([run[0] for run in runs], axis=0), user)
-    rewards = [run[2].log.response.sum(1).astype(float) for run in runs]
-    lengths = [run[2].log.session_length for run in runs]
-    clicks = np.array(
-        [
-            np.add.reduceat(r, run[2].log.session_start[:-1])
-            for r, run in zip(rewards, runs, strict=True)
-        ]
-    )  # [seeds, users]
-    weight = np.stack(list(run_and_user_weights([len(n) for n in lengths], 1000)))
-    total, slates = weight @ clicks.ravel(), weight @ np.concatenate(lengths)
-    low, high = np.percentile(total / slates, [2.5, 97.5])
+    estimate = mean_by_user(np.mean([run.estimate for run in runs], axis=0), user)
+    clicks, length = np.array([r.clicks for r in runs]), np.array([r.length for r in runs])
+    weight = np.stack(list(run_and_user_weights([clicks.shape[1]] * len(runs), 1000)))
+    samples = (weight @ clicks.ravel()) / (weight @ length.ravel())
+    low, high = np.percentile(samples, [2.5, 97.5])
     return {
         "policy": name,
-        "estimate": estimate[0],
-        "estimate_low": estimate[1],
-        "estimate_high": estimate[2],
-        "same": float(np.mean([run[1] for run in runs])),
-        "slate": float(clicks.sum() / np.concatenate(lengths).sum()),
+        **dict(zip(("estimate", "estimate_low", "estimate_high"), estimate, strict=True)),
+        "same": float(np.mean([run.same for run in runs])),
+        "slate": float(clicks.sum() / length.sum()),
         "slate_low": float(low),
         "slate_high": float(high),
         **crossed_interval("session", clicks),
