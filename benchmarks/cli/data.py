@@ -77,7 +77,13 @@ def convert(
     from benchmarks.reports.tables import print_log
     from responders.sources import convert as convert_source
 
-    names = {"session": session, "item": item, "click": click, "step": step, "position": position}
+    names: dict[str, Any] = {
+        "session": session,
+        "item": item,
+        "click": click,
+        "step": step,
+        "position": position,
+    }
     names |= {"time": time, "user": user, "propensity": propensity, "price": price}
     names |= {"negatives": negatives, "item_features": item_feature, "user_features": user_feature}
     options: dict[str, Any] = {name: value for name, value in names.items() if value}

@@ -129,7 +129,7 @@ def test_a_killed_run_gives_the_same_table(
     words += ["--sessions", 100, "--seeds", 1, "--device", "cpu", "--set", "epochs=2"]
     whole, out = tmp_path / "whole", tmp_path / "out"
     assert recsim(*words, "--out", whole).code == 0
-    finished = lambda: len(list(tmp_path.glob(".out.trials/sasrec-0-*.json"))) > 1  # noqa: E731
+    finished = lambda: len(list(tmp_path.glob(".out.trials/sasrec-0-*.json"))) > 2  # noqa: E731
     with running(finished, *words, "--out", out) as process:
         process.send_signal(signal.SIGKILL)
         process.wait(20)
