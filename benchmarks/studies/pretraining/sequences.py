@@ -136,7 +136,7 @@ def pretrain(
         Rows with `arm`, `share` (percent), `users` (of that share), `ndcg` with its 95 % interval
         over seeds and test sessions (`_low`, `_high`), and the difference from no pretraining at
         the same share, with the same seeds and sessions: `above` with its interval, and `gain`,
-        its ratio to the latter. Arms without data at a share have no row.
+        its ratio to the latter, unless that is 0. Arms without data at a share have no row.
 
     Raises:
         InputError: an unknown name or value, catalogues differ, a share holds no session with two
@@ -289,6 +289,7 @@ def _rows(trials: Sequence[Trial], users: int) -> list[dict[str, Any]]:
             row |= crossed_interval("ndcg", own)
             if arm != NONE:
                 row |= crossed_interval("above", own - values[NONE])
-                row["gain"] = row["above"] / max(float(values[NONE].mean()), 1e-12)
+                if values[NONE].any():
+                    row["gain"] = row["above"] / float(values[NONE].mean())
             rows.append(row)
     return rows
