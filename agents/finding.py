@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 from uuid import uuid4
 
+from agents.from_log import LogPolicy
 from agents.loading import load_policy
 from agents.policy import Policy
 from agents.registry import known_policies
@@ -59,6 +60,14 @@ class Entry:
                     "world and seed=…"
                 ) from error
         return self.source if isinstance(self.source, Policy) else load_policy(self.source, world)
+
+    @property
+    def learns_by_acting(self) -> bool:
+        """Whether it is a class whose policies learn, and not from a log."""
+        kind = self.source
+        if not isinstance(kind, type) or issubclass(kind, LogPolicy):
+            return False
+        return (kind.learn, kind.train) != (Policy.learn, Policy.train)
 
     @property
     def is_trained(self) -> bool:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from scipy import sparse
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from agents.policy import Policy
 from agents.rollout import rollout
@@ -15,6 +18,7 @@ from recsim_env.world import World
 from responders import InputError, SessionLog
 from responders.config import Config
 from responders.log import ragged
+from responders.log.history import history
 
 _TIE = 1e-3  # weight of popularity, which decides between items that are otherwise equal
 
@@ -93,3 +97,35 @@ def clicked_items(observation: dict[str, Tensor], n_items: int) -> Tensor:
     click = observation["click"].float()
     clicked = click.new_zeros(len(click), n_items)
     return clicked.scatter_add(1, observation["item"].clamp(min=0), click).clamp(max=1)
+
+
+def observe_log(log: SessionLog, rows: np.ndarray, site: Site) -> dict[str, Tensor]:
+    """Return batched `HistoryObservation`s [n, …] of the users before the slates `rows` [n]."""
+    session = np.searchsorted(log.session_start, rows, side="right") - 1
+    step = rows - log.session_start[session]
+    slates, clicks = history(log, session, step, site.history)
+    values = {
+        "item": slates.astype(np.int64).reshape(len(rows), -1),
+        "click": clicks.astype(np.int8).reshape(len(rows), -1),
+        "step": step[:, None].astype(np.int64),
+    }
+    if site.features.shape[1]:
+        values["user"] = log.users.features[log.user[session]].astype(np.float32)
+    return tree_map(lambda value: torch.from_numpy(value).to(site.device), values)
+
+
+def check_form(log: SessionLog, site: Site) -> None:
+    """Raise `InputError` unless slates and users of the log have the form of the site's."""
+    for what, logged, own in (
+        ("positions", log.n_positions, site.n_positions),
+        ("user features", log.users.features.shape[1], site.features.shape[1]),
+    ):
+        if logged != own:
+            raise InputError(f"the log has {logged} {what}, the policy was made for {own}")
+
+
+def shuffled(n: int, size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """Yield the numbers from 0 to n - 1 in random order, `size` at a time."""
+    order = rng.permutation(n)
+    for first in range(0, n, size):
+        yield order[first : first + size]

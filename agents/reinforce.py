@@ -9,16 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils._pytree import tree_map
 
-from agents.from_log import LogPolicy
+from agents.from_log import LogPolicy, check_form, observe_log, shuffled
 from agents.neural import NeuralConfig, NeuralPolicy, State
-from agents.site import Site
 from agents.user_features import ItemScores, UserFeatures, mlp
-from responders import InputError, SessionLog
+from responders import SessionLog
 from responders.config import Config, setting
 from responders.log import ragged
-from responders.log.history import history
 
 
 @dataclass(frozen=True)
@@ -94,15 +91,13 @@ class ReinforcePolicy(LogPolicy, NeuralPolicy):
         return NeuralPolicy.score(self, observation)
 
     def fit_log(self, log: SessionLog) -> None:
-        _check_form(log, self.site)
+        check_form(log, self.site)
         later = later_clicks(log, self.config.gamma)
         optimiser = torch.optim.Adam(self.net.parameters(), self.config.learning_rate)
         schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.1, self.config.epochs)
         rng = np.random.default_rng(self.seed)
         for _ in range(self.config.epochs):
-            order = rng.permutation(log.n_slates)
-            for first in range(0, log.n_slates, self.config.batch_size):
-                rows = order[first : first + self.config.batch_size]
+            for rows in shuffled(log.n_slates, self.config.batch_size, rng):
                 loss = self.loss(self._logged(log, rows, later))
                 optimiser.zero_grad()
                 loss.backward()
@@ -155,27 +150,3 @@ def later_clicks(log: SessionLog, gamma: float) -> np.ndarray:
         rows = np.flatnonzero((place == step) & (place < last))
         later[rows] = gamma * (clicks[rows + 1] + later[rows + 1])
     return later
-
-
-def observe_log(log: SessionLog, rows: np.ndarray, site: Site) -> dict[str, Tensor]:
-    """Return batched `HistoryObservation`s [n, …] of the users before the slates `rows` [n]."""
-    session = np.searchsorted(log.session_start, rows, side="right") - 1
-    step = rows - log.session_start[session]
-    slates, clicks = history(log, session, step, site.history)
-    values = {
-        "item": slates.astype(np.int64).reshape(len(rows), -1),
-        "click": clicks.astype(np.int8).reshape(len(rows), -1),
-        "step": step[:, None].astype(np.int64),
-    }
-    if site.features.shape[1]:
-        values["user"] = log.users.features[log.user[session]].astype(np.float32)
-    return tree_map(lambda value: torch.from_numpy(value).to(site.device), values)
-
-
-def _check_form(log: SessionLog, site: Site) -> None:
-    for what, logged, own in (
-        ("positions", log.n_positions, site.n_positions),
-        ("user features", log.users.features.shape[1], site.features.shape[1]),
-    ):
-        if logged != own:
-            raise InputError(f"the log has {logged} {what}, the policy was made for {own}")

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import fields
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,18 @@ from responders.models.build import responder_class
 from responders.models.registry import RESPONDERS
 from responders.training.fit import fit
 
+OPTIONAL = {"implicit": {"als", "bpr"}, "d3rlpy": {"offline_dqn", "cql", "bcq"}}
+"""Policies by the optional package that they need; the other extras are always installed."""
+
 SMALL = PRESETS["contentwise"].changed(
     n_items=40, n_positions=5, clusters=6, item_features=4, dimensions=3, max_slates=12
 )
+
+
+def missing_policies() -> set[str]:
+    """Return the policies that need a package which is not installed."""
+    lacking = (names for package, names in OPTIONAL.items() if find_spec(package) is None)
+    return set().union(*lacking)
 
 
 @pytest.fixture(scope="session")

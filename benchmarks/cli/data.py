@@ -44,6 +44,13 @@ def convert(
         Path | None,
         typer.Option(metavar="LOG", help="Keep this log's item index; new items are appended."),
     ] = None,
+    negatives: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="movielens only: put each film among this many random ones (constructed slates).",
+        ),
+    ] = None,
     overwrite: Overwrite = False,
     session: Columns = None,
     item: Column = None,
@@ -70,9 +77,15 @@ def convert(
     from benchmarks.reports.tables import print_log
     from responders.sources import convert as convert_source
 
-    names = {"session": session, "item": item, "click": click, "step": step, "position": position}
+    names: dict[str, Any] = {
+        "session": session,
+        "item": item,
+        "click": click,
+        "step": step,
+        "position": position,
+    }
     names |= {"time": time, "user": user, "propensity": propensity, "price": price}
-    names |= {"item_features": item_feature, "user_features": user_feature}
+    names |= {"negatives": negatives, "item_features": item_feature, "user_features": user_feature}
     options: dict[str, Any] = {name: value for name, value in names.items() if value}
     index = None if catalogue is None else SessionLog.load(catalogue).catalogue
     log = convert_source(source, raw, out, catalogue=index, overwrite=overwrite, **options)

@@ -24,7 +24,11 @@ from responders.errors import InputError
 def pretrain(
     simulator: Annotated[
         str,
-        typer.Argument(metavar="ENV|RESPONDER", help="Environment id, or folder from `train`."),
+        typer.Argument(
+            metavar="ENV|RESPONDER",
+            help="Environment id, or folder from `train`; of several, comma-separated, a random "
+            "one answers each session.",
+        ),
     ],
     log: LogPath,
     policy: Annotated[
@@ -38,6 +42,13 @@ def pretrain(
         str, typer.Option(help="Sequential: percent of the real users to fine-tune on.")
     ] = "0,1,5,20,100",
     sessions: Annotated[int, typer.Option(min=1, help="Sequential: simulated sessions.")] = 20_000,
+    shift: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TRAIT=STRENGTH",
+            help="Sequential: users who come more often in the simulator, such as click_rate=-1.",
+        ),
+    ] = None,
     interactions: Annotated[
         str, typer.Option(help="slateq, slate_ppo: user-slate steps with true users.")
     ] = "0,500,1000,2000,5000,10000,20000",
@@ -48,6 +59,7 @@ def pretrain(
         int, typer.Option(min=1, help="slateq, slate_ppo: true users who judge.")
     ] = 500,
     seeds: Seeds = 3,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes at a time.")] = 1,
     out: Annotated[Path, typer.Option(help="Folder for table and plot.")] = Path("runs/pretrain"),
     settings: Settings = None,
     overwrite: Overwrite = False,
@@ -75,6 +87,7 @@ def pretrain(
     common: dict[str, Any] = {
         "seeds": seeds,
         "settings": parse_settings(settings or []),
+        "jobs": jobs,
         "device": device,
         "out": out,
         "overwrite": overwrite,
@@ -88,6 +101,9 @@ def pretrain(
             behaviours=behaviour,
             shares=_numbers("shares", shares),
             sessions=sessions,
+            shift={
+                name: _number(name, value) for name, value in parse_settings(shift or []).items()
+            },
             **common,
         )
     else:
@@ -103,6 +119,13 @@ def pretrain(
     report.show(result.rows, result.facts)
     for path in result.files:
         typer.echo(f"wrote {path}")
+
+
+def _number(name: str, value: str) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        raise InputError(f"shift by {name} is a number such as -1, not {value!r}") from None
 
 
 def _numbers(name: str, text: str) -> list[float]:

@@ -1,6 +1,5 @@
 """Policies and rollouts."""
 
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,7 @@ from recsim_env.make import make_world
 from recsim_env.observations import HistoryObservation
 from recsim_env.world import World
 from responders import Catalogue, InputError, SessionLog, Users
-from tests.conftest import random_responder
+from tests.conftest import missing_policies, random_responder
 
 
 @pytest.fixture
@@ -30,8 +29,9 @@ def truth_world(small_log_path: Path) -> World:
 
 
 def policies(world: World) -> list[Policy]:
-    optional = {"als", "bpr"} if find_spec("implicit") is None else set()
-    return [find_policy(name).make(world, 0) for name in POLICIES if name not in optional]
+    return [
+        find_policy(name).make(world, 0) for name in sorted(POLICIES.keys() - missing_policies())
+    ]
 
 
 @pytest.mark.parametrize("scenario", ["contentwise", "rl4rs"])
@@ -62,9 +62,7 @@ def test_every_policy_runs_without_features_and_counts() -> None:
     )
     responder = random_responder("pbm", items=6, positions=2, features=0)
     world = World(responder, log, num_users=20, horizon=3)
-    needs = {"popular", "oracle", "far_sighted"} | (
-        {"als", "bpr"} if find_spec("implicit") is None else set()
-    )
+    needs = {"popular", "oracle", "far_sighted"} | missing_policies()
     for name in POLICIES.keys() - needs:
         policy = find_policy(name).make(world, 0)
         policy.train(world, 60, seed=1)

@@ -7,13 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from agents.reinforce import (
-    ReinforceConfig,
-    ReinforcePolicy,
-    correction,
-    later_clicks,
-    observe_log,
-)
+from agents.from_log import observe_log
+from agents.reinforce import ReinforceConfig, ReinforcePolicy, correction, later_clicks
 from agents.rollout import rollout
 from agents.site import Site
 from agents.uniform import RandomPolicy

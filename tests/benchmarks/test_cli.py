@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from responders import SessionLog
 from responders.known_truth.presets import PRESETS
 from responders.models.registry import RESPONDERS
 from responders.sources.registry import SOURCES
+from tests.conftest import missing_policies
 
 
 def test_the_chain_from_log_to_leaderboard(recsim: Any, tmp_path: Path) -> None:
@@ -60,8 +60,7 @@ def test_the_chain_from_log_to_leaderboard(recsim: Any, tmp_path: Path) -> None:
     assert done.code == 0, done.err
     assert "SYNTHETIC" in done.out
     table = pd.read_csv(out / "leaderboard.csv")
-    missing = {"als", "bpr"} if find_spec("implicit") is None else set()
-    assert set(table.policy) == POLICIES.keys() - missing
+    assert set(table.policy) == POLICIES.keys() - missing_policies()
     assert (table.reward_low <= table.reward).all()
     assert (table.reward <= table.reward_high).all()
     stored = json.loads((out / "leaderboard.json").read_text())

@@ -129,11 +129,11 @@ def test_a_killed_run_gives_the_same_table(
     words += ["--sessions", 100, "--seeds", 1, "--device", "cpu", "--set", "epochs=2"]
     whole, out = tmp_path / "whole", tmp_path / "out"
     assert recsim(*words, "--out", whole).code == 0
-    finished = lambda: list(tmp_path.glob(".out.trials/sasrec-0-*.json"))  # noqa: E731
+    finished = lambda: len(list(tmp_path.glob(".out.trials/sasrec-0-*.json"))) > 2  # noqa: E731
     with running(finished, *words, "--out", out) as process:
         process.send_signal(signal.SIGKILL)
         process.wait(20)
-    done = recsim(*words, "--out", out)
+    done = recsim(*words, "--out", out, "--jobs", 2)
     assert done.code == 0, done.err
     pd.testing.assert_frame_equal(
         pd.read_csv(out / "pretrain.csv"), pd.read_csv(whole / "pretrain.csv")
@@ -145,6 +145,33 @@ def test_a_killed_run_gives_the_same_table(
     )  # fmt: skip
     assert "SYNTHETIC users" in done.out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "whole"]
+
+
+def test_simulated_users_can_differ_and_answer_at_random_by_several(
+    small_log_path: Path, trained: Path
+) -> None:
+    several = open_source(f"{trained},{small_log_path}", small_log_path)
+    assert several.world(20).n_members == 2
+    alone = open_source(trained, small_log_path)
+    assert several.test.fingerprint() == alone.test.fingerprint()
+    eager, lazy = (
+        open_source(small_log_path, small_log_path, shift={"click_rate": strength})
+        for strength in (2.0, -2.0)
+    )
+    clicks = [
+        simulate(s.world, s.training, "popular", 300, 1).response.mean() for s in (eager, lazy)
+    ]
+    assert clicks[0] > 1.1 * clicks[1]
+    assert len({s.key for s in (eager, lazy, several, alone)}) == 4
+
+
+def test_there_is_no_gain_over_nothing() -> None:
+    def trial(arm: str, ndcg: list[float]) -> sequences.Trial:
+        return sequences.Trial(arm=arm, seed=0, ndcg={"5": ndcg})
+
+    rows = sequences._rows([trial(sequences.NONE, [0.0, 0.0]), trial("mixed", [1.0, 0.0])], 40)
+    assert rows[1]["above"] == 0.5
+    assert "gain" not in rows[1]
 
 
 class Recording(SlateQPolicy):
@@ -210,6 +237,8 @@ def test_interactions_needed_are_those_after_which_it_stays_better() -> None:
         (["--behaviour", "greedy"], "behaviour 'greedy' is unknown"),
         (["--shares", "1,x"], "shares are numbers such as 0,1,5"),
         (["--shares", "1,101"], "percent of the users, 0 to 100"),
+        (["--shift", "click_rate=low"], "shift by click_rate is a number"),
+        (["--shift", "taste=1"], "shift by 'taste' is unknown"),
         (["--set", "sizes=3"], "sasrec has no setting 'sizes'; did you mean size"),
         (
             ["--policy", "slateq", "--set", "sizes=3"],

@@ -58,7 +58,7 @@ def targets_of(log: SessionLog, other: SessionLog | None) -> list[Target]:
     chance = (shown + _PRIOR / n) / (shown + _PRIOR / n).sum(1, keepdims=True)
     clicks = other.response.sum(1).astype(float)
     name = str(other.card.get("name", "the other log"))
-    value, low, high = _mean(clicks, _user_of_slates(other, np.arange(other.n_sessions)))
+    value, low, high = mean_by_user(clicks, user_of_slates(other, np.arange(other.n_sessions)))
     return [Target(name, chance, value, low, high), uniform]
 
 
@@ -97,7 +97,7 @@ def estimate(
     """
     assert log.propensity is not None
     sessions = np.arange(log.n_sessions)[:: max(log.n_sessions // _SESSIONS, 1)]
-    rows, user = log.rows(sessions), _user_of_slates(log, sessions)
+    rows, user = log.rows(sessions), user_of_slates(log, sessions)
     slate, click = log.slate[rows], log.response[rows].astype(float)
     filled = slate != EMPTY
     chance = target.chance[np.arange(log.n_positions), slate]
@@ -122,12 +122,13 @@ def estimate(
         found["cascade DR"] = cascade_dr(click, weight, logged, expected)
     estimates = []
     for name, values in found.items():
-        value, low, high = _mean(values, user)
+        value, low, high = mean_by_user(values, user)
         estimates.append({"name": name, "value": value, "low": low, "high": high})
     return facts | {"estimates": estimates}
 
 
-def _user_of_slates(log: SessionLog, sessions: np.ndarray) -> np.ndarray:
+def user_of_slates(log: SessionLog, sessions: np.ndarray) -> np.ndarray:
+    """Return the user of each slate of `sessions`, in order."""
     return np.repeat(log.user[sessions], log.session_length[sessions])
 
 
@@ -136,7 +137,7 @@ def _effective(weight: np.ndarray) -> float:
     return float(weight.sum() ** 2 / max((weight**2).sum() * len(weight), 1e-12))
 
 
-def _mean(values: np.ndarray, user: np.ndarray) -> tuple[float, float, float]:
+def mean_by_user(values: np.ndarray, user: np.ndarray) -> tuple[float, float, float]:
     """Return the mean and its 95 % interval by bootstrap over users."""
     users, index = np.unique(user, return_inverse=True)
     total, n = np.bincount(index, values), np.bincount(index)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from agents.plackett_luce import log_prob
 from agents.policy import Policy
 from agents.rollout import rollout
 from recsim_env.world import World
@@ -18,7 +19,8 @@ from responders.log.counts import count
 
 BehaviourName = Literal["random", "popular", "mixed", "logged"]
 """`random`: uniformly random slates. `popular`: items drawn in proportion to their clicks in a log.
-`mixed`: half of the slates are one, half the other. `logged`: slates of the log."""
+`mixed`: half of the slates are one, half the other. `logged`: slates of the log. All but the last
+leave propensities: the chance of each item, given those above it and which half the slate is of."""
 BEHAVIOURS = get_args(BehaviourName)
 
 _USERS = 500  # simulated at once
@@ -42,7 +44,7 @@ class Behaviour(Policy):
         self._log_clicks = torch.from_numpy(np.log(clicked + 1.0)).float().to(self.device)
         self._slates = log.slate
 
-    def act(self, observation: dict[str, Tensor]) -> Tensor:
+    def act(self, observation: dict[str, Tensor]) -> Tensor | tuple[Tensor, Tensor]:
         b = len(observation["item"])
         if self.name == "logged":
             row = torch.randint(len(self._slates), (b,), generator=self._generator)
@@ -56,7 +58,9 @@ class Behaviour(Policy):
         noise = -noise.exponential_(generator=self._generator).log()
         chance = {"random": 0.0, "popular": 1.0, "mixed": 0.5}[self.name]
         coin = torch.rand(b, 1, generator=self._generator, device=self.device) < chance
-        return self.rules.choose(noise + coin * self._log_clicks)
+        score = coin * self._log_clicks
+        slate = self.rules.choose(noise + score)
+        return slate, log_prob(score, slate, self.rules).exp()
 
 
 def simulate(

@@ -70,6 +70,7 @@ def pretrain(
     users: int = 500,
     seeds: int = 3,
     settings: Mapping[str, Any] | None = None,
+    jobs: int = 1,
     device: str = "auto",
     out: str | Path | None = None,
     overwrite: bool = False,
@@ -92,6 +93,7 @@ def pretrain(
         seeds: repetitions, each with its own users.
         settings: of the policy. Fine-tuning goes on with a tenth of the learning rates, where the
             schedules of pretraining end, and without more exploration than at their end.
+        jobs: number of processes.
         device: auto, cpu or cuda.
         out: as in `benchmarks.studies.pretraining.sequences.pretrain`.
         overwrite: replace `out` if it exists.
@@ -107,7 +109,7 @@ def pretrain(
     Raises:
         InputError: the log is of real users, an unknown name or value, or `out` exists.
     """
-    for name, value in (("seeds", seeds), ("users", users), ("steps", steps)):
+    for name, value in (("seeds", seeds), ("users", users), ("steps", steps), ("jobs", jobs)):
         check_whole(name, value, 1)
     numbers = tuple(sorted({check_whole("interactions", n, 0) for n in interactions}))
     plan = Plan(
@@ -135,7 +137,7 @@ def pretrain(
                 for seed in range(seeds)
                 for arm in (POPULAR, SCRATCH, PRETRAINED)
             }
-            run_missing(trials, 1, progress, run_stored, label="pretrain")
+            run_missing(trials, jobs, progress, run_stored, label="pretrain")
             done = [load_stored(path, Trial) for path in trials]
             rows = _rows(done)
             facts = {

@@ -51,6 +51,7 @@ class Plan:
         sessions: of pretraining.
         settings: of the policy.
         device: auto, cpu or cuda.
+        shift: traits of users and strengths, see `Source`.
     """
 
     simulator: str
@@ -60,6 +61,7 @@ class Plan:
     sessions: int
     settings: Mapping[str, Any]
     device: str
+    shift: tuple[tuple[str, float], ...] = ()
 
 
 class Trial(BaseModel):
@@ -94,7 +96,9 @@ def pretrain(
     shares: Sequence[float] = (0, 1, 5, 20, 100),
     sessions: int = 20_000,
     seeds: int = 3,
+    shift: Mapping[str, float] | None = None,
     settings: Mapping[str, Any] | None = None,
+    jobs: int = 1,
     device: str = "auto",
     out: str | Path | None = None,
     overwrite: bool = False,
@@ -110,14 +114,17 @@ def pretrain(
     of the items that the users of the share clicked most.
 
     Args:
-        simulator: an environment id, or the folder of a responder or of a synthetic log.
+        simulator: an environment id, or the folder of a responder or of a synthetic log; of
+            several, comma-separated, a random one answers each session.
         log: folder of a log with the same catalogue.
         policy: a sequential policy, see `agents.finding.find_policy`.
         behaviours: see `BehaviourName`, as a list or comma-separated.
         shares: percent of the training users, 0 to 100.
         sessions: number of simulated sessions.
         seeds: repetitions: of weights, users of a share, and simulation.
+        shift: which users come more often in the simulator, such as {"click_rate": -1}.
         settings: of the policy.
+        jobs: number of processes.
         device: auto, cpu or cuda.
         out: folder of table and plot; it appears when all is done. Until then, finished trials are
             kept in `.NAME.trials` beside it, where the same call continues.
@@ -129,7 +136,7 @@ def pretrain(
         Rows with `arm`, `share` (percent), `users` (of that share), `ndcg` with its 95 % interval
         over seeds and test sessions (`_low`, `_high`), and the difference from no pretraining at
         the same share, with the same seeds and sessions: `above` with its interval, and `gain`,
-        its ratio to the latter. Arms without data at a share have no row.
+        its ratio to the latter, unless that is 0. Arms without data at a share have no row.
 
     Raises:
         InputError: an unknown name or value, catalogues differ, a share holds no session with two
@@ -137,13 +144,16 @@ def pretrain(
     """
     check_whole("seeds", seeds, 1)
     check_whole("sessions", sessions, 1)
+    check_whole("jobs", jobs, 1)
     plan = Plan(
-        str(simulator), Path(log), policy, _percents(shares), sessions, dict(settings or {}), device
-    )
+        str(simulator), Path(log), policy, _percents(shares), sessions, dict(settings or {}),
+        device, tuple(sorted((shift or {}).items())),
+    )  # fmt: skip
     with nullcontext() if out is None else new_folder(Path(out), overwrite) as building:
         arms = [NONE, POPULAR, REAL, *_behaviours(behaviours)]
         _cached.cache_clear()  # the folders may hold other things than in an earlier call
         source, cases = _open(plan)
+        source.world(1)  # an impossible shift is an error now, not after the first trials
         by = new_policy(plan, source, 0).config.sequence
         for seed in range(seeds):
             for share in filter(None, plan.shares):  # a share without a sequence is an error
@@ -156,7 +166,7 @@ def pretrain(
                 for seed in range(seeds)
                 for arm in arms
             }
-            run_missing(trials, 1, progress, run_stored, label="pretrain")
+            run_missing(trials, jobs, progress, run_stored, label="pretrain")
             done = [load_stored(path, Trial) for path in trials]
             rows = _rows(done, len(source.training.users))
             facts = {
@@ -165,7 +175,7 @@ def pretrain(
                 "log": str(source.training.card.get("name")), "synthetic": source.test.synthetic,
                 "sessions": sessions, "seeds": seeds, "test_clicks": len(cases),
                 "test_sessions": len(np.unique(cases.user)),
-                "settings": dict(plan.settings), "command": command,
+                "shift": dict(plan.shift), "settings": dict(plan.settings), "command": command,
             }  # fmt: skip
             files = [] if building is None else report.write(rows, facts, building)
     return Pretraining(rows, facts, [Path(str(out)) / file.name for file in files])
@@ -187,8 +197,10 @@ def _behaviours(behaviours: str | Sequence[str]) -> list[str]:
 
 
 @lru_cache(maxsize=1)
-def _cached(simulator: str, log: Path, device: str) -> tuple[Source, Cases]:
-    source = open_source(simulator, log, device)
+def _cached(
+    simulator: str, log: Path, device: str, shift: tuple[tuple[str, float], ...]
+) -> tuple[Source, Cases]:
+    source = open_source(simulator, log, device, dict(shift))
     events = Events.of(source.test, np.arange(source.test.n_sessions))
     cases = events.cases(np.arange(len(events.user)))
     if not len(cases):
@@ -198,7 +210,7 @@ def _cached(simulator: str, log: Path, device: str) -> tuple[Source, Cases]:
 
 def _open(plan: Plan) -> tuple[Source, Cases]:
     """Return the simulator with the log, and what is asked of its test sessions."""
-    return _cached(plan.simulator, plan.log, plan.device)
+    return _cached(plan.simulator, plan.log, plan.device, plan.shift)
 
 
 def new_policy(plan: Plan, source: Source, seed: int) -> SequentialPolicy:
@@ -277,6 +289,7 @@ def _rows(trials: Sequence[Trial], users: int) -> list[dict[str, Any]]:
             row |= crossed_interval("ndcg", own)
             if arm != NONE:
                 row |= crossed_interval("above", own - values[NONE])
-                row["gain"] = row["above"] / max(float(values[NONE].mean()), 1e-12)
+                if values[NONE].any():
+                    row["gain"] = row["above"] / float(values[NONE].mean())
             rows.append(row)
     return rows

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from benchmarks.harness import names_in
 from recsim_env.make import find_responder, make_world, open_responder
 from recsim_env.registry import ENVIRONMENTS
 from recsim_env.scenarios import find_scenario
@@ -14,6 +17,7 @@ from recsim_env.world import World
 from responders import InputError, SessionLog
 from responders.device import pick_device
 from responders.log.split import make_split
+from responders.models.ensemble import Ensemble
 from responders.training.checkpoint import Checkpoint
 
 
@@ -27,6 +31,7 @@ class Source:
         training: sessions of the training users; simulated users are those.
         test: sessions of the test users.
         device: of worlds.
+        shift: which users come more often, see `recsim_env.population.shift_weights`.
     """
 
     environment: str
@@ -34,6 +39,7 @@ class Source:
     training: SessionLog
     test: SessionLog
     device: torch.device
+    shift: Mapping[str, float] | None = None
 
     def world(self, users: int) -> World:
         """Return a world with that number of simulated users."""
@@ -42,6 +48,8 @@ class Source:
             responder=self.checkpoint,
             population=self.training,
             num_users=users,
+            shift=self.shift or None,
+            one_member=isinstance(self.checkpoint.responder, Ensemble),
             device=self.device,
         )
 
@@ -49,23 +57,33 @@ class Source:
     def key(self) -> str:
         """What tells it from others."""
         logs = self.training.fingerprint(), self.test.fingerprint()
-        return repr((self.environment, self.checkpoint.card, logs, str(self.device)))
+        shift = sorted((self.shift or {}).items())
+        return repr((self.environment, self.checkpoint.card, logs, str(self.device), shift))
 
 
-def open_source(simulator: str | Path, log: str | Path, device: str = "auto") -> Source:
-    """Return the simulator (an environment id or a responder's folder) with a log, split by user.
+def open_source(
+    simulator: str | Path,
+    log: str | Path,
+    device: str = "auto",
+    shift: Mapping[str, float] | None = None,
+) -> Source:
+    """Return the simulator with a log, split by user.
 
     The split has the seed with which the responder was trained, so that neither it nor a policy
     learns from the test users of its log.
 
+    Args:
+        simulator: an environment id, or the folder of a responder; of several, comma-separated, a
+            random one answers each session.
+        log: folder of the log.
+        device: auto, cpu or cuda.
+        shift: see `Source`.
+
     Raises:
-        InputError: there is nothing usable, the responder learned from a split by time, or the
-            two have different catalogues.
+        InputError: there is nothing usable, a responder learned from a split by time or another
+            split than the others, or catalogues differ.
     """
-    name, changes = str(simulator), {}
-    if name not in ENVIRONMENTS:
-        name, changes = "any", {"responder": simulator}
-    checkpoint = open_responder(find_responder(find_scenario(name, **changes)))
+    name, checkpoint, split = _open(str(simulator))
     loaded = SessionLog.load(Path(log))
     items = checkpoint.initial_sessions.catalogue
     if items.ids.tolist() != loaded.catalogue.ids.tolist():
@@ -74,9 +92,24 @@ def open_source(simulator: str | Path, log: str | Path, device: str = "auto") ->
             f"catalogue ({len(loaded.catalogue)} items): train the responder on this log, or "
             "convert the log with `--catalogue`"
         )
-    split = checkpoint.card.get("split") or {"by": "user", "seed": 0}
     if split["by"] != "user":
         raise InputError(f"{simulator} was trained on a split by time: train it with --split user")
     parts = make_split(loaded, "user", split["seed"])
     training, test = (loaded.select(parts[part].sessions) for part in ("train", "test"))
-    return Source(name, checkpoint, training, test, pick_device(device))
+    return Source(name, checkpoint, training, test, pick_device(device), shift)
+
+
+def _open(simulator: str) -> tuple[str, Checkpoint, dict[str, Any]]:
+    """Return the environment's id, the checkpoint (of an ensemble if several), and its split."""
+    names = names_in(simulator)
+    if not names:
+        raise InputError("no simulator is named: give an environment id or a responder's folder")
+    if simulator in ENVIRONMENTS:
+        members = [open_responder(find_responder(find_scenario(simulator)))]
+    else:
+        members = [open_responder(name) for name in names]
+    splits = [member.card.get("split") or {"by": "user", "seed": 0} for member in members]
+    if len({(split["by"], split["seed"]) for split in splits}) > 1:
+        raise InputError(f"{simulator} were not trained on one split: train them with one --seed")
+    name = simulator if simulator in ENVIRONMENTS else "any"
+    return name, members[0] if len(members) == 1 else open_responder(members), splits[0]

@@ -93,8 +93,7 @@ def make_policy(entry: Entry, log: SessionLog, plan: Plan, seed: int) -> Policy:
     if isinstance(entry.source, type):
         kind, own = entry.source, {f.name for f in fields(entry.source.config_class)}
         changed = {name: value for name, value in plan.settings.items() if name in own}
-        learns = (kind.learn, kind.train) != (Policy.learn, Policy.train)
-        if learns and not issubclass(kind, LogPolicy):
+        if entry.learns_by_acting:
             raise InputError(
                 f"policy {entry.name} learns by acting, not from a log: give the folder of a "
                 "trained one"

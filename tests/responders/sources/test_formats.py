@@ -233,6 +233,38 @@ def test_movielens_with_films(tmp_path: Path, logs: Path) -> None:
         convert("movielens", folder, logs / "other")
 
 
+def test_movielens_among_films_that_were_not_rated(tmp_path: Path, logs: Path) -> None:
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    rows = [
+        (user, film, rng.integers(1, 6), time)
+        for user in range(30)
+        for time, film in enumerate(rng.permutation(np.arange(100, 112))[:6])
+    ]
+    lines = [",".join(map(str, row)) for row in rows]
+    (folder / "ratings.csv").write_text("userId,movieId,rating,timestamp\n" + "\n".join(lines))
+    plain = convert("movielens", folder, logs / "plain")
+    log = convert("movielens", folder, logs / "among", negatives=5)
+    rated = log.slate == plain.slate
+    assert (rated.sum(1) == 1).all()
+    assert np.array_equal(log.response.sum(1), plain.response[:, 0])
+    assert not log.response[~rated].any()
+    assert np.bincount(rated.argmax(1), minlength=6).min() > 10  # at any position
+    for session in range(30):
+        rows_of = slice(*log.session_start[session : session + 2])
+        own, slates = set(plain.slate[rows_of, 0]), log.slate[rows_of]
+        assert all(len(set(slate)) == 6 and len(set(slate) & own) == 1 for slate in slates)
+    assert "constructed" in log.card["slates"]
+    assert "CONSTRUCTED slates with 5 random films" in log.card["source"]
+    again = convert("movielens", folder, logs / "again", negatives=5, chunk_rows=7)
+    assert np.array_equal(again.slate, log.slate)
+    other = convert("movielens", folder, logs / "other", negatives=5, seed=1)
+    assert not np.array_equal(other.slate, log.slate)
+    with pytest.raises(InputError, match="rated all but 6 films, too few for 7 negatives"):
+        convert("movielens", folder, logs / "many", negatives=7)
+
+
 def test_amazon(tmp_path: Path, logs: Path) -> None:
     log = convert("amazon", make("amazon", tmp_path / "raw"), logs / "log")
     assert shown(log) == [[1], [2], [3], [4], [2], [5], [1], [6], [2]]
