@@ -94,7 +94,7 @@ class ReinforcePolicy(LogPolicy, NeuralPolicy):
         return NeuralPolicy.score(self, observation)
 
     def fit_log(self, log: SessionLog) -> None:
-        _check_form(log, self.site)
+        check_form(log, self.site)
         later = later_clicks(log, self.config.gamma)
         optimiser = torch.optim.Adam(self.net.parameters(), self.config.learning_rate)
         schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.1, self.config.epochs)
@@ -172,7 +172,8 @@ def observe_log(log: SessionLog, rows: np.ndarray, site: Site) -> dict[str, Tens
     return tree_map(lambda value: torch.from_numpy(value).to(site.device), values)
 
 
-def _check_form(log: SessionLog, site: Site) -> None:
+def check_form(log: SessionLog, site: Site) -> None:
+    """Raise `InputError` unless the log has the positions and user features of `site`."""
     for what, logged, own in (
         ("positions", log.n_positions, site.n_positions),
         ("user features", log.users.features.shape[1], site.features.shape[1]),
