@@ -88,7 +88,7 @@ class Network(nn.Module):
         super().__init__()
         self.register_buffer("item_features", features.items[candidates], persistent=False)
         self.item_features: Tensor
-        self.ask = nn.Linear(n_returns + n_user, config.size)
+        self.ask = nn.Linear(n_returns + n_user + 1, config.size, bias=False)
         self.slate = nn.Linear(features.slate_size, config.size)
         self.drop = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config.size, config.heads) for _ in range(config.layers))
@@ -101,7 +101,7 @@ class Network(nn.Module):
         """Return the scores [B, H + 1, C] of the items of each slate, given what was before."""
         h = window.shown.shape[1]
         user = window.user.unsqueeze(1).expand(-1, h + 1, -1)
-        ask = self.ask(torch.cat([window.to_go, user], 2))
+        ask = self.ask(F.pad(torch.cat([window.to_go, user], 2), (0, 1), value=1.0))
         slate = F.pad(self.slate(window.slates), (0, 0, 0, 1))
         # ask 0, slate 0, ask 1, slate 1, …, ask H; what follows the last ask is cut off.
         x = self.drop(torch.stack([ask, slate], 2).flatten(1, 2)[:, :-1])
