@@ -140,7 +140,9 @@ class GeMSPolicy(EntropyPolicy):
         self, world: World | Site, config: GeMSConfig | None = None, seed: int = 0
     ) -> None:
         super().__init__(world, config, seed)
-        items = most_clicked(self.catalogue)[: self.config.candidates].to(self.device)
+        items = most_clicked(self.catalogue).to(self.device)
+        if self.rules.allowed is None and self.rules.special is None:
+            items = items[: max(self.config.candidates, self.n_positions)]
         self._items, self._rules = items, self.rules.only(items)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

@@ -36,7 +36,8 @@ def test_all_simulators_are_compared_with_one(small_log: SessionLog, tmp_path: P
 def test_what_cannot_be_compared_is_refused_before_any_training(
     responders: str, log: str, message: str, small_log: SessionLog, tmp_path: Path
 ) -> None:
+    trainings = 1 if message == "two or more" else 2
     chosen = small_log if log == "known" else replace(small_log, card={"name": "real"})
     with pytest.raises(InputError, match=message):
-        several_simulators(chosen, responders, tmp_path / "out", trainings=1)
+        several_simulators(chosen, responders, tmp_path / "out", trainings=trainings)
     assert not (tmp_path / "out").exists()
