@@ -38,25 +38,51 @@ class State(NamedTuple):
 
 
 class ClickModel(ItemScores):
-    """Log-odds of clicks: scores of items for users, plus an effect of the position.
+    """Log-odds of clicks: scores of items for users, and effects of the position and items above.
+
+    An item changes the log-odds of one below it by the product of the first one's key and the
+    second one's query, linear functions of their features; several items above by the mean.
 
     Args:
         features: of users and items.
         candidates: [C] int64, the items to score.
         n_positions: S.
         config: the settings.
+        reads_above: whether there are effects of the items above.
+        more: see `ItemScores`.
     """
 
     def __init__(
-        self, features: UserFeatures, candidates: Tensor, n_positions: int, config: NeuralConfig
+        self,
+        features: UserFeatures,
+        candidates: Tensor,
+        n_positions: int,
+        config: NeuralConfig,
+        reads_above: bool = True,
+        more: int = 0,
     ) -> None:
-        super().__init__(features, candidates, config.size, config.hidden_size)
+        super().__init__(features, candidates, config.size, config.hidden_size, more)
         nn.init.constant_(self.bias, -2.0)  # few items are clicked
         self.position = nn.Parameter(torch.zeros(n_positions))
+        self.reads_above = reads_above
+        if reads_above:
+            self.key = nn.Linear(features.items.shape[1], config.size, bias=False)
+            self.query = nn.Linear(features.items.shape[1], config.size, bias=False)
+            nn.init.zeros_(self.query.weight)
 
     def log_odds(self, score: Tensor, slate: Tensor) -> Tensor:
         """Return the log-odds [B, S] for slates [B, S] from the scores of all candidates [B, C]."""
-        return score.gather(1, slate.clamp(min=0)) + self.position
+        item, shown = slate.clamp(min=0), (slate >= 0).unsqueeze(2)
+        log_odds = score.gather(1, item) + self.position
+        if not self.reads_above:
+            return log_odds
+        key = self.key(self.item_features)[item] * shown
+        above = (key.cumsum(1) - key) / (shown.cumsum(1) - shown.long()).clamp(min=1)
+        return log_odds + (self.query(self.item_features)[item] * above).sum(2)
+
+    def effects(self) -> Tensor:
+        """Return [C, C], how the item of each row changes the log-odds of those below it."""
+        return self.key(self.item_features) @ self.query(self.item_features).t()
 
     def loss(self, score: Tensor, slate: Tensor, click: Tensor) -> Tensor:
         """Return the mean cross-entropy of the clicks [B, S] on the items shown."""
@@ -126,3 +152,11 @@ class NeuralPolicy(Policy):
                 f"{type(self).__name__} learns from one reward, the world has "
                 f"{world.n_objectives}: give a weight to each"
             )
+
+
+def in_front(slate: Tensor, score: Tensor) -> Tensor:
+    """Return scores [B, C] by which the items of slates [B, S] come first, in their order."""
+    place = torch.arange(slate.shape[1], 0, -1, device=score.device).to(score.dtype)
+    column = torch.where(slate >= 0, slate, score.shape[1])
+    above = score.amax(1, keepdim=True) + place
+    return nn.functional.pad(score, (0, 1)).scatter(1, column, above)[:, :-1]

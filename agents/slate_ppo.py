@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -11,64 +10,12 @@ from torch.nn import functional as F
 from torch.utils._pytree import tree_map
 
 from agents import plackett_luce
-from agents.neural import ClickModel, NeuralConfig, NeuralPolicy, State
-from agents.user_features import ItemScores, UserFeatures, mlp
+from agents.neural import NeuralPolicy, State, in_front
+from agents.slate_ppo_networks import Networks, SlatePPOConfig
+from agents.user_features import UserFeatures
 from recsim_env.observations import HistoryObservation
 from recsim_env.world import World
-from responders.config import Config, setting
-
-_LEAST = 0.05  # value of a click below which its logarithm no longer falls
-
-
-@dataclass(frozen=True)
-class SlatePPOConfig(NeuralConfig):
-    """Settings of `SlatePPOPolicy`."""
-
-    gamma: float = setting(0.9, "Discount.", ge=0, le=1)
-    n_steps: int = setting(16, "Slates of each user between updates.", ge=1)
-    minibatches: int = setting(4, "Minibatches of an update.", ge=1)
-    n_epochs: int = setting(4, "Passes over the slates in an update.", ge=1)
-    gae_lambda: float = setting(0.9, "Of the advantage estimate.", ge=0, le=1)
-    clip: float = setting(0.2, "Largest change of an item's probability that is rewarded.", gt=0)
-    actor_rate: float = setting(
-        0.0002, "Of the actor and of the click values, whose targets are noisier.", gt=0
-    )
-    entropy: float = setting(0.001, "Weight of the entropy of each choice.", ge=0)
-    prior: float = setting(
-        4.0, "Initial factor of log(P · q) in the actor's scores; 0 = leave it out.", ge=0
-    )
-
-
-class Networks(nn.Module):
-    """An actor, a critic, a click model and the values of clicks, without common weights.
-
-    Args:
-        features: of users and items.
-        candidates: [C] int64, the items to score.
-        n_positions: S.
-        config: the settings.
-    """
-
-    def __init__(
-        self, features: UserFeatures, candidates: Tensor, n_positions: int, config: SlatePPOConfig
-    ) -> None:
-        super().__init__()
-        self.actor = ItemScores(features, candidates, config.size, config.hidden_size)
-        self.critic = mlp(features.size, config.hidden_size, 1)
-        self.click_model = ClickModel(features, candidates, n_positions, config)
-        self.click_value = ItemScores(features, candidates, config.size, config.hidden_size)
-        nn.init.ones_(self.click_value.bias)
-        self.factor = nn.Parameter(torch.tensor(config.prior), requires_grad=config.prior > 0)
-
-    def forward(self, state: State) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the scores of the actor, of the click model, and the click values, [B, C] each."""
-        clicks, values = self.click_model(*state), self.click_value(*state)
-        gain = nn.functional.logsigmoid(clicks) + values.clamp(min=_LEAST).log()
-        return self.actor(*state) + self.factor * gain.detach(), clicks, values
-
-    def value(self, state: State) -> Tensor:
-        """Return the discounted rewards [B] that the critic expects."""
-        return self.critic(state.x).squeeze(1)
+from responders.config import Config
 
 
 class Step(NamedTuple):
@@ -115,7 +62,12 @@ class SlatePPOPolicy(NeuralPolicy):
     over its items of q times the unexpected part of the answer, the click less P. A multiple of
     log(P · q) is part of the actor's scores, as SlateQ's ranking is a better start than a random
     one; and a position is credited with the advantage of its slate less what the unexpected clicks
-    above it explain, which its item cannot have caused.
+    above it explain, which its item cannot have caused. Where an item lowers the log-odds of those
+    below it in P, it lowers their scores by the same multiple.
+
+    With `memory`, all networks also read a GRU over the slates and clicks of the history, which
+    learns with P to foresee the answers. Trained with several simulators, one for each episode, it
+    can tell which of them answers (after Sim2Rec, Chen et al., 2023, arXiv:2305.04832).
 
     Args:
         world: see `Policy`.
@@ -130,8 +82,15 @@ class SlatePPOPolicy(NeuralPolicy):
     def networks(self, features: UserFeatures) -> Networks:
         return Networks(features, self.candidates, self.n_positions, self.config)
 
+    def state(self, observation: dict[str, Tensor]) -> State:
+        state = super().state(observation)
+        if self.config.memory:
+            state.history["slates"] = self._features.by_slate(observation)
+        return state
+
     def rank(self, state: State) -> Tensor:
-        return self.net(state)[0]
+        score = self.net(state).score
+        return in_front(plackett_luce.best(score, self._rules, self.net.effects()), score)
 
     def train(self, world: World, steps: int, seed: int) -> int:
         self.check_reward(world)
@@ -159,51 +118,51 @@ class SlatePPOPolicy(NeuralPolicy):
         net, config = self.net, self.config
         slow = [*net.actor.parameters(), *net.click_value.parameters(), net.factor]
         fast = [*net.critic.parameters(), *net.click_model.parameters()]
+        fast += [] if net.memory is None else net.memory.parameters()
         groups: list[dict[str, Any]] = [
             {"params": slow, "lr": config.actor_rate},
             {"params": fast, "lr": config.learning_rate},
         ]
-        return torch.optim.Adam(groups, eps=1e-5)
+        return torch.optim.Adam(groups, eps=1e-5, fused=True)
 
     @torch.no_grad()
     def _act(self, world: World) -> Step:
         """Return the next T slates of each user; users whose episodes end start new ones."""
         steps: list[Step] = []
         observe = HistoryObservation(world)
-        state = self.state(observe(world))
-        value = self.net.value(state)
+        state, effects = self.state(observe(world)), self.net.effects()
+        found = self.net(state)
         for _ in range(self.config.n_steps):
-            score, click_score, click_value = self.net(state)
-            slate = plackett_luce.draw(score, self._rules, self._generator)
+            slate = plackett_luce.draw(found.score, self._rules, effects, self._generator)
             outcome = self.show(world, slate)
             ended = outcome.left | outcome.truncated
             at_end = self._value_at_end(world, observe, outcome.truncated)
             world.reset(mask=ended)
             next_state = self.state(observe(world))
-            next_value = self.net.value(next_state)
+            following = self.net(next_state)
             steps.append(
                 Step(
                     state=state,
                     slate=slate,
-                    log_prob=plackett_luce.log_prob(score, slate, self._rules),
+                    log_prob=plackett_luce.log_prob(found.score, slate, self._rules, effects),
                     click=outcome.click.float(),
-                    expected=self.net.click_model.log_odds(click_score, slate).sigmoid(),
-                    click_value=click_value.gather(1, slate.clamp(min=0)),
+                    expected=self.net.click_model.log_odds(found.click, slate).sigmoid(),
+                    click_value=found.click_value.gather(1, slate.clamp(min=0)),
                     reward=outcome.reward,
-                    value=value,
-                    next_value=torch.where(ended, at_end, next_value),
+                    value=found.value,
+                    next_value=torch.where(ended, at_end, following.value),
                     ended=ended,
                 )
             )
-            state, value = next_state, next_value
+            state, found = next_state, following
         return tree_map(lambda *values: torch.stack(values), *steps)
 
     def _value_at_end(self, world: World, observe: HistoryObservation, truncated: Tensor) -> Tensor:
         """Return the values [B] of the states in which episodes were truncated, 0 for others."""
-        # Few steps truncate an episode, and features of all users take longer than looking.
+        # Few steps truncate an episode, and networks for all users take longer than looking.
         if not bool(truncated.any()):
             return torch.zeros(len(truncated), device=self.device)
-        return self.net.value(self.state(observe(world))) * truncated
+        return self.net(self.state(observe(world))).value * truncated
 
     def _credit(self, step: Step) -> tuple[Tensor, Tensor, Tensor]:
         """Return advantages of positions [T, B, S] and of slates [T, B], and returns [T, B]."""
@@ -220,18 +179,18 @@ class SlatePPOPolicy(NeuralPolicy):
 
     def _loss(self, step: Step, by_position: Tensor, advantage: Tensor, returns: Tensor) -> Tensor:
         config = self.config
-        score, click_score, click_value = self.net(step.state)
-        log_prob = plackett_luce.log_prob(score, step.slate, self._rules)
+        found = self.net(step.state)
+        log_prob = plackett_luce.log_prob(found.score, step.slate, self._rules, self.net.effects())
         ratio = (log_prob - step.log_prob).exp()
         clipped = ratio.clamp(1 - config.clip, 1 + config.clip)
         gain = torch.minimum(ratio * by_position, clipped * by_position).sum(1).mean()
         # The entropy of the first choice: that of a whole slate has no closed form.
-        log_first = score.log_softmax(1)
+        log_first = found.score.log_softmax(1)
         entropy = self.n_positions * -(log_first.exp() * log_first).sum(1).mean()
-        value_loss = F.mse_loss(self.net.value(step.state), returns)
-        click_loss = self.net.click_model.loss(click_score, step.slate, step.click)
+        value_loss = F.mse_loss(found.value, returns)
+        click_loss = self.net.click_model.loss(found.click, step.slate, step.click)
         # The advantage of a slate is that of its unexpected clicks, each with its own value.
-        explained = (click_value.gather(1, step.slate.clamp(min=0)) * step.unexpected).sum(1)
+        explained = (found.click_value.gather(1, step.slate.clamp(min=0)) * step.unexpected).sum(1)
         worth_loss = F.mse_loss(explained, advantage)
         # The networks share no weights, so Adam does not care how their losses are weighted.
         return value_loss + click_loss + worth_loss - gain - config.entropy * entropy

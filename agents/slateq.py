@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._pytree import tree_map
 
-from agents.neural import ClickModel, NeuralConfig, NeuralPolicy, State
+from agents.neural import ClickModel, NeuralConfig, NeuralPolicy, State, in_front
 from agents.user_features import ItemScores, UserFeatures, mlp
 from recsim_env.observations import HistoryObservation
 from recsim_env.world import World
+from responders.behaviour.slate_rules import SlateRules
 from responders.config import Config, setting
 
 
@@ -60,19 +61,36 @@ class Networks(nn.Module):
         nn.init.ones_(self.click_value.bias)
         self.base_value = mlp(features.size, config.hidden_size, 1)
 
-    def rank(self, state: State) -> Tensor:
-        """Return what each candidate adds to the value of a slate, P(click) · q, [B, C]."""
-        return self.click_model(*state).sigmoid() * self.click_value(*state)
+    def choose(self, state: State, rules: SlateRules) -> tuple[Tensor, Tensor, Tensor]:
+        """Return slates [B, S] of candidates that add most, what these add [B, S], and all [B, C].
 
-    def value(self, state: State, slate: Tensor) -> Tensor:
-        """Return Q [B] of slates [B, S] of candidates, -1 = empty."""
-        chance = self.click_model.log_odds(self.click_model(*state), slate).sigmoid()
-        return self.value_of_clicks(state, slate, chance * (slate >= 0))
+        An item adds P(click) · q, in a slate with the chance of a click given the items above it;
+        the last are what each candidate adds alone.
+        """
+        score, value = self.click_model(*state), self.click_value(*state)
+        effects, above = self.click_model.effects(), torch.zeros_like(score)
+        slate = torch.full((len(score), rules.n_positions), -1, device=score.device)
+        adds = []
+        for position in range(rules.n_positions):
+            log_odds = score + self.click_model.position[position] + above / max(position, 1)
+            gain = (log_odds.sigmoid() * value).masked_fill(
+                ~rules.mask(slate, position), -torch.inf
+            )
+            most, best = gain.max(1)
+            exists = most > -torch.inf
+            slate[:, position] = torch.where(exists, best, -1)
+            adds.append(torch.where(exists, most, 0.0))
+            above += torch.where(exists.unsqueeze(1), effects[best], 0.0)
+        return slate, torch.stack(adds, 1), score.sigmoid() * value
+
+    def value(self, state: State, adds: Tensor) -> Tensor:
+        """Return Q [B] of slates whose items add `adds` [B, S]."""
+        return self.base_value(state.x).squeeze(1) + adds.sum(1)
 
     def value_of_clicks(self, state: State, slate: Tensor, click: Tensor) -> Tensor:
         """Return what is expected of slates [B, S] once they are answered with `click` [B, S]."""
         each = self.click_value(*state).gather(1, slate.clamp(min=0))
-        return self.base_value(state.x).squeeze(1) + (each * click).sum(1)
+        return self.value(state, each * click)
 
 
 class Step(NamedTuple):
@@ -101,8 +119,8 @@ class SlateQPolicy(NeuralPolicy):
     Q(x, slate) = q₀(x) + Σ P(click on i | x) · q(x, i): what is expected without a click, and what
     a click on each item adds to the reward and to all that follows, times its chance by a model
     that is fitted to the answers. Where users click at most one item it is the paper's
-    decomposition; here clicks add up. Items are shown in the order of P · q, the best slate where
-    lower positions lower all chances alike.
+    decomposition; here clicks add up. A slate is filled from the top with the item of the highest
+    P · q, given those above it: similar items may take each other's clicks.
 
     Args:
         world: see `Policy`.
@@ -118,13 +136,16 @@ class SlateQPolicy(NeuralPolicy):
         return Networks(features, self.candidates, self.n_positions, self.config)
 
     def rank(self, state: State) -> Tensor:
-        return self.net.rank(state)
+        slate, _, alone = self.net.choose(state, self._rules)
+        return in_front(slate, alone)
 
     def train(self, world: World, steps: int, seed: int) -> int:
         self.check_reward(world)
         config, n_steps = self.config, -(-steps // world.num_users)
         target = copy.deepcopy(self.net)
-        optimiser = torch.optim.Adam(self.net.parameters(), config.learning_rate, eps=1e-5)
+        optimiser = torch.optim.Adam(
+            self.net.parameters(), config.learning_rate, eps=1e-5, fused=True
+        )
         schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.1, n_steps)
         observe = HistoryObservation(world)
         world.reset(seed=seed)
@@ -155,10 +176,10 @@ class SlateQPolicy(NeuralPolicy):
     def _act(self, world: World, observe: HistoryObservation, epsilon: float) -> Step:
         """Show a slate to each user; users whose episodes end start new ones."""
         state = self.state(observe(world))
-        score = self.rank(state)
+        slate, _, score = self.net.choose(state, self._rules)
         noise = torch.rand(score.shape, generator=self._generator, device=self.device)
         chance = torch.rand(len(score), 1, generator=self._generator, device=self.device)
-        slate = self._rules.choose(torch.where(chance < epsilon, noise, score))
+        slate = torch.where(chance < epsilon, self._rules.choose(noise), slate)
         outcome = self.show(world, slate)
         next_state = self.state(observe(world))
         world.reset(mask=outcome.left | outcome.truncated)
@@ -167,8 +188,8 @@ class SlateQPolicy(NeuralPolicy):
 
     def _loss(self, step: Step, target: Networks) -> Tensor:
         with torch.no_grad():
-            next_slate = self._rules.choose(target.rank(step.next_state))
-            later = target.value(step.next_state, next_slate)
+            _, adds, _ = target.choose(step.next_state, self._rules)
+            later = target.value(step.next_state, adds)
             goal = step.reward + self.config.gamma * step.stays * later
         value = self.net.value_of_clicks(step.state, step.slate, step.click)
         click_score = self.net.click_model(*step.state)

@@ -29,6 +29,7 @@ class UserFeatures:
         items: [N, P] float32.
         recency: [H · S] float32, 0.8 to the power of the slates since.
         size: D, the number of features.
+        slate_size: number of features of each slate, see `by_slate`.
     """
 
     def __init__(self, site: Site) -> None:
@@ -46,6 +47,7 @@ class UserFeatures:
         low, high = site.features
         self._middle, self._half = (low + high) / 2, ((high - low) / 2).clamp(min=1e-6)
         self._horizon, self._n_positions = site.horizon, site.n_positions
+        self.slate_size = 2 * self.items.shape[1] + site.n_positions
         self.size = len(self._middle) + len(_DECAYS) * (2 * self.items.shape[1] + 1) + 1
 
     @torch.no_grad()
@@ -60,6 +62,19 @@ class UserFeatures:
             parts.insert(0, (observation["user"] - self._middle) / self._half)
         return torch.cat(parts, 1)
 
+    @torch.no_grad()
+    def by_slate(self, observation: dict[str, Tensor]) -> Tensor:
+        """Return features of the last slates, [B, H, E], oldest first; 0 before the first one.
+
+        They are the mean features of the items shown [P] and of those clicked [P], per position,
+        and the clicks [S].
+        """
+        b, s = len(observation["item"]), self._n_positions
+        click = observation["click"].view(-1, s).float()
+        weights = torch.stack([torch.ones_like(click), click], 1) / s
+        means = torch.bmm(weights, self._table[observation["item"].view(-1, s) + 1])
+        return torch.cat([means.flatten(1), click], 1).view(b, -1, self.slate_size)
+
 
 class ItemScores(nn.Module):
     """Scores C items for users: products of a network's output with item vectors, and more.
@@ -73,9 +88,12 @@ class ItemScores(nn.Module):
         item: [C] int64, catalogue indices of the items to score.
         size: of the item vectors.
         hidden_size: units of each of the network's two layers.
+        more: numbers that x has beside the features of a user.
     """
 
-    def __init__(self, features: UserFeatures, item: Tensor, size: int, hidden_size: int) -> None:
+    def __init__(
+        self, features: UserFeatures, item: Tensor, size: int, hidden_size: int, more: int = 0
+    ) -> None:
         super().__init__()
         self.register_buffer("item_features", features.items[item], persistent=False)
         column = item.new_full((len(features.items) + 1,), len(item))
@@ -85,8 +103,8 @@ class ItemScores(nn.Module):
         self.item_features: Tensor
         self.column: Tensor
         self.recency: Tensor
-        self.network = mlp(features.size, hidden_size, size)
-        self.linear = nn.Linear(features.size, size, bias=False)
+        self.network = mlp(features.size + more, hidden_size, size)
+        self.linear = nn.Linear(features.size + more, size, bias=False)
         self.mix = nn.Linear(features.items.shape[1], size, bias=False)
         self.vector = nn.Parameter(0.1 * torch.randn(len(item), size))
         self.bias = nn.Parameter(torch.zeros(len(item)))
@@ -101,13 +119,14 @@ class ItemScores(nn.Module):
             observation: has `item` and `click`, [B, H · S].
         """
         user = self.network(x) + self.linear(x)
-        vectors = self.mix(self.item_features) + self.vector
-        score = torch.addmm(self.bias, user, vectors.t())
-        # The effects of the very items of the history; the last column is of all others.
+        vectors = F.pad(self.mix(self.item_features) + self.vector, (0, 0, 0, 1))
+        # The last column is of all other items of the history.
+        score = torch.addmm(F.pad(self.bias, (0, 1)), user, vectors.t())
         clicked = observation["click"] * self.recency
         effect = self.repeated[0] * self.recency + self.repeated[1] * clicked
         column = self.column[observation["item"] + 1]
-        return F.pad(score, (0, 1)).scatter_add(1, column, effect.expand(column.shape))[:, :-1]
+        # In place, as copies of [B, C] take longer than the additions.
+        return score.scatter_add_(1, column, effect.expand(column.shape))[:, :-1]
 
 
 def mlp(n_inputs: int, hidden_size: int, n_outputs: int) -> nn.Sequential:

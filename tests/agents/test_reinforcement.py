@@ -1,7 +1,9 @@
 """Reinforcement learning over slates."""
 
+from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,35 +45,58 @@ def valid_slates(rules: SlateRules) -> torch.Tensor:
     return slates[~rules.broken(slates)]
 
 
+EFFECTS = torch.randn(6, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("effects", [None, EFFECTS], ids=["alone", "effects"])
 @pytest.mark.parametrize("rules", RULES)
 @settings(max_examples=20, deadline=None)
 @given(score=st.lists(st.floats(-50, 50, width=32), min_size=6, max_size=6))
-def test_probabilities_of_all_slates_sum_to_one(rules: SlateRules, score: list[float]) -> None:
+def test_probabilities_of_all_slates_sum_to_one(
+    rules: SlateRules, effects: torch.Tensor | None, score: list[float]
+) -> None:
     slates = valid_slates(rules)
     scores = torch.tensor(score, dtype=torch.float64).expand(len(slates), -1)
-    log_prob = plackett_luce.log_prob(scores, slates, rules)
+    log_prob = plackett_luce.log_prob(scores, slates, rules, effects)
     assert (log_prob <= 1e-9).all()
     assert float(log_prob.sum(1).exp().sum()) == pytest.approx(1, abs=1e-9)
 
 
+@pytest.mark.parametrize("effects", [None, EFFECTS.float()], ids=["alone", "effects"])
 @pytest.mark.parametrize("rules", RULES)
-def test_slates_are_drawn_as_often_as_their_probability_says(rules: SlateRules) -> None:
+def test_slates_are_drawn_as_often_as_their_probability_says(
+    rules: SlateRules, effects: torch.Tensor | None
+) -> None:
     score = torch.tensor([0.5, -1.0, 0.0, 1.0, 0.3, -0.2])
     n = 200_000
-    drawn = plackett_luce.draw(score.expand(n, -1), rules, torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    drawn = plackett_luce.draw(score.expand(n, -1), rules, effects, generator)
     slates = valid_slates(rules)
     digits = 6 ** torch.arange(3)
     count = torch.bincount((drawn * digits).sum(1), minlength=6**3)[(slates * digits).sum(1)]
     assert count.sum() == n
-    log_prob = plackett_luce.log_prob(score.expand(len(slates), -1), slates, rules)
+    log_prob = plackett_luce.log_prob(score.expand(len(slates), -1), slates, rules, effects)
     chance = log_prob.sum(1).exp()
     deviation = (n * chance * (1 - chance)).sqrt()
     assert ((count - n * chance).abs() < 4.5 * deviation).all()
 
 
-def test_probabilities_stay_exact_where_the_slate_has_nearly_all_the_weight() -> None:
+def test_the_mean_effect_of_the_items_above_decides_the_next_one() -> None:
+    """The best item takes from its like, so the second-best comes below another one."""
+    score = torch.tensor([[3.0, 2.9, 1.0, 0.5]])
+    effects = torch.zeros(4, 4)
+    effects[0, 1] = -4.0
+    assert plackett_luce.best(score, SlateRules(4, 3)).tolist() == [[0, 1, 2]]
+    # Below items 0 and 2, the effect of the first counts half: 2.9 - 4 / 2 = 0.9 > 0.5.
+    assert plackett_luce.best(score, SlateRules(4, 3), effects).tolist() == [[0, 2, 1]]
+
+
+@pytest.mark.parametrize("effects", [None, torch.zeros(4, 4)])
+def test_probabilities_stay_exact_where_the_slate_has_nearly_all_the_weight(
+    effects: torch.Tensor | None,
+) -> None:
     score = torch.tensor([[40.0, 20.0, 0.0, -20.0]])
-    found = plackett_luce.log_prob(score, torch.tensor([[0, 1, 2]]), SlateRules(4, 3))
+    found = plackett_luce.log_prob(score, torch.tensor([[0, 1, 2]]), SlateRules(4, 3), effects)
     exact = score.double()
     expected = [float(exact[0, k] - exact[0, k:].logsumexp(0)) for k in range(3)]
     np.testing.assert_allclose(found[0].double(), expected, atol=1e-6)
@@ -108,6 +133,52 @@ def test_features_of_users_are_means_by_recency(small_log_path: Path) -> None:
     earlier = observe(world)["click"][:, : world.n_positions].float()
     torch.testing.assert_close(clicked, (click @ new + 0.5 * earlier @ old) / 1.5)
     assert x.shape == (3, features.size)
+
+
+def test_features_of_slates_are_means_of_their_items(small_log_path: Path) -> None:
+    world = make_world("any", num_users=3, responder=small_log_path, history=4)
+    features = UserFeatures(RandomPolicy(world).site)
+    world.reset(seed=0)
+    slate = torch.arange(world.n_positions).expand(3, -1)
+    click = world.step(slate).click.float()
+    found = features.by_slate(HistoryObservation(world)(world))
+    assert found.shape == (3, 4, features.slate_size)
+    assert not found[:, :3].any()
+    items = features.items[slate[0]]
+    expected = [items.mean(0).expand(3, -1), click @ items / world.n_positions, click]
+    torch.testing.assert_close(found[:, 3], torch.cat(expected, 1))
+
+
+@pytest.mark.parametrize("settings", [{}, {"memory": 8}, {"reads_above": False}])
+def test_slates_of_slate_ppo_begin_with_its_scores(
+    settings: dict[str, Any], small_log_path: Path
+) -> None:
+    world = make_world("any", num_users=20, responder=small_log_path)
+    policy = SlatePPOPolicy(world, replace(QUICK[SlatePPOPolicy], **settings), seed=0)
+    policy.train(world, 200, seed=1)
+    observation = HistoryObservation(world)(world)
+    slate = policy.act(observation)
+    assert policy.score(observation).topk(world.n_positions).indices.equal(slate)
+    click = policy.net.click_model
+    assert click.reads_above == bool(settings.get("reads_above", True))
+    if click.reads_above:
+        assert click.query.weight.abs().max() > 0
+
+
+def test_competing_items_are_kept_apart() -> None:
+    """In a world where similar items compete, policies learn not to show them together."""
+    world = make_world("compete", num_users=64)
+    features = torch.nn.functional.normalize(UserFeatures(RandomPolicy(world).site).items, dim=1)
+
+    def likeness(reads_above: bool) -> float:
+        config = replace(QUICK[SlatePPOPolicy], candidates=100, reads_above=reads_above)
+        policy = SlatePPOPolicy(world, config, seed=0)
+        policy.train(world, 4_000, seed=1)
+        world.reset(seed=0)
+        vectors = features[policy.act(HistoryObservation(world)(world))]
+        return float((vectors @ vectors.transpose(1, 2)).mean())
+
+    assert likeness(True) < 0.8 * likeness(False)
 
 
 @pytest.mark.parametrize("kind", QUICK)

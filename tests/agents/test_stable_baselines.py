@@ -1,6 +1,7 @@
 """Policies that Stable-Baselines3 and sb3-contrib train."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from agents import load_policy
 from agents.a2c import A2CConfig, A2CPolicy
 from agents.dqn import DQNConfig, DQNPolicy
+from agents.gems import GeMSConfig, GeMSPolicy
 from agents.maskable_ppo import MaskablePPOConfig, MaskablePPOPolicy
 from agents.ppo import PPOConfig, PPOPolicy
 from agents.recurrent_ppo import RecurrentPPOConfig, RecurrentPPOPolicy
@@ -32,6 +34,15 @@ QUICK: dict[type[SB3Policy], Any] = {
     RecurrentPPOPolicy: RecurrentPPOConfig(memory_size=8, **SMALL),
     DQNPolicy: DQNConfig(updates=8, batch_size=128, **SMALL),
     SACPolicy: SACConfig(updates=8, batch_size=128, **SMALL),
+    GeMSPolicy: GeMSConfig(
+        hidden_size=16,
+        learning_rate=0.003,
+        updates=8,
+        batch_size=128,
+        latent=4,
+        epochs=20,
+        candidates=20,
+    ),
     WolpertingerPolicy: WolpertingerConfig(
         hidden_size=16, learning_rate=0.003, updates=8, batch_size=128, components=3, neighbours=10
     ),
@@ -78,6 +89,25 @@ def test_slates_with_layers(kind: type[SB3Policy]) -> None:
     assert not world.rules.broken(slate).any()
     assert (slate >= 0).all()
     assert (slate.sort(1).values.diff(dim=1) > 0).all()
+
+
+def test_the_autoencoder_gives_slates_that_were_logged(small_log_path: Path) -> None:
+    """A log of four slates: its latent points decode to them, each best item at its position."""
+    world = make_world("any", num_users=4, responder=small_log_path)
+    slates = torch.randperm(40, generator=torch.Generator().manual_seed(0))[:20].view(4, 5)
+    first = world.initial_sessions.select(np.arange(40))
+    log = replace(
+        first,
+        slate=slates.repeat(len(first.slate) // 4 + 1, 1)[: len(first.slate)].numpy(),
+        response=np.zeros_like(first.response),
+    )
+    policy = GeMSPolicy(world, GeMSConfig(hidden_size=16, latent=4, epochs=150, divergence=0.1))
+    policy.learn_slates(log)
+    column = torch.full((40,), -1)
+    column[policy._items] = torch.arange(len(policy._items))
+    latent, _ = policy.vae.encode(column[slates], torch.zeros(slates.shape))
+    assert policy.decode(latent.detach() / 2).equal(slates)
+    assert policy.is_fitted
 
 
 def test_a_missing_package_is_one_error(
