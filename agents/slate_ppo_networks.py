@@ -31,7 +31,7 @@ class SlatePPOConfig(NeuralConfig):
     )
     entropy: float = setting(0.001, "Weight of the entropy of each choice.", ge=0)
     reads_above: bool = setting(
-        True, "Let the items above change the scores of those below, at twice the time."
+        True, "Let the items above change the scores of those below; it takes longer."
     )
     memory: int = setting(
         0, "Units of a GRU over the last slates and their clicks; 0 = none.", ge=0, le=8192
