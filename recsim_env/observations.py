@@ -59,9 +59,10 @@ class HistoryObservation:
 
     def __call__(self, world: World) -> dict[str, Tensor]:
         episodes = world.episodes
+        b = len(episodes.step)
         observation = {
-            "item": episodes.slates.to(torch.int64).view(world.num_users, -1),
-            "click": episodes.clicks.to(torch.int8).view(world.num_users, -1),
+            "item": episodes.slates.to(torch.int64).view(b, -1),
+            "click": episodes.clicks.to(torch.int8).view(b, -1),
             "step": episodes.step.unsqueeze(1).clone(),
         }
         if "user" in self.space.spaces:
