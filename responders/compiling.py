@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from importlib import import_module
 from typing import Any, TypeVar
 
 from torch import Tensor
@@ -25,7 +26,7 @@ FEW_USERS = 64
 def can_compile() -> bool:
     """Return whether numba is installed, fits the installed NumPy, and is not turned off."""
     try:
-        import numba
+        numba: Any = import_module("numba")
     except ImportError:
         return False
     return not numba.config.DISABLE_JIT
@@ -41,8 +42,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def compiled(function: F) -> F:
     """Decorate a function of NumPy arrays and numbers so that numba compiles it."""
-    import numba
-
+    numba: Any = import_module("numba")
     options = {
         # Sums may be reordered, so that loops use vector instructions; infinity and NaN stay exact.
         "fastmath": {"reassoc", "contract", "arcp", "nsz"},
