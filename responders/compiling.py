@@ -16,6 +16,7 @@ from functools import cache
 from importlib import import_module
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
 
 FEW_USERS = 64
@@ -34,7 +35,12 @@ def can_compile() -> bool:
 
 def are_few(users: Tensor) -> bool:
     """Return whether compiled loops are to be used for B users; `users` is any tensor [B, ...]."""
-    return users.shape[0] <= FEW_USERS and users.device.type == "cpu" and can_compile()
+    return (
+        users.shape[0] <= FEW_USERS
+        and users.device.type == "cpu"
+        and not torch.compiler.is_compiling()  # torch.compile cannot look into these loops
+        and can_compile()
+    )
 
 
 F = TypeVar("F", bound=Callable[..., Any])

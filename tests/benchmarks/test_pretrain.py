@@ -208,13 +208,14 @@ def test_pretraining_with_the_true_users_saves_interactions(
     policy: str, small_log_path: Path
 ) -> None:
     result = reinforcement.pretrain(
-        small_log_path, small_log_path, policy, interactions=[0, 64], steps=5_000, users=60,
+        small_log_path, small_log_path, policy, interactions=[0, 64], steps=10_000, users=60,
         seeds=2, settings={"hidden_size": 16, "size": 8}, progress=False,
     )  # fmt: skip
     rows = {(row["arm"], row["interactions"]): row for row in result.rows}
     assert len(rows) == 6
-    ready, new = rows["pretrained", 0], rows["from scratch", 0]
+    ready, new = rows["pretrained", 0], rows["from scratch", 64]
     assert ready["reward_low"] > new["reward_high"]
+    assert ready["reward"] > rows["popular", 0]["reward"]
     assert rows["popular", 0]["reward"] == rows["popular", 64]["reward"]
     assert new["above"] == pytest.approx(new["reward"] - rows["popular", 0]["reward"])
     assert set(result.facts["needed"]) == {"from scratch", "pretrained"}
