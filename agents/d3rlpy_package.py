@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import warnings
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from agents.from_log import LogPolicy, check_form, observe_log, shuffled
+from agents.quiet_import import quiet_import
 from agents.site import Site
 from agents.user_features import UserFeatures
 from recsim_env.candidates import most_clicked
@@ -154,12 +151,9 @@ class OfflinePolicy(LogPolicy):
 
 def import_d3rlpy() -> Any:
     """Return the module d3rlpy, or raise `InputError` if it is not installed."""
-    # d3rlpy imports gym, which prints that it is not maintained.
-    with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            return import_module("d3rlpy")
-        except ImportError as error:
-            raise InputError(
-                "this policy needs the package d3rlpy: pip install 'recsim-env[offline]'"
-            ) from error
+    try:
+        return quiet_import("d3rlpy")
+    except ImportError as error:
+        raise InputError(
+            "this policy needs the package d3rlpy: pip install 'recsim-env[offline]'"
+        ) from error

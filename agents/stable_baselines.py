@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
 
 from agents.policy import Policy
+from agents.quiet_import import quiet_import
 from agents.site import Site
 from recsim_env.actions import Actions, SlateActions
 from recsim_env.candidates import Candidates, popular_table
@@ -70,7 +70,7 @@ class SB3Policy(Policy):
     def _imported(self) -> Any:
         package, name = self.algorithm.split(":")
         try:
-            return getattr(import_module(package), name)
+            return getattr(quiet_import(package), name)
         except ImportError as error:
             raise InputError(
                 f"{name} needs Stable-Baselines3 and sb3-contrib: pip install 'recsim-env[rl]'"
