@@ -60,20 +60,29 @@ def test_it_trains_under_distributed_data_parallel(tmp_path: Path) -> None:
         "gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1
     )
     try:
-        torch.manual_seed(0)
-        layer = torch.nn.Linear(6, 12, bias=False)
-        target = inputs(10, 12, 6)[2]
-        x = torch.randn(10, 12)
-        wrapped = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(12, 6))
-        loss = linear_cross_entropy(wrapped(x), layer.weight, target)
-        loss.backward()
-        gradient = wrapped.module.weight.grad
-        expected = torch.autograd.grad(
-            F.cross_entropy(wrapped.module(x) @ layer.weight.t(), target), wrapped.module.weight
-        )[0]
-        torch.testing.assert_close(gradient, expected, atol=1e-5, rtol=1e-5)
+        found, expected = gradients_in_parallel()
     finally:
         torch.distributed.destroy_process_group()
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def gradients_in_parallel() -> tuple[torch.Tensor, torch.Tensor]:
+    """The gradient of a wrapped layer, and that of PyTorch's loss.
+
+    The wrapper must be gone before the process group is destroyed: if it is the last that holds the
+    group, it waits for the group's thread, which may wait for the interpreter.
+    """
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(6, 12, bias=False)
+    target, x = inputs(10, 12, 6)[2], torch.randn(10, 12)
+    wrapped = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(12, 6))
+    linear_cross_entropy(wrapped(x), layer.weight, target).backward()
+    weight = wrapped.module.weight
+    found = weight.grad
+    plain = F.cross_entropy(wrapped.module(x) @ layer.weight.t(), target)
+    expected = torch.autograd.grad(plain, weight)[0]
+    assert found is not None
+    return found, expected
 
 
 def test_autocast_casts_as_linear_does() -> None:
