@@ -75,11 +75,19 @@ class GreedyPolicy(Policy):
     @torch.inference_mode()
     def act(self, observation: dict[str, Tensor]) -> Tensor:
         state = self._tracker.state(observation)
-        b, n = len(observation["item"]), len(self._candidates)
-        parts = torch.arange(b, device=self.device).split(max(1, _AT_A_TIME // n))
-        scores = torch.cat([self._scores(take_rows(state, rows), len(rows)) for rows in parts])
-        every = scores.new_full((b, self.n_items), -torch.inf)
-        return self.rules.choose(every.index_copy(1, self._candidates, scores))
+        users = torch.arange(len(observation["item"]), device=self.device)
+        parts = users.split(max(1, _AT_A_TIME // len(self._candidates)))
+        return torch.cat([self._slates(take_rows(state, rows), len(rows)) for rows in parts])
+
+    def _slates(self, state: State, b: int) -> Tensor:
+        """Return the slates [B, S] for the B users of `state`."""
+        return self.rules.choose(self._alone(state, b))
+
+    def _alone(self, state: State, b: int) -> Tensor:
+        """Return the log-odds [B, N] of each item alone, -inf of those that are no candidates."""
+        score = self._scores(state, b)
+        every = score.new_full((b, self.n_items), -torch.inf)
+        return every.index_copy(1, self._candidates, score)
 
     def _scores(self, state: State, b: int) -> Tensor:
         """Return the log-odds [B, n] of each candidate alone, for the B users of `state`."""

@@ -11,9 +11,7 @@ from torch.utils._pytree import tree_map
 
 from agents.greedy import GreedyConfig, GreedyPolicy
 from responders.config import Config, setting
-from responders.models.state import State, take_rows
-
-_AT_A_TIME = 20_000  # users times slates that are tried for each
+from responders.models.state import State
 
 
 @dataclass(frozen=True)
@@ -43,18 +41,9 @@ class SlateGreedyPolicy(GreedyPolicy):
     config_class: ClassVar[type[Config]] = SlateGreedyConfig
     config: SlateGreedyConfig
 
-    @torch.inference_mode()
-    def act(self, observation: dict[str, Tensor]) -> Tensor:
-        state = self._tracker.state(observation)
-        users = torch.arange(len(observation["item"]), device=self.device)
-        parts = users.split(max(1, _AT_A_TIME // max(self.config.tried, len(self._candidates))))
-        return torch.cat([self._filled(take_rows(state, rows), len(rows)) for rows in parts])
-
-    def _filled(self, state: State, b: int) -> Tensor:
-        """Return the slates [B, S] for the B users of `state`."""
+    def _slates(self, state: State, b: int) -> Tensor:
         m = min(self.config.tried, len(self._candidates))
-        alone = torch.full((b, self.n_items), -torch.inf, device=self.device)
-        alone.index_copy_(1, self._candidates, self._scores(state, b))
+        alone = self._alone(state, b)
         repeated = tree_map(lambda value: value.repeat_interleave(m, 0), state)
         slate = torch.full((b, self.n_positions), -1, device=self.device)
         for s in range(self.n_positions):
