@@ -42,7 +42,7 @@ REAL: list[tuple[str, str, Callable[[SessionLog], tuple], tuple]] = [
         "movielens",
         "ml_latest_small",
         lambda log: (len(log.users), len(log.catalogue), log.n_slates),
-        (610, 9724, 100_836),
+        (610, 9742, 100_836),
     ),
     (
         "amazon",
