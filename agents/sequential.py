@@ -16,7 +16,6 @@ from agents.site import Site
 from recsim_env.world import World
 from responders import InputError, SessionLog
 from responders.config import Config, setting
-from responders.kernels import linear_cross_entropy
 from responders.progress import progress_bar
 
 
@@ -73,6 +72,8 @@ class SequenceModel(nn.Module):
 
     def cross_entropy(self, state: Tensor, target: Tensor) -> Tensor:
         """Return the mean loss of the targets [B, L], -1 = none, given states [B, L, d]."""
+        from responders.kernels import linear_cross_entropy  # slow to import; no world needs it
+
         has_target = target >= 0
         return linear_cross_entropy(
             state[has_target], self.items.weight, target[has_target], **self.options

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.stats import chi2
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from responders.errors import InputError, check_finite
@@ -197,6 +195,9 @@ def _with_head(table: Hazard, streak: np.ndarray, session: np.ndarray, left: np.
     """
     if not 0 < left.sum() < len(left):
         return table
+    from scipy.special import chdtrc  # slow to import; no world needs it
+    from sklearn.linear_model import LogisticRegression
+
     odds = np.clip(np.array(table.by_streak), 1e-6, 1 - 1e-6)
     odds = np.log(odds / (1 - odds))
     inputs = np.column_stack([odds[streak], session])
@@ -207,7 +208,7 @@ def _with_head(table: Hazard, streak: np.ndarray, session: np.ndarray, left: np.
 
     head, base = model.predict_proba(inputs)[:, 1], np.array(table.by_streak)[streak]
     gain = 2 * (log_likelihood(head) - log_likelihood(base))
-    if chi2.sf(gain, inputs.shape[1] + 1) > _SIGNIFICANT:
+    if chdtrc(inputs.shape[1] + 1, gain) > _SIGNIFICANT:
         return table
     slope, *weights = model.coef_[0]
     by_streak = 1 / (1 + np.exp(-(model.intercept_[0] + slope * odds)))

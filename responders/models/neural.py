@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from responders.config import Config, setting
 from responders.errors import InputError
-from responders.kernels import linear_cross_entropy
 from responders.log.batch import SessionBatch
 from responders.log.session_log import SessionLog
 from responders.models.base import (
@@ -219,6 +218,8 @@ class NeuralResponder(Responder):
         """
         if self.next_click_head is None or memory is None:
             return batch.click.new_zeros(()), {}
+        from responders.kernels import linear_cross_entropy  # slow to import; no world needs it
+
         b, r, s = torch.nonzero(batch.click > 0, as_tuple=True)
         target = self.items.index(batch.slate[b, r, s], replace_some=False)
         target = self.items.vector_row[target]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from sklearn.cluster import MiniBatchKMeans
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -67,6 +66,8 @@ class Exposure(nn.Module):
         vectors = F.normalize(items.given[: items.unknown], dim=1)
         if len(vectors) < GROUPS:
             return
+        from sklearn.cluster import MiniBatchKMeans  # slow to import; no world needs it
+
         means = MiniBatchKMeans(GROUPS, random_state=0, n_init=3).fit(vectors.cpu().numpy())
         with torch.no_grad():
             self.centres.copy_(F.normalize(torch.from_numpy(means.cluster_centers_), dim=1))

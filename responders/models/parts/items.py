@@ -8,7 +8,6 @@ from typing import Literal
 import numpy as np
 import torch
 from scipy.sparse import csr_matrix
-from sklearn.decomposition import TruncatedSVD
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -83,6 +82,8 @@ def _svd(log: SessionLog, sessions: np.ndarray, size: int, seed: int) -> np.ndar
     ones = np.ones(len(user), np.float32)
     clicks = csr_matrix((ones, (user, item)), (len(log.users), len(log.catalogue)))
     size = min(size, min(clicks.shape) - 1)
+    from sklearn.decomposition import TruncatedSVD  # slow to import; no world needs it
+
     vectors = TruncatedSVD(size, random_state=seed).fit(clicks).components_.T
     return (vectors * np.sqrt(len(vectors))).astype(np.float32)
 
