@@ -22,6 +22,7 @@ from responders import SessionLog
 from responders.known_truth.presets import PRESETS
 from responders.models.registry import RESPONDERS
 from responders.sources.registry import SOURCES
+from tests.commands import Command
 from tests.conftest import missing_policies
 
 
@@ -55,7 +56,7 @@ def test_the_chain_from_log_to_leaderboard(recsim: Any, tmp_path: Path) -> None:
     assert json.loads(metrics.read_text())["n_sessions"] == 300
 
     out = tmp_path / "bench"
-    bench = ["bench", "RecSim-v0", "--responder", run, "--users", 20, "--seeds", 2, "--out", out]
+    bench = ["bench", "RecSim-v0", "--responder", run, "--users", 20, "--seeds", 1, "--out", out]
     done = recsim(*bench, "--policies", "all", "--train-steps", 600)
     assert done.code == 0, done.err
     assert "SYNTHETIC" in done.out
@@ -226,9 +227,15 @@ def bad_input(log: Path, run: Path, tmp: Path) -> list[tuple[list[Any], str]]:
         (["evaluate", run, log, "--device", "gpu"], "device 'gpu'"),
         (["evaluate", tmp / "no", log], "there is no responder at"),
         (["evaluate", log, log], "is not a responder"),
-        (["bench", "RecSim-v1"], "environment 'RecSim-v1' is unknown; did you mean RecSim-v0"),
-        (["bench", "RecSim-v0", "--policies", "randon"], "did you mean random"),
-        (["bench", "RecSim-v0", "--responder", tmp / "no"], "there is no responder at"),
+        (
+            ["bench", "RecSim-v1", "--out", tmp / "o"],
+            "environment 'RecSim-v1' is unknown; did you mean RecSim-v0",
+        ),
+        (["bench", "RecSim-v0", "--policies", "randon", "--out", tmp / "o"], "did you mean random"),
+        (
+            ["bench", "RecSim-v0", "--responder", tmp / "no", "--out", tmp / "o"],
+            "there is no responder at",
+        ),
     ]
 
 
@@ -257,12 +264,6 @@ def test_a_log_of_another_catalogue_is_refused(recsim: Any, trained: Path, tmp_p
     assert "was trained on another catalogue" in done.err
 
 
-def start(words: list[Any]) -> subprocess.Popen[str]:
-    code = "from benchmarks.cli.main import main; main()"
-    command = [sys.executable, "-c", code, *map(str, words)]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-
 @pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
 def test_a_killed_or_interrupted_training_resumes_bit_exact(
     recsim: Any, small_log_path: Path, tmp_path: Path
@@ -277,7 +278,7 @@ def test_a_killed_or_interrupted_training_resumes_bit_exact(
             "--out",
             out,
             "--epochs",
-            12,
+            8,
             *small,
         ]
 
@@ -285,7 +286,7 @@ def test_a_killed_or_interrupted_training_resumes_bit_exact(
     assert recsim(*words(whole)).code == 0
     for number, expected in ((signal.SIGINT, 130), (signal.SIGKILL, -9), (signal.SIGTERM, 130)):
         resume = ["--resume"] if parts.exists() else []
-        running = start([*words(parts), *resume])
+        running = Command(*words(parts), *resume)
         state = parts / "resume.safetensors"
         before = state.stat().st_mtime_ns if state.exists() else 0
         for _ in range(600):

@@ -32,7 +32,7 @@ from benchmarks.studies.trials import (
 from recsim_env import World, make_world
 from recsim_env.make import ASSETS
 from responders import Catalogue, InputError, SessionLog, Users
-from tests.benchmarks.test_robust import running
+from tests.commands import running
 
 OPTIONS: dict[str, Any] = {"users": 20, "seeds": 2, "training_steps": 50, "progress": False}
 

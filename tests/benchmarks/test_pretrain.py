@@ -24,7 +24,7 @@ from recsim_env.outcome import Outcome
 from recsim_env.world import World
 from responders import EMPTY, InputError, SessionLog
 from tests.agents.test_sequential import chains, make
-from tests.benchmarks.test_robust import running
+from tests.commands import running
 
 SMALL = {"size": 16, "epochs": 6, "length": 8, "batch_size": 32, "learning_rate": 0.005}
 

@@ -22,7 +22,7 @@ from benchmarks.studies.ranking.study import rank
 from responders import Catalogue, InputError, SessionLog, Users
 from responders.evaluation.bootstrap import crossed_samples
 from tests.agents.test_sequential import chains
-from tests.benchmarks.test_robust import running
+from tests.commands import running
 
 
 def log_of(users: list[list[tuple[int, list[int]]]], items: int = 30) -> SessionLog:

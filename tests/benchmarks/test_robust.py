@@ -6,51 +6,16 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.commands import Command, running, wait_for
+
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
 
 TRAIN = ["--responder", "session_gru", "--set", "batch_size=2", "--set", "save_minutes=60"]
-
-
-def start(*words: object, limit: int = 0) -> subprocess.Popen[str]:
-    """Start the command line; with `limit`, no file that it writes can be larger (bytes)."""
-    code = "from benchmarks.cli.main import main; main()"
-    if limit:
-        code = (
-            "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
-            f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit})); {code}"
-        )
-    command = [sys.executable, "-c", code, *map(str, words)]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-
-@contextmanager
-def running(
-    ready: Callable[[], Any], *words: object, seconds: float = 60
-) -> Iterator[subprocess.Popen[str]]:
-    """A command that has come so far that `ready()` is true; it is killed at the end."""
-    process = start(*words)
-    try:
-        wait_for(lambda: ready() or process.poll() is not None, seconds)
-        assert process.poll() is None, process.communicate()[1]
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "nothing happened"
-        time.sleep(0.05)
 
 
 def alive(pid: int) -> bool:
@@ -164,7 +129,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(
         "evaluate": ["evaluate", trained, small_log_path, "--draws", 0, "--json", out],
     }[command]
     extra = [] if command in ("synthesize", "evaluate") else ["--out", out]
-    process = start(*words, *extra, limit=1000 if command == "evaluate" else 4000)
+    process = Command(*words, *extra, limit=1000 if command == "evaluate" else 4000)
     _, err = process.communicate(timeout=60)
     errors = [line for line in err.splitlines() if line.startswith("error: ")]
     assert process.returncode == 1, err

@@ -14,7 +14,7 @@ from benchmarks.studies.trials import Trial
 from recsim_env.skills import SKILLS
 from responders import InputError
 from tests.benchmarks.test_leaderboard import trial
-from tests.benchmarks.test_robust import running
+from tests.commands import running
 
 
 def trials(**rewards: list[list[float]]) -> list[Trial]:
