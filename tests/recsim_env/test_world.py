@@ -206,17 +206,17 @@ def test_expected_rewards_do_not_depend_on_the_clicks_drawn(members: int) -> Non
     asset = str(Path(__file__).parents[2] / "recsim_env/assets/rl4rs")
     world = make_world(
         "rl4rs",
-        num_users=150,
+        num_users=60,
         responder=[asset] * members,
         reward=("expected_clicks", "clicks", "expected_revenue", "revenue"),
     )
-    world.reset(user=torch.zeros(150, dtype=torch.int64))
+    world.reset(user=torch.zeros(60, dtype=torch.int64))
     score = torch.rand(1, world.n_items, generator=torch.Generator().manual_seed(0))
-    outcome = world.step(world.rules.choose(score).expand(150, -1))
+    outcome = world.step(world.rules.choose(score).expand(60, -1))
     reward = outcome.reward.double()
     assert (reward[:, [0, 2]].std(0) < 1e-3).all()
     for expected, drawn in ((0, 1), (2, 3)):
-        error = reward[:, drawn].std() / 150**0.5
+        error = reward[:, drawn].std() / 60**0.5
         bias = 0.1 * reward[0, expected]  # of averaging over 64 draws of the clicks above
         assert abs(reward[:, drawn].mean() - reward[0, expected]) < 4 * error + bias
     assert outcome.probability.std(0).max() > 0.01  # conditional on the clicks above
