@@ -5,10 +5,12 @@ from __future__ import annotations
 import multiprocessing
 import os
 import platform
+import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,6 +26,15 @@ from responders.progress import progress_bar
 
 Key = TypeVar("Key")
 Result = TypeVar("Result")
+
+
+def new_processes() -> BaseContext:
+    """Return how processes start: on Linux, from a server that imports PyTorch once for all."""
+    if sys.platform != "linux":
+        return multiprocessing.get_context("spawn")
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["benchmarks.studies.runs", "torch._dynamo", "sklearn"])
+    return server
 
 
 def _end_with_parent() -> None:
@@ -62,10 +73,9 @@ def run_cases(
     Raises:
         Exception: any exception of `function`; cases that have not started are cancelled.
     """
-    context = multiprocessing.get_context("spawn")
     with (
         ProcessPoolExecutor(
-            jobs, context, initializer=_end_with_parent, max_tasks_per_child=1
+            jobs, new_processes(), initializer=_end_with_parent, max_tasks_per_child=1
         ) as pool,
         progress_bar(
             total=done + len(cases), initial=done, desc=label, unit="run", disable=not progress
