@@ -35,8 +35,8 @@ class Part:
     def __len__(self) -> int:
         return len(self.sessions)
 
-    def take(self, rows: np.ndarray) -> Part:
-        """Return the sessions at `rows` (indices) of this part."""
+    def take(self, rows: np.ndarray | slice) -> Part:
+        """Return the sessions at `rows` (indices or a slice) of this part."""
         return Part(self.sessions[rows], self.first[rows], self.end[rows])
 
 
@@ -50,6 +50,7 @@ class SessionBatch:
         user: [B, F] float32 user features; F may be 0.
         length: [B] int64 slates in each session.
         weight: [B, R, S] float32, how much each position counts in the training loss; None = 1.
+        whole: the batch that these sessions are a share of; None = they are all.
     """
 
     slate: Tensor
@@ -57,17 +58,37 @@ class SessionBatch:
     user: Tensor
     length: Tensor
     weight: Tensor | None = None
+    whole: SessionBatch | None = None
 
     @property
     def shown(self) -> Tensor:
         """[B, R, S] bool, True where an item was shown."""
         return self.slate >= 0
 
+    @property
+    def click_rate(self) -> Tensor:
+        """[] float32, clicks per shown item of the whole batch."""
+        batch = self.whole or self
+        return batch.click[batch.shown].mean().to(self.click.device)
+
+    def share(self, index: int, count: int) -> SessionBatch:
+        """Return every `count`-th session, from the one at `index` on."""
+        rows = slice(index, None, count)
+        return SessionBatch(
+            slate=self.slate[rows].contiguous(),
+            click=self.click[rows].contiguous(),
+            user=self.user[rows].contiguous(),
+            length=self.length[rows].contiguous(),
+            weight=None if self.weight is None else self.weight[rows].contiguous(),
+            whole=self,
+        )
+
     def to(self, device: torch.device | str) -> SessionBatch:
         """Return the batch on `device`."""
         tensors = (self.slate, self.click, self.user, self.length, self.weight)
         return SessionBatch(
-            *(None if t is None else t.to(device, non_blocking=True) for t in tensors)  # type: ignore[arg-type]
+            *(None if t is None else t.to(device, non_blocking=True) for t in tensors),  # type: ignore[arg-type]
+            whole=self.whole,
         )
 
 
