@@ -40,6 +40,9 @@ def train(
     ] = False,
     overwrite: Overwrite = False,
     device: Device = DEVICE,
+    devices: Annotated[
+        int, typer.Option(min=1, help="Processes that train together, each on a GPU if there are.")
+    ] = 1,
     threads: Threads = None,
     settings: Settings = None,
 ) -> None:
@@ -48,7 +51,8 @@ def train(
     `--set` changes options of the responder (`hidden_size=128`, `embedding=content`) and of the
     training (`learning_rate=0.001`, `batch_size=64`, `patience=7`). Ctrl-C saves and stops;
     `--resume` continues from there and gives the same result. With `--refit`, what is saved was
-    trained again on all users, and the metrics are those of the responder before.
+    trained again on all users, and the metrics are those of the responder before. With
+    `--devices N`, N processes each take a share of every batch.
 
     Example: `recsim train logs/known --responder session_gru --out runs/session_gru`
     """
@@ -56,26 +60,27 @@ def train(
     from responders.config import parse_settings
     from responders.log.split import parse_fractions
     from responders.training.fit import fit
+    from responders.training.launch import fit_on_devices
     from responders.training.trainer import Interrupted
 
     set_threads(threads)
     chosen: dict[str, Any] = dict(parse_settings(settings or []))
     if epochs is not None:
         chosen["epochs"] = epochs
+    options: dict[str, Any] = {
+        "seed": seed,
+        "fractions": parse_fractions(fractions),
+        "refit": refit,
+        "resume": resume,
+        "overwrite": overwrite,
+        "device": device,
+        "command": command_line(),
+    }
     try:
-        checkpoint = fit(
-            SessionLog.load(log),
-            responder,
-            out,
-            chosen,
-            seed=seed,
-            fractions=parse_fractions(fractions),
-            refit=refit,
-            resume=resume,
-            overwrite=overwrite,
-            device=device,
-            command=command_line(),
-        )
+        if devices > 1:
+            checkpoint = fit_on_devices(devices, log, responder, out, chosen, **options)
+        else:
+            checkpoint = fit(SessionLog.load(log), responder, out, chosen, **options)
     except Interrupted:
         command = command_line().removesuffix(" --resume")
         typer.echo(f"interrupted; everything is saved. Continue with: {command} --resume", err=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -73,23 +74,22 @@ class SessionBatch:
 
     def share(self, index: int, count: int) -> SessionBatch:
         """Return every `count`-th session, from the one at `index` on."""
-        rows = slice(index, None, count)
+        rows = self._each(lambda tensor: tensor[index::count].contiguous())
+        return replace(rows, whole=self)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> SessionBatch:
         return SessionBatch(
-            slate=self.slate[rows].contiguous(),
-            click=self.click[rows].contiguous(),
-            user=self.user[rows].contiguous(),
-            length=self.length[rows].contiguous(),
-            weight=None if self.weight is None else self.weight[rows].contiguous(),
-            whole=self,
+            slate=change(self.slate),
+            click=change(self.click),
+            user=change(self.user),
+            length=change(self.length),
+            weight=None if self.weight is None else change(self.weight),
+            whole=self.whole,
         )
 
     def to(self, device: torch.device | str) -> SessionBatch:
         """Return the batch on `device`."""
-        tensors = (self.slate, self.click, self.user, self.length, self.weight)
-        return SessionBatch(
-            *(None if t is None else t.to(device, non_blocking=True) for t in tensors),  # type: ignore[arg-type]
-            whole=self.whole,
-        )
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
 
 
 def make_batch(log: SessionLog, part: Part, ips_clip: float = 0.0) -> SessionBatch:

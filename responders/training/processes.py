@@ -86,10 +86,16 @@ def processes() -> Iterator[Processes]:
         return
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    store, rank, _ = next(dist.rendezvous("env://"))
+    restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    dist.init_process_group(
+        "nccl" if torch.cuda.is_available() else "gloo",
+        store=dist.PrefixStore(restarts, store),  # it still holds addresses of lost processes
+        rank=rank,
+        world_size=count,
+    )
     try:
-        restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
-        yield Processes(dist.get_rank(), count, restarted)
+        yield Processes(rank, count, restarts != "0")
     finally:
         dist.destroy_process_group()
 
