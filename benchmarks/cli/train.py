@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -85,6 +86,8 @@ def train(
         command = command_line().removesuffix(" --resume")
         typer.echo(f"interrupted; everything is saved. Continue with: {command} --resume", err=True)
         raise typer.Exit(130) from None
+    if os.environ.get("RANK", "0") != "0":
+        return  # of several processes started by torchrun, one prints
     title = f"{responder} on held-out users" + (", before the refit" if refit else "")
     print_metrics(checkpoint.card["metrics"], f"{title} ({out})")
     typer.echo(f"wrote {out}")
