@@ -9,11 +9,12 @@ import pandas as pd
 import pytest
 import torch
 
-from benchmarks.harness import PeakMemory, check_out, names_in, publish, run_cases, time_calls
+from benchmarks.harness import PeakMemory, check_out, names_in, publish, time_calls
 from benchmarks.reports.plots import Panel, plot_bars, plot_lines
 from benchmarks.reports.tables import number, text
 from benchmarks.speed import attention, kernels, throughput
 from benchmarks.speed.limits import Limits
+from benchmarks.workers import run_cases
 from responders import InputError
 
 
