@@ -15,7 +15,7 @@ import torch
 
 from responders import InputError
 
-_PATIENCE = 60.0
+_PATIENCE = 30.0
 """Seconds that interrupted tasks have to save and stop."""
 
 

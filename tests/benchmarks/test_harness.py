@@ -1,6 +1,5 @@
 """The harness of the benchmarks, and the benchmarks on tiny cases."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +13,7 @@ from benchmarks.reports.plots import Panel, plot_bars, plot_lines
 from benchmarks.reports.tables import number, text
 from benchmarks.speed import attention, kernels, throughput
 from benchmarks.speed.limits import Limits
-from benchmarks.workers import run_cases
 from responders import InputError
-
-
-def test_every_case_has_a_process_of_its_own() -> None:
-    found = dict(run_cases(os.getpid, {"a": (), "b": ()}, progress=False))
-    assert found.keys() == {"a", "b"}
-    assert len({*found.values(), os.getpid()}) == 3
-
-
-def test_an_error_in_a_case_is_raised() -> None:
-    with pytest.raises(ValueError, match="'x'"):
-        list(run_cases(int, {"good": ("1",), "bad": ("x",)}, progress=False))
 
 
 def test_calls_are_timed_in_turn() -> None:
