@@ -29,6 +29,7 @@ from responders.files import lock, read_json, write_json
 
 DEFAULT = "default settings"
 _FACTOR = 4.0
+_EDGE = 1e-3  # distance from a limit that is not permitted itself
 
 
 @dataclass(frozen=True)
@@ -201,15 +202,14 @@ def ranges(kind: type[Config]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for f in fields(kind):
         hint, limits = get_type_hints(kind)[f.name], f.metadata.get("limits", {})
-        edge = 1 if hint is int else 1e-3  # away from a limit that is not permitted itself
-        low = limits.get("ge", limits.get("gt", -np.inf) + edge)
-        high = limits.get("le", limits.get("lt", np.inf) - edge)
+        low = limits.get("ge", limits.get("gt", -np.inf) + _EDGE)
+        high = limits.get("le", limits.get("lt", np.inf) - _EDGE)
         if hint is bool or get_origin(hint) is Literal:
             found[f.name] = [False, True] if hint is bool else list(get_args(hint))
         elif hint is float and high - low <= 1:
             found[f.name] = (float(low), float(high))
         elif hint in (int, float) and f.default > 0:
-            low = max(low, f.default / _FACTOR, 1 if hint is int else 0)
+            low = max(limits.get("ge", limits.get("gt", 0)), f.default / _FACTOR, hint is int)
             found[f.name] = (hint(low), hint(min(high, f.default * _FACTOR)))
     return found
 

@@ -115,8 +115,8 @@ def test_tasks_end_with_the_process_that_asked_for_them(cluster: str, tmp_path: 
         drivers[number] = subprocess.Popen(command)
     for number, driver in drivers.items():
         folder = tmp_path / number.name
-        wait_for(lambda folder=folder: list(folder.iterdir()))
+        wait_for(lambda folder=folder: list(folder.iterdir()), 180)
         driver.send_signal(number)
         [task] = folder.iterdir()
-        wait_for(lambda pid=int(task.name): not alive(pid))
-        assert driver.wait(60) == numbers[number]
+        wait_for(lambda pid=int(task.name): not alive(pid), 180)
+        assert driver.wait(180) == numbers[number]
