@@ -129,7 +129,7 @@ def tune(
         best: dict[str, Any] = max(found, key=lambda trial: trial.get("reward", -np.inf))
         if "reward" not in best:
             raise InputError(f"no trial of {policy} succeeded: {best['error']}")
-        compared = {
+        compared: dict[Path, Any] = {
             plan.file(f"{name}-{seed}"): (plan, name, settings, seed)
             for name, settings in ((DEFAULT, {}), (f"trial {best['trial']}", best["settings"]))
             for seed in range(1, seeds + 1)
@@ -202,15 +202,16 @@ def ranges(kind: type[Config]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for f in fields(kind):
         hint, limits = get_type_hints(kind)[f.name], f.metadata.get("limits", {})
+        default: Any = f.default
         low = limits.get("ge", limits.get("gt", -np.inf) + _EDGE)
         high = limits.get("le", limits.get("lt", np.inf) - _EDGE)
         if hint is bool or get_origin(hint) is Literal:
             found[f.name] = [False, True] if hint is bool else list(get_args(hint))
         elif hint is float and high - low <= 1:
             found[f.name] = (float(low), float(high))
-        elif hint in (int, float) and f.default > 0:
-            low = max(limits.get("ge", limits.get("gt", 0)), f.default / _FACTOR, hint is int)
-            found[f.name] = (hint(low), hint(min(high, f.default * _FACTOR)))
+        elif hint in (int, float) and default > 0:
+            low = max(limits.get("ge", limits.get("gt", 0)), default / _FACTOR, hint is int)
+            found[f.name] = (hint(low), hint(min(high, default * _FACTOR)))
     return found
 
 
@@ -219,6 +220,8 @@ def _chosen(
 ) -> dict[str, Any]:
     """Return the settings to search and what each may be."""
     found = {name: known.get(name) for name in search or known if name not in fixed}
+    if not found:
+        raise InputError(f"{policy} has nothing to search: choose a policy with settings")
     for name, values in found.items():
         if values is None:
             raise InputError(f"{policy} has no range of {name!r}; {near_matches(name, known)}")
