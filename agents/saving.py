@@ -26,7 +26,7 @@ CARD, TENSORS = "card.json", "policy.safetensors"
 
 
 class Saves(Protocol):
-    """What is saved of a policy beside its tensors; see `Policy`."""
+    """What is saved of a policy in addition to its tensors; see `Policy`."""
 
     config: Config
     site: Site
@@ -76,7 +76,7 @@ def save_policy(policy: Saves, path: Path, overwrite: bool = False) -> Path:
             "n_positions": site.n_positions,
             "horizon": site.horizon,
             "history": site.history,
-            "returns": None if site.returns is None else site.returns.to_json(),
+            "returns": None if site.returns is None else asdict(site.returns),
         },
         "catalogue": {
             "ids": catalogue.ids.tolist(),

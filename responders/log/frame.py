@@ -172,7 +172,7 @@ def typed(
 
 
 def first_position(least: int) -> int:
-    """Return the number of the first place in a slate, given the least position of all rows."""
+    """Return the number of the first position of a slate, given the least position of all rows."""
     if least == 1:
         warnings.warn("no row has position 0: positions are taken to count from 1", stacklevel=4)
     return int(least == 1)
