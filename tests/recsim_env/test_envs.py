@@ -1,31 +1,31 @@
-"""The Gymnasium faces: checkers, autoreset, seeding, errors, rendering, registration."""
+"""The Gymnasium environments: checkers, autoreset, seeding, errors, rendering, registration."""
 
 import copy
+import os
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
-from recsim_env.make import make_env, make_vector_env, open_responder
+from recsim_env.make import ASSETS, make_env, make_vector_env, open_responder
 from recsim_env.registry import ENVIRONMENTS
 from recsim_env.skills import SKILLS
 from responders import InputError, SessionLog
 
-SLATES = "RecSim-ContentWise-v0"
-PAGES = "RecSim-RL4RS-v0"
+SLATES, PAGES = "RecSim-ContentWise-v0", "RecSim-RL4RS-v0"
 
 
 def run(code: str, **env: str) -> subprocess.CompletedProcess[str]:
-    import os
-
     return subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
         capture_output=True,
@@ -78,18 +78,14 @@ def test_the_checkers_pass_with_options(options: dict[str, Any]) -> None:
 
 
 def test_the_spec_and_card_say_synthetic() -> None:
-    import recsim_env.make as scenarios
-
     for name in ("contentwise", "rl4rs"):
-        card = open_responder(scenarios.ASSETS / name).card
+        card = open_responder(ASSETS / name).card
         assert card["synthetic"] is True
         assert "synthetic" in card["data"]["name"]
     assert gym.spec(SLATES).kwargs["users"] == "synthetic unless a responder is given"
 
 
 def test_embedded_responders_are_small() -> None:
-    from recsim_env.make import ASSETS
-
     assert sum(f.stat().st_size for f in ASSETS.rglob("*") if f.is_file()) < 3_000_000
 
 
@@ -114,7 +110,6 @@ def test_a_synthetic_log_is_answered_by_its_true_users(small_log_path: Path) -> 
 
 
 def test_a_log_of_real_users_cannot_answer(small_log: SessionLog, tmp_path: Path) -> None:
-    from dataclasses import replace
 
     replace(small_log, card={"name": "real", "synthetic": False}).save(tmp_path / "log")
     with pytest.raises(InputError, match="log of real users, which cannot answer new slates"):
@@ -123,7 +118,7 @@ def test_a_log_of_real_users_cannot_answer(small_log: SessionLog, tmp_path: Path
 
 @pytest.mark.parametrize("env_id", ENVIRONMENTS)
 def test_one_user_is_the_first_of_many(env_id: str) -> None:
-    """The single face and the vector face are the same world."""
+    """The environment of one user and the vector environment are the same world."""
     one, many = gym.make(env_id).unwrapped, gym.make_vec(env_id, num_envs=3)
     first, _ = one.reset(seed=7)
     batch, _ = many.reset(seed=7)
@@ -149,7 +144,7 @@ def test_numpy_integers_are_seeds_and_actions() -> None:
     env, twin = (gym.make(SLATES).unwrapped for _ in range(2))
     env.reset(seed=np.int64(5))
     twin.reset(seed=5)
-    for dtype in (np.int32, np.uint8, np.int16):
+    for dtype in (np.int8, np.uint8, np.int16, np.int32, np.uint32, np.int64, np.uint64):
         assert env.step(np.arange(10, dtype=dtype))[1] == twin.step(list(range(10)))[1]
     with pytest.raises(InputError, match="seed must be a whole number"):
         env.reset(seed=-1)
@@ -259,8 +254,11 @@ BAD_ACTIONS = [
     (np.full(10, 1000), "action 1000 of user 0, position 0 is out of range 0 to 999"),
     (np.r_[np.zeros(9, int), -1], "action -1 of user 0, position 9 is out of range"),
     (np.full(10, np.nan), "dtype float64"),
+    (np.arange(10).astype(complex), "dtype complex128"),
+    (np.arange(10).astype(object), "dtype object"),
     (["a"] * 10, "dtype <U1"),
     (None, "dtype object"),
+    ([1, [2, 3]], "not an array"),
 ]
 
 
@@ -384,51 +382,6 @@ def test_environments_can_run_in_forked_processes() -> None:
     assert done.stdout.strip() == "(2,)"
 
 
-def test_pages_are_built_item_by_item() -> None:
-    env = gym.make(PAGES).unwrapped
-    observation, info = env.reset(seed=0)
-    rng = np.random.default_rng(0)
-    page = []
-    for position in range(9):
-        assert observation["position"][0] == position
-        assert observation["page"][:position].tolist() == page
-        mask = info["action_mask"].astype(bool)
-        np.testing.assert_array_equal(mask, env.action_masks())
-        layer = env.vector.world.catalogue.attributes["layer"]
-        assert (layer[mask] == position // 3 + 1).all()
-        assert not mask[page].any()
-        page.append(int(rng.choice(np.flatnonzero(mask))))
-        observation, reward, _terminated, _truncated, info = env.step(page[-1])
-        assert (reward > 0) == (position == 8)
-    assert reward < env.vector.world.catalogue.price[page].sum()
-    assert observation["item"][-9:].tolist() == page
-    assert observation["position"][0] == 0
-
-
-def test_an_invalid_page_earns_nothing() -> None:
-    env = gym.make(PAGES).unwrapped
-    env.reset(seed=0)
-    for item in [200, *range(8)]:  # the first item is of the third layer
-        _, reward, _, _, info = env.step(item)
-    assert info["invalid"]
-    assert reward == 0
-
-
-def test_rl4rs_sessions_have_at_most_four_pages() -> None:
-    env = gym.make_vec(PAGES, num_envs=64)
-    _, info = env.reset(seed=0)
-    rng = np.random.default_rng(0)
-    lengths, length = [], np.zeros(64, int)
-    for _ in range(90):
-        actions = [rng.choice(np.flatnonzero(mask)) for mask in info["action_mask"]]
-        _, _, terminated, truncated, info = env.step(np.array(actions))
-        done = terminated | truncated
-        length += info.get("_response", 0)
-        lengths += length[done].tolist()
-        length[done] = 0
-    assert set(lengths) == {3, 4}
-
-
 def test_render() -> None:
     env = gym.make(SLATES, render_mode="ansi")
     env.reset(seed=0)
@@ -446,43 +399,41 @@ def test_render() -> None:
     assert frame.std() > 10
 
 
-def test_stable_baselines3_trains_on_the_native_face() -> None:
-    from stable_baselines3 import PPO
+def test_infos_are_the_callers(trained: Path) -> None:
+    envs = make_vector_env(3, responder=[trained, trained], one_member=True)
+    _, info = envs.reset(seed=0)
+    user, member = envs.world.episodes.user.clone(), envs.world.episodes.member.clone()
+    for name in ("user_index", "member"):
+        info[name][:] = -7
+    assert torch.equal(envs.world.episodes.user, user)
+    assert torch.equal(envs.world.episodes.member, member)
 
-    from recsim_env.adapters.sb3 import SB3VecEnv
 
-    vector = make_vector_env(
-        8, "contentwise", observe="flat", candidates=20, autoreset_mode="SameStep", horizon=5
+def test_the_last_info_of_an_episode_names_the_user() -> None:
+    envs = gym.make_vec(
+        "RecSim-ContentWise-v0", num_envs=8, autoreset_mode="SameStep", horizon=3, leaving=False
     )
-    env = SB3VecEnv(vector)
-    model = PPO("MlpPolicy", env, n_steps=8, batch_size=32, n_epochs=1, seed=0, device="cpu")
-    model.learn(128)
-    env.seed(3)
-    first = env.reset()
-    env.seed(3)
-    np.testing.assert_array_equal(first, env.reset())
-    ended = 0
-    for _ in range(6):
-        observation, reward, done, infos = env.step(np.zeros((8, 10), int))
-        assert reward.dtype == np.float32
-        for i in np.flatnonzero(done):
-            ended += 1
-            assert infos[i]["terminal_observation"].shape == observation[i].shape
-            assert "TimeLimit.truncated" in infos[i]
-    assert ended >= 8
-    with pytest.raises(InputError, match="SameStep"):
-        SB3VecEnv(make_vector_env(2, "contentwise"))
+    _, info = envs.reset(seed=0)
+    users = info["user_index"]
+    for _ in range(3):
+        *_, info = envs.step(envs.action_space.sample())
+    np.testing.assert_array_equal(info["final_info"]["user_index"], users)
+    assert (info["user_index"] != users).any()
 
 
-def test_maskable_ppo_reads_the_mask() -> None:
-    from sb3_contrib import MaskablePPO
+def test_what_cannot_fit_or_would_repeat_is_refused() -> None:
+    with pytest.raises(InputError, match="1,000,000,000 users with a history of 10 slates need"):
+        gym.make_vec("RecSim-ContentWise-v0", num_envs=10**9)
+    with pytest.raises(InputError, match="seed must be below 2"):
+        gym.make_vec("RecSim-ContentWise-v0", num_envs=2).reset(seed=1 << 63)
 
-    from recsim_env.adapters.sb3 import SB3VecEnv
 
-    env = SB3VecEnv(make_vector_env(4, "rl4rs", autoreset_mode="SameStep"))
-    model = MaskablePPO(
-        "MultiInputPolicy", env, n_steps=9, batch_size=36, n_epochs=1, seed=0, device="cpu"
+def test_vector_environments_draw_every_user(tmp_path: Path) -> None:
+    envs = gym.make_vec(
+        "RecSim-ContentWise-v0", num_envs=2, render_mode="rgb_array", autoreset_mode="SameStep"
     )
-    model.learn(72)
-    rewards = env.vector.world.rules.broken(env.vector._page)
-    assert not rewards.any()
+    envs.reset(seed=0)
+    envs.step(envs.action_space.sample())
+    first, second = envs.render()
+    assert first.shape == second.shape
+    assert (first != second).any()

@@ -92,3 +92,14 @@ def test_a_hazard_learns_that_clicks_are_regretted(
         torch.tensor([0, 4]),
     )
     assert quiet[1] > 1.2 * quiet[0]
+
+
+def test_streaks_count_slates_without_a_click(small_log: SessionLog) -> None:
+    sessions = np.arange(small_log.n_sessions)
+    rows, streak = small_log.rows(sessions), streaks(small_log, sessions)
+    clicked = small_log.response[rows].any(1)
+    assert (streak[clicked] == 0).all()
+    first = small_log.session_start[:-1]
+    assert (streak[first] == ~clicked[first]).all()
+    later = np.setdiff1d(np.flatnonzero(~clicked), first)
+    assert (streak[later] == streak[later - 1] + 1).all()

@@ -181,11 +181,11 @@ def test_state_can_be_taken_and_put_row_by_row(responder: Responder) -> None:
         slate = batch.slate[:, 1]
         answers = [responder.logits(state, slate, batch.click[:, 1]) for state in (mixed, moved)]
         alone = responder.logits(take_rows(mixed, mask), slate[mask], batch.click[mask, 1])
-        anew = responder.logits(take_rows(fresh, mask), slate[mask], batch.click[mask, 1])
+        fresh_logits = responder.logits(take_rows(fresh, mask), slate[mask], batch.click[mask, 1])
     shown = slate >= 0
-    torch.testing.assert_close(alone[shown[mask]], anew[shown[mask]], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(alone[shown[mask]], fresh_logits[shown[mask]], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(
-        answers[0][mask][shown[mask]], anew[shown[mask]], atol=1e-5, rtol=1e-5
+        answers[0][mask][shown[mask]], fresh_logits[shown[mask]], atol=1e-5, rtol=1e-5
     )
     rest = shown & ~mask[:, None]
     torch.testing.assert_close(answers[0][rest], answers[1][rest], atol=1e-5, rtol=1e-5)
