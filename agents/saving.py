@@ -25,7 +25,7 @@ FORMAT = 1
 CARD, TENSORS = "card.json", "policy.safetensors"
 
 
-class Saves(Protocol):
+class Savable(Protocol):
     """What is saved of a policy in addition to its tensors; see `Policy`."""
 
     config: Config
@@ -58,7 +58,7 @@ def learned_tensors(policy: object) -> dict[str, Tensor]:
     return found
 
 
-def save_policy(policy: Saves, path: Path, overwrite: bool = False) -> Path:
+def save_policy(policy: Savable, path: Path, overwrite: bool = False) -> Path:
     """Write a policy to the folder `path`; see `Policy.save`."""
     site, catalogue = policy.site, policy.site.catalogue
     tensors = {f"policy.{name}": tensor for name, tensor in learned_tensors(policy).items()}

@@ -76,8 +76,8 @@ class Names:
                 raise InputError(message.replace("\n", " "))
         if not {"step", "time"} & names.keys():
             raise InputError(
-                f"{what} has neither a column step nor a column time, so that the slates of a "
-                "session cannot be told apart: name one of them (step=…, time=…)"
+                f"{what} has neither a column step nor a column time, so which rows are one slate "
+                "is not known: name one of them (step=…, time=…)"
             )
         return names
 

@@ -41,13 +41,13 @@ def play(world: World, steps: int, seed: int = 0) -> list[dict[str, torch.Tensor
     return seen
 
 
-@pytest.mark.parametrize("beside", [5, FEW_USERS + 1])
+@pytest.mark.parametrize("num_users", [5, FEW_USERS + 1])
 @pytest.mark.parametrize("returns", [None, Returns.rule()])
-def test_a_user_does_not_depend_on_who_runs_beside(
-    trained: Path, beside: int, returns: Returns | None
+def test_a_user_does_not_depend_on_the_other_users(
+    trained: Path, num_users: int, returns: Returns | None
 ) -> None:
     """Also where few users step in compiled loops and many do not, over episodes and visits."""
-    together = play(small(trained, num_users=beside, horizon=6, returns=returns), 30)
+    together = play(small(trained, num_users=num_users, horizon=6, returns=returns), 30)
     for user in (0, 2, 4):
         alone = play(small(trained, num_users=1, first_user=user, horizon=6, returns=returns), 30)
         for step, (one, all_) in enumerate(zip(alone, together, strict=True)):

@@ -117,7 +117,7 @@ def test_the_scale_of_user_features_does_not_matter(small_log: SessionLog, tmp_p
 
 
 class StopAfter(Trainer):
-    """Stops as Ctrl-C would, after so many batches."""
+    """Stops as Ctrl-C would, after a number of batches."""
 
     batches = 7
 
