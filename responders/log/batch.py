@@ -77,7 +77,7 @@ def make_batch(log: SessionLog, part: Part, ips_clip: float = 0.0) -> SessionBat
     Args:
         log: the log.
         part: the sessions.
-        ips_clip: weigh positions by `inverse_propensity`, with this largest weight; 0 = no weights.
+        ips_clip: weight positions by `inverse_propensity`, by at most this; 0 = no weights.
     """
     start, length = log.session_start[part.sessions], part.end
     step = np.arange(length.max())
