@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import torch
 
+from recsim_env.adapters.sb3 import SB3VecEnv
 from recsim_env.adapters.wrappers import (
     ScalariseReward,
     VectorScalariseReward,
 )
 from recsim_env.make import make_vector_env, make_world
+from recsim_env.rewards import RewardContext, make_reward
 from recsim_env.world import World
 from responders import Catalogue, InputError, SessionLog
 from responders.training.checkpoint import load_responder
@@ -82,9 +84,6 @@ def test_rewards_can_be_weighted_by_whole_numbers_and_differentiated() -> None:
 
 
 def test_what_cannot_be_rewarded_is_told(trained: Path, small_log: SessionLog) -> None:
-    from recsim_env.adapters.sb3 import SB3VecEnv
-    from recsim_env.rewards import RewardContext, make_reward
-
     bare = Catalogue(np.arange(4))
     context = RewardContext(bare, lambda slate: slate.float(), "cpu")
     for name, message in (("diversity", "item features"), ("novelty", "column `shown`")):

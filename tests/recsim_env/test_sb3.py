@@ -2,16 +2,16 @@
 
 import numpy as np
 import pytest
+from sb3_contrib import MaskablePPO
+from stable_baselines3 import PPO
+from stable_baselines3.common.vec_env import VecMonitor
 
+from recsim_env.adapters.sb3 import SB3VecEnv
 from recsim_env.make import make_vector_env
 from responders import InputError
 
 
 def test_stable_baselines3_trains_on_the_native_face() -> None:
-    from stable_baselines3 import PPO
-
-    from recsim_env.adapters.sb3 import SB3VecEnv
-
     vector = make_vector_env(
         8, "contentwise", observe="flat", candidates=20, autoreset_mode="SameStep", horizon=5
     )
@@ -36,10 +36,6 @@ def test_stable_baselines3_trains_on_the_native_face() -> None:
 
 
 def test_maskable_ppo_reads_the_mask() -> None:
-    from sb3_contrib import MaskablePPO
-
-    from recsim_env.adapters.sb3 import SB3VecEnv
-
     env = SB3VecEnv(make_vector_env(4, "rl4rs", autoreset_mode="SameStep"))
     model = MaskablePPO(
         "MultiInputPolicy", env, n_steps=9, batch_size=36, n_epochs=1, seed=0, device="cpu"
@@ -50,10 +46,6 @@ def test_maskable_ppo_reads_the_mask() -> None:
 
 
 def test_stable_baselines3_gets_the_infos_of_ended_episodes() -> None:
-    from stable_baselines3.common.vec_env import VecMonitor
-
-    from recsim_env.adapters.sb3 import SB3VecEnv
-
     vector = make_vector_env(4, "contentwise", autoreset_mode="SameStep", horizon=2, leaving=False)
     env = VecMonitor(SB3VecEnv(vector), info_keywords=("user_index", "invalid"))
     env.reset()
@@ -63,8 +55,6 @@ def test_stable_baselines3_gets_the_infos_of_ended_episodes() -> None:
 
 
 def test_stable_baselines_logs_episodes_without_a_monitor_and_passes_options() -> None:
-    from recsim_env.adapters.sb3 import SB3VecEnv
-
     env = SB3VecEnv(
         make_vector_env(3, "contentwise", autoreset_mode="SameStep", horizon=2, leaving=False)
     )

@@ -1,6 +1,7 @@
 """Trained responders on disk."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,6 @@ def test_the_card_tells_what_made_the_responder(trained: Path, small_log: Sessio
 
 
 def copy(folder: Path, to: Path) -> Path:
-    import shutil
-
     return Path(shutil.copytree(folder, to))
 
 

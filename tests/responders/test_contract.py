@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from responders import Catalogue, InputError
 from responders.log.batch import SessionBatch
-from responders.models.base import Responder, unroll
+from responders.models.base import LogShape, Responder, unroll
 from responders.models.ensemble import Ensemble
+from responders.models.recurrent import SlateGRU, SlateGRUConfig
 from responders.models.state import put_rows, take_rows
 from tests.conftest import EVERY_RESPONDER, random_batch, random_responder, uniform
 
@@ -245,9 +246,6 @@ def test_cold_items_are_answered_as_the_unknown_item(name: str) -> None:
 
 
 def test_cold_items_with_features_get_their_own_answer() -> None:
-    from responders.models.base import LogShape
-    from responders.models.recurrent import SlateGRU, SlateGRUConfig
-
     torch.manual_seed(0)
     features = torch.randn(11, 3)
     responder = SlateGRU(

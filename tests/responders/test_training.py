@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save
 
-from responders import InputError, SessionLog
+from responders import InputError, SessionLog, Users
 from responders.evaluation.metrics import log_loss
 from responders.evaluation.predict import predict
 from responders.known_truth.logs import synthesize
@@ -23,6 +23,7 @@ from responders.log.split import make_split, split_users
 from responders.models.build import build_responder
 from responders.models.counting import PBM
 from responders.models.neural import NeuralConfig
+from responders.models.parts.items import given_item_vectors
 from responders.models.recurrent import SlateGRUConfig
 from responders.training.checkpoint import load_responder
 from responders.training.config import TrainConfig
@@ -80,8 +81,6 @@ def test_pbm_recovers_the_true_examination(tmp_path: Path) -> None:
 
 
 def test_svd_reads_the_training_users_alone(small_log: SessionLog) -> None:
-    from responders.models.parts.items import given_item_vectors
-
     train = split_users(small_log)["train"].sessions
     found = given_item_vectors(small_log, train, "svd", 4)
     blind = np.array(small_log.response)
@@ -105,8 +104,6 @@ def test_every_embedding_trains_saves_and_loads(
 
 def test_the_scale_of_user_features_does_not_matter(small_log: SessionLog, tmp_path: Path) -> None:
     """Raw features of real logs are of any size; a responder sees them standardised."""
-    from responders import Users
-
     users = Users(small_log.users.ids, small_log.users.features * 1000 + 5000)
     for name in ("mf", "slate_gru", "session_gru"):
         metrics = [
