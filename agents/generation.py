@@ -112,7 +112,7 @@ def _beam(next_item: NextItem, history: Tensor, rules: SlateRules, width: int) -
     past = history.repeat_interleave(width, 0)
     slate = past.new_full((b * width, rules.n_positions), -1)
     total = torch.full((b, width), -torch.inf, device=history.device)
-    total[:, 0] = 0.0  # the beams are the same at first: only one goes on
+    total[:, 0] = 0.0  # the beams are the same at first: only one counts
     first_beam = torch.arange(b, device=history.device).unsqueeze(1) * width
     for position in range(rules.n_positions):
         valid = rules.mask(slate, position)

@@ -31,7 +31,7 @@ class LinUCBPolicy(Policy):
     The state x of a user is a constant, the user's features and the mean of the items clicked in
     the history. For each item, θ = A⁻¹b with A = λI + Σ xxᵀ over its impressions and b = Σ x over
     its clicks; the items with the highest xᵀθ + α √(xᵀA⁻¹x) are shown. The impressions of a step
-    are added at once, and only the matrices of items that were shown are inverted anew. It takes
+    are added at once, and only the matrices of items that were shown are inverted again. It takes
     N × d² numbers.
 
     Args:

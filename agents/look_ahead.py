@@ -57,8 +57,8 @@ class LookAheadPolicy(GreedyPolicy):
         super().__init__(world, config, seed)
         assert isinstance(world, World)
         self._leave_chance = world.leave_chance
-        self._counting = Counting(world.responder)
-        self._tracker = StateTracker(self._counting, self.n_positions)
+        self._counter = VisitCounter(world.responder)
+        self._tracker = StateTracker(self._counter, self.n_positions)
         self._few = self.rules.only(self._candidates)
         self._generator = torch.Generator(self.device).manual_seed(seed)
 
@@ -80,7 +80,7 @@ class LookAheadPolicy(GreedyPolicy):
         # All slates are answered with the same numbers, so that chance does not decide.
         uniform = torch.rand(d, self.n_positions, generator=self._generator, device=self.device)
         response = self._responder.respond(state["memory"], shown, uniform.repeat(b * m, 1))
-        after = self._counting.after(state, shown, response.click, response.state)
+        after = self._counter.after(state, shown, response.click, response.state)
         leave = self._leave_chance(
             after["streak"], after["step"], response.click.sum(1), after["clicks"], response.state
         )
@@ -121,11 +121,11 @@ class LookAheadPolicy(GreedyPolicy):
         return (self._responder.logits(memory, slate).sigmoid() * (slate >= 0)).sum(1)
 
 
-class Counting:
-    """Follows a responder's users together with what the hazard of leaving reads of the visit.
+class VisitCounter:
+    """Tracks a responder's state and the counts of the visit that the hazard of leaving reads.
 
     Args:
-        responder: whose state is followed, as `memory`.
+        responder: its state is `memory`.
     """
 
     def __init__(self, responder: Responder) -> None:

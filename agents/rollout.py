@@ -16,7 +16,7 @@ from responders import EMPTY, InputError, SessionLog, Users
 from responders.log import ragged
 
 
-class Acts(Protocol):
+class RolloutPolicy(Protocol):
     """What a rollout needs of a policy; see `Policy`."""
 
     def reset(self) -> None:
@@ -54,7 +54,7 @@ class _Step:
     propensity: Tensor | None
 
 
-def rollout(world: World, policy: Acts, seed: int, *, learn: bool = False) -> Rollout:
+def rollout(world: World, policy: RolloutPolicy, seed: int, *, learn: bool = False) -> Rollout:
     """Run `policy` for one session of each user of `world`.
 
     Args:
@@ -103,7 +103,7 @@ def rollout(world: World, policy: Acts, seed: int, *, learn: bool = False) -> Ro
 
 
 def chosen(
-    world: World, policy: Acts, observation: dict[str, Tensor]
+    world: World, policy: RolloutPolicy, observation: dict[str, Tensor]
 ) -> tuple[Tensor, Tensor | None]:
     """Return what the policy chose, [B, S], and its propensities [B, S], if it gives them."""
     chosen = policy.act(observation)
@@ -131,7 +131,7 @@ def _recorded(transition: Transition) -> _Step:
 
 def _as_log(
     world: World,
-    policy: Acts,
+    policy: RolloutPolicy,
     population_index: np.ndarray,
     steps: list[_Step],
     seed: int,

@@ -25,8 +25,8 @@ FORMAT = 1
 CARD, TENSORS = "card.json", "policy.safetensors"
 
 
-class Saves(Protocol):
-    """What is saved of a policy beside its tensors; see `Policy`."""
+class Savable(Protocol):
+    """What is saved of a policy in addition to its tensors; see `Policy`."""
 
     config: Config
     site: Site
@@ -58,7 +58,7 @@ def learned_tensors(policy: object) -> dict[str, Tensor]:
     return found
 
 
-def save_policy(policy: Saves, path: Path, overwrite: bool = False) -> Path:
+def save_policy(policy: Savable, path: Path, overwrite: bool = False) -> Path:
     """Write a policy to the folder `path`; see `Policy.save`."""
     site, catalogue = policy.site, policy.site.catalogue
     tensors = {f"policy.{name}": tensor for name, tensor in learned_tensors(policy).items()}
@@ -76,7 +76,7 @@ def save_policy(policy: Saves, path: Path, overwrite: bool = False) -> Path:
             "n_positions": site.n_positions,
             "horizon": site.horizon,
             "history": site.history,
-            "returns": None if site.returns is None else site.returns.to_json(),
+            "returns": None if site.returns is None else asdict(site.returns),
         },
         "catalogue": {
             "ids": catalogue.ids.tolist(),

@@ -25,7 +25,7 @@ class Sequences:
             model to read, and the one after them.
         target: [U] int64, the click after all of these, -1 = none.
         skipped: [U, L + 1] int64, the last items that were shown in slates above the target's and
-            not clicked, likewise.
+            not clicked, padded alike.
         n_items: V.
     """
 

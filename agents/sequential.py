@@ -225,7 +225,7 @@ class SequentialPolicy(LogPolicy):
         self.fit_sequences(self._sequences(log))
 
     def fine_tune(self, log: SessionLog) -> None:
-        """Go on learning from the sessions of another log, from the present weights.
+        """Continue to learn, from the present weights, from the sessions of another log.
 
         They are kept if no epoch makes NDCG@10 of the last clicks better; with at most two clicks
         in every sequence, which leaves nothing to judge by, it trains for all epochs.

@@ -1,4 +1,4 @@
-"""The state of a responder's users, followed from what a policy can see of them."""
+"""The state of a responder's users, tracked from what a policy can see of them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from torch import Tensor
 from responders.models.state import State, put_rows
 
 
-class Followed(Protocol):
-    """What can be followed: a `Responder`, or what adds to one."""
+class Trackable(Protocol):
+    """What has a state to track: a `Responder`, or an object that adds to one's state."""
 
     def start(self, user: Tensor) -> State:
         """Return the state of new users with features `user` [B, F]."""
@@ -28,7 +28,7 @@ class StateTracker:
         n_positions: S.
     """
 
-    def __init__(self, responder: Followed, n_positions: int) -> None:
+    def __init__(self, responder: Trackable, n_positions: int) -> None:
         self.responder, self.n_positions = responder, n_positions
         self.reset()
 

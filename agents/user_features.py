@@ -88,7 +88,7 @@ class ItemScores(nn.Module):
         item: [C] int64, catalogue indices of the items to score.
         size: of the item vectors.
         hidden_size: units of each of the network's two layers.
-        more: numbers that x has beside the features of a user.
+        more: numbers that x has in addition to the features of a user.
     """
 
     def __init__(

@@ -19,7 +19,7 @@ _UNIT = np.float32(2.0**-24)
 
 
 def draw(position: Tensor, n: int, mask: Tensor | None) -> Tensor:
-    """Return float32 numbers [B, n] in [0, 1) and move `position` [B] on; see `UserStreams`."""
+    """Return float32 numbers [B, n] in [0, 1) and advance `position` [B]; see `UserStreams`."""
     numbers = np.empty((len(position), n), np.float32)
     advances = np.ones(len(position), np.bool_) if mask is None else mask.numpy()
     _draw(position.numpy().view(np.uint64), advances, numbers)

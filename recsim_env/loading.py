@@ -34,7 +34,7 @@ from responders.training.initial_sessions import (
 Source = str | Path | Checkpoint | TruthConfig
 
 _USERS, _FEWEST_USERS = 1000, 200  # of a world made from its parameters
-_CHOICES = 20_000_000  # pairs of users and items, which bounds the time to make them
+_MAX_PAIRS = 20_000_000  # of users and items: bounds the time to make a world
 
 BY_ALL = "users held out by every member"
 _HELD_OUT = (HELD_OUT, BY_ALL)  # the second, if a member is an ensemble itself
@@ -83,7 +83,7 @@ def open_responder(source: Source | Sequence[Source]) -> Checkpoint:
 @lru_cache(maxsize=16)
 def _new_users(config: TruthConfig) -> Checkpoint:
     """Return the true users of a world; the popularity is that of their first slates."""
-    users = max(min(_CHOICES // config.n_items, _USERS), _FEWEST_USERS)
+    users = max(min(_MAX_PAIRS // config.n_items, _USERS), _FEWEST_USERS)
     log = first_slates(config, users, SLATES)
     truth = truth_of(log)
     assert truth is not None

@@ -62,12 +62,12 @@ def find_responder(scenario: Scenario) -> Any:
 @lru_cache(maxsize=32)
 def _warn_synthetic(name: str, is_truth: bool) -> None:
     """Print once per process that the users of an environment are synthetic."""
-    whence = (
+    origin = (
         "those of a known-truth world)"
         if is_truth
         else "learned from a known-truth log); pass responder=… or set RECSIM_HOME to use your own"
     )
-    print(f"recsim-env: the users of {name} are SYNTHETIC ({whence}", file=sys.stderr)
+    print(f"recsim-env: the users of {name} are SYNTHETIC ({origin}", file=sys.stderr)
 
 
 def make_world(
@@ -96,32 +96,33 @@ def make_world(
 def _world(
     scenario: Scenario, name: str, num_users: int, seed: int = 0, first_user: int = 0
 ) -> World:
+    config = scenario.config
     checkpoint = open_responder(find_responder(scenario))
     if checkpoint.synthetic:
         _warn_synthetic(name, isinstance(checkpoint.responder, KnownTruth))
-    if scenario.config.catalogue is not None:
-        checkpoint = with_items(checkpoint, scenario.config.catalogue)
-    users = open_population(scenario.config.population, checkpoint)
-    warm_start = scenario.config.warm_start
+    if config.catalogue is not None:
+        checkpoint = with_items(checkpoint, config.catalogue)
+    users = open_population(config.population, checkpoint)
+    warm_start = config.warm_start
     if warm_start is None:
-        cold = isinstance(scenario.config.population, str) and scenario.config.population == "cold"
+        cold = isinstance(config.population, str) and config.population == "cold"
         warm_start = 0 if users.users.features.shape[1] or cold else 1
     return World(
         checkpoint.responder,
         users,
-        choose_hazard(scenario.config.leaving, checkpoint),
+        choose_hazard(config.leaving, checkpoint),
         num_users=num_users,
-        horizon=scenario.config.horizon,
-        history=scenario.config.history,
-        reward=scenario.config.reward,
+        horizon=config.horizon,
+        history=config.history,
+        reward=config.reward,
         warm_start=warm_start,
-        shift=scenario.config.shift,
-        returns=choose_returns(scenario.config.returns, checkpoint),
-        one_member=scenario.config.one_member,
-        support=_choose_support(scenario.config.support, checkpoint),
+        shift=config.shift,
+        returns=choose_returns(config.returns, checkpoint),
+        one_member=config.one_member,
+        support=_choose_support(config.support, checkpoint),
         seed=seed,
         first_user=first_user,
-        device=scenario.config.device,
+        device=config.device,
     )
 
 
@@ -178,8 +179,9 @@ def make_actions(scenario: Scenario, world: World) -> Actions:
     Raises:
         InputError: an unknown name, or a combination that makes no sense.
     """
-    action_class = load(ACTIONS, scenario.config.action, "action")
-    candidates = make_candidates(world, scenario.config.candidates, scenario.config.retrieval)
+    config = scenario.config
+    action_class = load(ACTIONS, config.action, "action")
+    candidates = make_candidates(world, config.candidates, config.retrieval)
     if action_class is ProtoActions and candidates.is_catalogue:
         return ProtoActions(world, vectors=item_vectors(world, scenario.proto_features))
     return action_class(world, candidates)
@@ -188,18 +190,19 @@ def make_actions(scenario: Scenario, world: World) -> Actions:
 def _make_pages(
     scenario: Scenario, world: World, autoreset_mode: AutoresetMode | str, render_mode: str | None
 ) -> PageVectorEnv:
-    all_items = scenario.config.candidates is None and scenario.config.retrieval == "popular"
+    config = scenario.config
+    all_items = config.candidates is None and config.retrieval == "popular"
     if (
         not all_items
-        or scenario.config.observe != "history"
-        or scenario.config.action not in ("slate", "arm", "proto")
+        or config.observe != "history"
+        or config.action not in ("slate", "arm", "proto")
     ):
         raise InputError(
             "paged environments choose among all items (or action='proto') and observe the "
             "history: leave out candidates, or give paged=False"
         )
     vectors = None
-    if scenario.config.action == "proto":
+    if config.action == "proto":
         vectors = item_vectors(world, scenario.proto_features)
     return PageVectorEnv(world, autoreset_mode, render_mode, vectors)
 

@@ -37,9 +37,9 @@ class HistoryObservation:
     """A dict of the last H slates and their clicks, the step, and the user's features.
 
     `item` [H · S] int64: catalogue indices, oldest slate first, -1 = nothing; entry j was at
-    position j % S of the slate shown H - j // S slates ago. `click` [H · S] int8, likewise.
-    `step` [1] int64. `user` [F] float32, absent if the log has no user features. If users come
-    back: `visit` [1] int64, from 0, and `gap` [1] float32, seconds since the previous visit.
+    position j % S of the slate shown H - j // S slates ago. `click` [H · S] int8: in the same
+    order. `step` [1] int64. `user` [F] float32, absent if the log has no user features. If users
+    come back: `visit` [1] int64, from 0, and `gap` [1] float32, seconds since the previous visit.
     """
 
     def __init__(self, world: World) -> None:

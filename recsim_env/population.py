@@ -68,11 +68,13 @@ class Population:
         self._device = device
         self._cumulative: Tensor | None = None
         if shift or not still_there.all():
-            self._cumulative = self._sums(self._weight)
-        self._warm(responder, warm_start, history, device)
+            self._cumulative = self._cumulative_shares(self._weight)
+        self._warm_up(responder, warm_start, history, device)
 
     @torch.no_grad()
-    def _warm(self, responder: Responder, slates: int, history: int, device: torch.device) -> None:
+    def _warm_up(
+        self, responder: Responder, slates: int, history: int, device: torch.device
+    ) -> None:
         log, n_positions = self.initial_sessions, responder.shape.n_positions
         shape = (log.n_sessions, history, n_positions)
         self.slates = torch.tensor(EMPTY, dtype=torch.int32, device=device).repeat(shape)
@@ -131,10 +133,10 @@ class Population:
         weight = self._weight * kept
         if not weight.any():
             return False
-        self._weight, self._cumulative = weight, self._sums(weight)
+        self._weight, self._cumulative = weight, self._cumulative_shares(weight)
         return True
 
-    def _sums(self, weight: np.ndarray) -> Tensor:
+    def _cumulative_shares(self, weight: np.ndarray) -> Tensor:
         cumulative = torch.from_numpy(weight).to(self._device).cumsum(0)
         return (cumulative / cumulative[-1]).float()
 

@@ -16,10 +16,10 @@ from responders import Catalogue, InputError
 from responders.errors import check_finite, near_matches
 from responders.registry import load
 
-Function = Callable[[Tensor, Tensor, Tensor], Tensor]
+RewardFunction = Callable[[Tensor, Tensor, Tensor], Tensor]
 """From slate [B, S] int64, click [B, S] bool and probability [B, S] to rewards [B]."""
 
-Choice = str | Function | Sequence[str] | Mapping[str, float]
+RewardSpec = str | RewardFunction | Sequence[str] | Mapping[str, float]
 """See `make_reward`."""
 
 
@@ -57,27 +57,27 @@ class RewardContext:
         return torch.tensor(values, dtype=torch.float32, device=self.device)
 
 
-def make_reward(choice: Choice, context: RewardContext) -> tuple[Reward, int | None]:
+def make_reward(spec: RewardSpec, context: RewardContext) -> tuple[Reward, int | None]:
     """Return a reward and its number of objectives M (None for a scalar reward).
 
     Args:
-        choice: a name in `REWARDS`; names with weights, for their weighted sum; several names, for
-            a vector; or a `Function`.
+        spec: a name in `REWARDS`; names with weights, for their weighted sum; several names, for
+            a vector; or a `RewardFunction`.
         context: of the world.
 
     Raises:
         InputError: an unknown name, or a reward that the catalogue or the world does not support.
     """
-    if callable(choice):
-        return FunctionReward(choice), None
-    if isinstance(choice, str):
-        return _by_name(choice, context), None
-    if not isinstance(choice, (Sequence, Mapping)) or not choice:
-        raise InputError(f"reward {choice!r} names nothing; {near_matches('', REWARDS)}")
-    vector = VectorReward([_by_name(name, context) for name in choice])
-    if not isinstance(choice, Mapping):
+    if callable(spec):
+        return FunctionReward(spec), None
+    if isinstance(spec, str):
+        return _by_name(spec, context), None
+    if not isinstance(spec, (Sequence, Mapping)) or not spec:
+        raise InputError(f"reward {spec!r} names nothing; {near_matches('', REWARDS)}")
+    vector = VectorReward([_by_name(name, context) for name in spec])
+    if not isinstance(spec, Mapping):
         return vector, len(vector.rewards)
-    weights = np.array([check_finite(f"weight of {name}", w) for name, w in choice.items()])
+    weights = np.array([check_finite(f"weight of {name}", w) for name, w in spec.items()])
     return WeightedReward(vector, context.tensor(weights)), None
 
 
@@ -90,7 +90,7 @@ def _by_name(name: str, context: RewardContext) -> Reward:
 class FunctionReward:
     """A custom reward function."""
 
-    def __init__(self, function: Function) -> None:
+    def __init__(self, function: RewardFunction) -> None:
         self.function = function
 
     def __call__(self, answer: Answer) -> Tensor:

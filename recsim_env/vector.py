@@ -364,7 +364,7 @@ def to_numpy(observation: Any) -> Any:
     return observation.cpu().numpy()
 
 
-def blank(value: np.ndarray, rows: np.ndarray) -> np.ndarray:
+def zero_rows(value: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Return a copy of `value` [B, …] with zeros in `rows` [B] bool."""
     return np.where(rows.reshape(-1, *[1] * (value.ndim - 1)), np.zeros((), value.dtype), value)
 
@@ -385,5 +385,5 @@ def final_info(observation: Any, infos: dict[str, np.ndarray], ended: np.ndarray
             if isinstance(observation, dict)
             else observation[i]
         )
-    final = with_masks({k: blank(v, ~ended) for k, v in infos.items()}, ended)
+    final = with_masks({k: zero_rows(v, ~ended) for k, v in infos.items()}, ended)
     return {"final_obs": last, "_final_obs": ended, "final_info": final, "_final_info": ended}

@@ -16,10 +16,10 @@ from torch import Tensor
 from recsim_env.episodes import Episodes
 from recsim_env.outcome import Answer, Outcome
 from recsim_env.population import Population
-from recsim_env.rewards import Choice, RewardContext, make_reward
+from recsim_env.rewards import RewardContext, RewardSpec, make_reward
 from recsim_env.streams import UserStreams
 from responders import EMPTY, InputError, SessionLog
-from responders.behaviour.leaving import Hazard, leave_chance, shifted
+from responders.behaviour.leaving import Hazard, add_log_odds, leave_chance
 from responders.behaviour.returns import Returns, draw_return
 from responders.behaviour.slate_rules import SlateRules
 from responders.behaviour.support import WINDOW, Support, repetition, unit_vectors
@@ -89,7 +89,7 @@ class World:
         num_users: int = 1,
         horizon: int = 100,
         history: int = 10,
-        reward: Choice = "clicks",
+        reward: RewardSpec = "clicks",
         warm_start: int = 0,
         shift: Mapping[str, float] | None = None,
         returns: Returns | None = None,
@@ -266,7 +266,7 @@ class World:
             memory: the responder's state.
         """
         chance = leave_chance(self._hazard, streak, step, last_clicks, clicks)
-        chance = shifted(chance, self.responder.leave_log_odds(memory))
+        chance = add_log_odds(chance, self.responder.leave_log_odds(memory))
         if self._min_slates > 1:
             chance = chance * (step >= self._min_slates)
         if self._max_slates is not None:

@@ -44,7 +44,7 @@ def lock(path: Path, wait: bool = False) -> Iterator[None]:
     try:
         _acquire(held, file, path)
         try:
-            with _errors_name(path):
+            with _name_in_errors(path):
                 yield
         finally:
             with suppress(OSError):  # Windows keeps open files
@@ -57,7 +57,7 @@ def lock(path: Path, wait: bool = False) -> Iterator[None]:
 
 
 @contextmanager
-def _errors_name(path: Path) -> Iterator[None]:
+def _name_in_errors(path: Path) -> Iterator[None]:
     """Let a failure to write that names no file, such as on a full disk, name `path`."""
     try:
         yield
@@ -135,7 +135,7 @@ def new_file(path: Path) -> Iterator[Path]:
     """
     building = path.with_name(f".{path.name}.tmp")
     try:
-        with _errors_name(path):
+        with _name_in_errors(path):
             yield building
         os.replace(building, path)
     except BaseException:

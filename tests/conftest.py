@@ -10,7 +10,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -18,6 +17,7 @@ if not torch.cuda.is_available():  # before any kernel is defined: Triton's inte
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 from benchmarks.cli import main as cli
+from recsim_env.world import World
 from responders import SessionLog
 from responders.config import make_config
 from responders.known_truth.logs import synthesize
@@ -92,26 +92,9 @@ def random_responder(
 ) -> Responder:
     """An untrained responder with weights large enough for every effect to show."""
     torch.manual_seed(0)
-    if name == "known_truth":
-        return make_truth(
-            TruthConfig(n_items=items, n_positions=positions, dimensions=features, clusters=3)
-        )
-    if name == "known_truth_clickbait":
-        return make_truth(
-            TruthConfig(
-                n_items=items, n_positions=positions, dimensions=features, clickbait=2.0, turn=0.3
-            )
-        )
-    if name == "known_truth_repeat":
-        return make_truth(
-            TruthConfig(n_items=items, n_positions=positions, dimensions=features, repeat=2.0)
-        )
-    if name == "known_truth_hidden":
-        return make_truth(
-            TruthConfig(
-                n_items=items, n_positions=positions, dimensions=features, clusters=3, hidden=0.5
-            )
-        )
+    if name in TRUTHS:
+        sizes = {"n_items": items, "n_positions": positions, "dimensions": features}
+        return make_truth(TruthConfig(**sizes, **TRUTHS[name]))
     shape = LogShape(items, positions, features)
     name, variant = VARIANTS.get(name, (name, {}))
     kind = responder_class(name)
@@ -147,7 +130,14 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """Settings that change how a responder works, by a name for the tests."""
 
-TRUTHS = ["known_truth", "known_truth_hidden", "known_truth_clickbait", "known_truth_repeat"]
+TRUTHS: dict[str, dict[str, Any]] = {
+    "known_truth": {"clusters": 3},
+    "known_truth_hidden": {"clusters": 3, "hidden": 0.5},
+    "known_truth_clickbait": {"clickbait": 2.0, "turn": 0.3},
+    "known_truth_repeat": {"repeat": 2.0},
+}
+"""Parameters of known-truth worlds, by a name for the tests."""
+
 EVERY_RESPONDER = [*RESPONDERS, *VARIANTS, *TRUTHS]
 COMPILED = ["session_gru", "hierarchical_gru", "session_gru content_delta"]
 """Those with a compiled form."""
@@ -166,9 +156,11 @@ def responder(request: pytest.FixtureRequest) -> Responder:
     return responder
 
 
-@pytest.fixture
-def rng() -> np.random.Generator:
-    return np.random.default_rng(0)
+def random_slates(world: World, seed: int = 0) -> torch.Tensor:
+    """A slate [B, S] of different random items for each user of `world`."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.rand(world.num_users, world.n_items, generator=generator)
+    return noise.topk(world.n_positions, 1).indices
 
 
 class Result:

@@ -12,7 +12,11 @@ import numpy as np
 import pytest
 import typer
 
+from agents.registry import POLICIES
 from benchmarks.cli import main as cli
+from recsim_env.registry import ENVIRONMENTS, REWARDS
+from responders.models.registry import RESPONDERS
+from responders.sources.registry import SOURCES
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -119,11 +123,6 @@ def test_blocks_that_do_not_run_compile() -> None:
 
 
 def test_every_registered_name_is_documented() -> None:
-    from agents.registry import POLICIES
-    from recsim_env.registry import ENVIRONMENTS, REWARDS
-    from responders.models.registry import RESPONDERS
-    from responders.sources.registry import SOURCES
-
     text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
     for name in (*RESPONDERS, *SOURCES, *REWARDS, *POLICIES, *ENVIRONMENTS):
         assert f"`{name}`" in text, name

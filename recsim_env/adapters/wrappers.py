@@ -95,7 +95,7 @@ class VectorPenaliseDisagreement(VectorWrapper):
         if "disagreement" not in info:  # no page was completed, so no user answered
             return observation, reward, terminated, truncated, info
         penalty = self.weight * info["disagreement"].sum(1)
-        return observation, _less(reward, penalty), terminated, truncated, info
+        return observation, reward - _per_user(penalty, reward), terminated, truncated, info
 
 
 class PenaliseUnsupported(gymnasium.Wrapper):
@@ -132,9 +132,9 @@ class VectorPenaliseUnsupported(VectorWrapper):
         if "support" not in info:  # no page was completed, so no user answered
             return observation, reward, terminated, truncated, info
         kept = 1 - self.weight * (1 - info["support"])
-        kept = kept if reward.ndim == 1 else kept[:, None]
-        return observation, reward * kept, terminated, truncated, info
+        return observation, reward * _per_user(kept, reward), terminated, truncated, info
 
 
-def _less(reward: np.ndarray, penalty: np.ndarray) -> np.ndarray:
-    return reward - (penalty if reward.ndim == 1 else penalty[:, None])
+def _per_user(value: np.ndarray, reward: np.ndarray) -> np.ndarray:
+    """Return `value` [B] in a shape that broadcasts to rewards [B] or [B, M]."""
+    return value if reward.ndim == 1 else value[:, None]

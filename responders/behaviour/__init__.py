@@ -1,1 +1,1 @@
-"""What users do besides clicking: leaving, coming back; and the rules of valid slates."""
+"""Users leaving and coming back, the rules of valid slates, and the support of a log."""

@@ -84,8 +84,8 @@ def leave_chance(
     return torch.sigmoid(torch.logit(chance, eps=1e-7) + session @ weights)
 
 
-def shifted(chance: Tensor, log_odds: Tensor | None) -> Tensor:
-    """Return chances [B] with `log_odds` [B] added to theirs; 0 and 1 stay. None adds nothing."""
+def add_log_odds(chance: Tensor, log_odds: Tensor | None) -> Tensor:
+    """Add `log_odds` [B] (None = nothing) to those of chances [B]; chances of 0 and 1 stay."""
     return chance if log_odds is None else torch.sigmoid(torch.logit(chance) + log_odds)
 
 

@@ -67,18 +67,9 @@ class Returns:
         row = tuple(float(g) for g in gap)
         return Returns(7 * _DAY, _BINS[: len(chance)], chance, (row,) * len(chance))
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the fields as lists and numbers."""
-        return {
-            "window": self.window,
-            "clicks": list(self.clicks),
-            "chance": list(self.chance),
-            "gap": [list(row) for row in self.gap],
-        }
-
     @staticmethod
     def from_json(values: dict[str, Any]) -> Returns:
-        """Return the inverse of `to_json`."""
+        """Return the returns whose `dataclasses.asdict` was written as JSON."""
         return Returns(
             float(values["window"]),
             tuple(values["clicks"]),

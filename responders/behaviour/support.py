@@ -1,4 +1,4 @@
-"""How common it is in a log that a slate repeats so much of the slates before it."""
+"""Support: how common slates with as much repetition are in a log."""
 
 from __future__ import annotations
 

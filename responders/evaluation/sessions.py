@@ -92,12 +92,10 @@ def session_sums(log: SessionLog, tenth: np.ndarray, longest: int) -> dict[str, 
         ),
         "session_length": _lengths(length, longest),
     }  # fmt: skip
-    return result | _click_sums(log, tenth, session, add) | _dependence(shown, click, step, add)
+    return result | _click_sums(log, tenth, session) | _dependence(shown, click, step, add)
 
 
-def _click_sums(
-    log: SessionLog, tenth: np.ndarray, session: np.ndarray, add: Callable[..., np.ndarray]
-) -> dict[str, Sums]:
+def _click_sums(log: SessionLog, tenth: np.ndarray, session: np.ndarray) -> dict[str, Sums]:
     """Return the statistics of the clicked items."""
     row, position = np.nonzero(log.response)
     item = log.slate[row, position]
@@ -184,11 +182,15 @@ def _numbers(k: int, first: int = 1, last: bool = False) -> list[str]:
 
 
 def gaps(log: SessionLog, sessions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return for `sessions` [K] the seconds until the user's next session and from its end on.
+    """Return the seconds until each user's next session, and those that the log continues.
+
+    Args:
+        log: the log.
+        sessions: [K] session indices.
 
     Returns:
-        [K] float64, infinite if there is no other session; [K] float64, seconds that the log goes
-        on after the session.
+        [K] float64, infinite if there is no other session; [K] float64, seconds for which the log
+        continues after the session.
     """
     begin, end = log.time[log.session_start[:-1]], log.time[log.session_start[1:] - 1]
     order = np.lexsort((begin, log.user))
@@ -204,7 +206,7 @@ def return_sums(gap: np.ndarray, observed: np.ndarray, window: float) -> dict[st
 
     Args:
         gap: [E] seconds until the next session, infinite if there is none.
-        observed: [E] bool, sessions after which the log goes on for `window`.
+        observed: [E] bool, sessions after which the log continues for `window`.
         window: seconds; later returns do not count.
     """
     back = observed & (gap <= window)

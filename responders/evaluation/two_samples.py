@@ -14,6 +14,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GroupKFold
 
+from responders.behaviour.leaving import streaks
 from responders.evaluation.bootstrap import user_weights
 from responders.evaluation.metrics import weighted_metrics
 from responders.evaluation.predict import Predictions
@@ -56,10 +57,7 @@ def _features(log: SessionLog, appeal: np.ndarray, popularity: np.ndarray) -> di
     def total(values: np.ndarray) -> np.ndarray:
         return np.add.reduceat(values.astype(float), start)
 
-    index = np.arange(len(step))
-    since = index - np.maximum(
-        np.maximum.accumulate(np.where(clicked, index, -1)), start[session] - 1
-    )
+    streak = streaks(log, np.arange(len(length)))
     row, position = np.nonzero(click)
     item, owner = log.slate[row, position], session[row]
 
@@ -84,8 +82,8 @@ def _features(log: SessionLog, appeal: np.ndarray, popularity: np.ndarray) -> di
         "second half's share of the clicks": mean_of_clicks(second[row].astype(float)),
         "share of slates with a click": total(clicked) / length,
         "clicked slates in a row": total(clicked & before) / length,
-        "longest run of slates without a click": np.maximum.reduceat(since, start).astype(float),
-        "slates without a click at the end": since[ends].astype(float),
+        "longest run of slates without a click": np.maximum.reduceat(streak, start).astype(float),
+        "slates without a click at the end": streak[ends].astype(float),
         "most clicks on one slate": np.maximum.reduceat(clicks, start),
         "slates with several clicks": total(clicks > 1) / length,
         "mean position of the clicks": mean_of_clicks(position.astype(float)),

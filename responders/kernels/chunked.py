@@ -76,8 +76,8 @@ class ChunkedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        refuse_second_derivative()
         """Return the gradients of hidden, items and bias."""
+        refuse_second_derivative()
         (up,) = upstream
         hidden, items, target, *rest = ctx.saved_tensors
         inputs = _Inputs(hidden, items, rest[0] if rest else None, target, ctx.softcap)

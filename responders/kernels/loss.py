@@ -100,15 +100,8 @@ def linear_cross_entropy(
         bias = None if bias is None else bias.to(dtype)
     shape = target.shape
     if hidden.ndim != 2 and hidden.shape[:-1] == shape:
-        losses = linear_cross_entropy(
-            hidden.reshape(-1, hidden.shape[-1]), items, target.reshape(-1),
-            negatives=negatives, share=share, proposal=proposal, correction=correction, bias=bias,
-            softcap=softcap, weight=weight, label_smoothing=label_smoothing, z_loss=z_loss,
-            ignore_index=ignore_index, reduction=reduction,
-            deterministic=deterministic, seed=seed, implementation=implementation,
-        )  # fmt: skip
-        return losses.view(shape) if reduction == "none" else losses
-    _check(hidden, items, target, bias, softcap, ignore_index)
+        hidden, target = hidden.reshape(-1, hidden.shape[-1]), target.reshape(-1)
+    _check(hidden, items, target, bias, ignore_index)
     for name, value, known in (
         ("share", share, get_args(Share)),
         ("correction", correction, get_args(Correction)),
@@ -121,34 +114,45 @@ def linear_cross_entropy(
         negatives, _ = choose_negatives(len(items), share)
     terms = Terms(weight, label_smoothing, z_loss)
     terms.check(items, softcap, negatives is not None)
-    if terms:
-        losses = linear_cross_entropy(
-            hidden, items, target,
-            negatives=negatives, share=share, proposal=proposal, correction=correction, bias=bias,
-            softcap=softcap, ignore_index=ignore_index, reduction="none",
-            deterministic=deterministic, seed=seed, implementation=implementation,
-        )  # fmt: skip
-        losses = terms.add(losses, hidden, items, target, bias, softcap, ignore_index)
-        return terms.reduce(losses, target, ignore_index, reduction)
-    bias = None if bias is None else bias.contiguous()
-    chosen = (
-        implementation_for(hidden, negatives is None)
-        if implementation == "auto"
-        else implementation
-    )
     sampling = None
     if negatives is not None:
         rows = {"row": 1, "block": BLOCK, "batch": 0}[share]
         built = _proposal(proposal, items)
         drawn_seed = int(torch.randint(1 << 62, ())) if seed is None else seed
         sampling = Sampling(negatives, rows, built, drawn_seed, correction == "logq")
+    if implementation == "auto":
+        implementation = implementation_for(hidden, sampling is None)
+    losses = _plain(
+        hidden, items, target, bias, softcap, sampling, ignore_index,
+        "none" if terms else reduction, deterministic, implementation,
+    )  # fmt: skip
+    if terms:
+        losses = terms.add(losses, hidden, items, target, bias, softcap, ignore_index)
+        losses = terms.reduce(losses, target, ignore_index, reduction)
+    return losses.view(shape) if reduction == "none" else losses
+
+
+def _plain(
+    hidden: Tensor,
+    items: Tensor,
+    target: Tensor,
+    bias: Tensor | None,
+    softcap: float | None,
+    sampling: Sampling | None,
+    ignore_index: int,
+    reduction: str,
+    deterministic: bool,
+    implementation: str,
+) -> Tensor:
+    """Return the loss without `Terms`, reduced; hidden is [N, d], and all arguments are checked."""
+    bias = None if bias is None else bias.contiguous()
     counted = target != ignore_index
     all_counted = bool(counted.all())
     if not all_counted and sampling is None:  # negatives depend on the position's index
         hidden, targets = hidden[counted], target[counted]
     else:
         targets = torch.where(counted, target, 0)
-    if chosen == "triton":
+    if implementation == "triton":
         losses = _triton(hidden, items, bias, targets, softcap, sampling, deterministic)
         return _reduced(losses, counted, reduction, sampling is None)
     if deterministic and sampling is not None and hidden.is_cuda:
@@ -299,7 +303,6 @@ def _check(
     items: Tensor,
     target: Tensor,
     bias: Tensor | None,
-    softcap: float | None,
     ignore_index: int,
 ) -> None:
     if hidden.ndim != 2 or items.ndim != 2 or hidden.shape[1] != items.shape[1]:
@@ -321,7 +324,7 @@ def _check(
         row = int(wrong.nonzero()[0])
         raise InputError(
             f"target {int(target[row])} of position {row} is not in the catalogue of {len(items)} "
-            f"items (nor {ignore_index}, which is ignored)"
+            f"items, and not the ignore_index {ignore_index}"
         )
 
 

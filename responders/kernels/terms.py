@@ -1,7 +1,7 @@
 """Class weights, label smoothing and z-loss, added to the cross-entropy of each position.
 
 All follow from the plain loss and the logit of the target, since logsumexp(logits) = loss + logit
-of the target, so that the kernels need not know them.
+of the target, so the kernels do not implement them.
 """
 
 from __future__ import annotations

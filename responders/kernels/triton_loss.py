@@ -297,8 +297,8 @@ class TritonCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        refuse_second_derivative()
         """Return the gradients; that of hidden was computed in the forward pass."""
+        refuse_second_derivative()
         (up,) = upstream
         hidden, items, bias, lse, grad = ctx.saved_tensors
         hidden_gradient = items_gradient = bias_gradient = None

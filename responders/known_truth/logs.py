@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from responders.behaviour.leaving import shifted
+from responders.behaviour.leaving import add_log_odds
 from responders.behaviour.slate_rules import SlateRules
 from responders.device import in_float32, pick_device
 from responders.errors import InputError, check_seed, check_whole, near_matches
@@ -242,7 +242,7 @@ def _play(
         uniform_leave = torch.rand(len(active), generator=generator)
         leaving = hazard[streak.clamp(max=len(hazard) - 1)]
         log_odds = truth.leave_log_odds(answer.state)
-        leaving = shifted(leaving, None if log_odds is None else log_odds.cpu())
+        leaving = add_log_odds(leaving, None if log_odds is None else log_odds.cpu())
         stay = uniform_leave >= leaving * (step >= s.min_slates)
         staying = stay.to(slate.device)
         state = take_rows(answer.state, staying)

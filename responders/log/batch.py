@@ -50,7 +50,7 @@ class SessionBatch:
         click: [B, R, S] float32, 0 or 1.
         user: [B, F] float32 user features; F may be 0.
         length: [B] int64 slates in each session.
-        weight: [B, R, S] float32, how much each position counts in the training loss; None = 1.
+        weight: [B, R, S] float32, of each position in the training loss; None = 1.
         whole: the batch that these sessions are a share of; None = they are all.
     """
 
@@ -98,7 +98,7 @@ def make_batch(log: SessionLog, part: Part, ips_clip: float = 0.0) -> SessionBat
     Args:
         log: the log.
         part: the sessions.
-        ips_clip: weigh positions by `inverse_propensity`, with this largest weight; 0 = alike.
+        ips_clip: weight positions by `inverse_propensity`, by at most this; 0 = no weights.
     """
     start, length = log.session_start[part.sessions], part.end
     step = np.arange(length.max())

@@ -1,4 +1,4 @@
-"""Columns of a frame as raw ids, numbers and seconds: each value is right or one error names it."""
+"""Columns of a frame as raw ids, numbers and seconds; an error names the first bad value."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def numbers(column: pd.Series, name: str, fault: Fault) -> np.ndarray:
         column = column.astype(object)
         is_number = column.map(lambda value: isinstance(value, str | Real | Decimal | np.bool_))
         reject(~is_number.astype(bool), name, column, "is not a number", fault)
-        values = [_TRUTH.get(str(value).lower(), value) for value in column]
+        values = [_BOOLEANS.get(str(value).lower(), value) for value in column]
         column = pd.Series(values, dtype=object)
     number = pd.to_numeric(column, errors="coerce").astype(float)
     reject(~np.isfinite(number), name, column, "is not a finite number", fault)
@@ -104,7 +104,7 @@ def times(column: pd.Series, name: str, fault: Fault) -> tuple[np.ndarray, np.nd
 
 _NO_TIME = "is not a time; give numbers of seconds, dates (pandas.to_datetime) or ISO 8601 text"
 _NUMERIC = ("floating", "mixed-integer-float", "decimal")
-_TRUTH = {"true": 1, "false": 0}
+_BOOLEANS = {"true": 1, "false": 0}
 
 
 def _plain(column: pd.Series) -> pd.Series:

@@ -76,8 +76,8 @@ class Names:
                 raise InputError(message.replace("\n", " "))
         if not {"step", "time"} & names.keys():
             raise InputError(
-                f"{what} has neither a column step nor a column time, so that the slates of a "
-                "session cannot be told apart: name one of them (step=…, time=…)"
+                f"{what} has neither a column step nor a column time, so which rows are one slate "
+                "is not known: name one of them (step=…, time=…)"
             )
         return names
 
@@ -172,7 +172,7 @@ def typed(
 
 
 def first_position(least: int) -> int:
-    """Return the number of the first place in a slate, given the least position of all rows."""
+    """Return the number of the first position of a slate, given the least position of all rows."""
     if least == 1:
         warnings.warn("no row has position 0: positions are taken to count from 1", stacklevel=4)
     return int(least == 1)

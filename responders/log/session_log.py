@@ -384,7 +384,7 @@ class SessionLog:
         """Make a log from a frame with a row per shown item; rows may come in any order.
 
         The columns step, position, time, user and propensity are taken if the frame has them.
-        Without step, slates are told apart by their time; without position, the order of rows
+        Without step, rows of one time are a slate; without position, the order of rows
         counts; without time, it is the number of the slate in its session; without user, every
         session has its own. Positions that start at 1 are moved to 0, with a warning.
 
@@ -395,7 +395,7 @@ class SessionLog:
             item: the column of item ids: integers or text.
             click: 0 or 1.
             step: orders the slates of a session.
-            position: the place in the slate, from 0.
+            position: the position in the slate, from 0.
             time: seconds, dates (UTC unless they have a zone), durations, or text of these.
             user: the column of user ids.
             propensity: the logging policy's probability of the item, in (0, 1].
@@ -404,7 +404,7 @@ class SessionLog:
             user_features: columns that describe the user; equal in all rows of a user.
             items: a row per item, with its id as a column (named like `item`, or id) or as the
                 index; all other columns are features, or `price`.
-            users: a row per user, likewise.
+            users: a row per user, in the same form.
 
         Raises:
             InputError: a column or a value is missing or of a wrong kind; a click is not 0 or 1; a
@@ -413,16 +413,7 @@ class SessionLog:
                 a feature differs between rows of one item or user.
         """
         names = Names(
-            session,
-            item,
-            click,
-            step,
-            position,
-            time,
-            user,
-            propensity,
-            price,
-            item_features,
+            session, item, click, step, position, time, user, propensity, price, item_features,
             user_features,
-        )
+        )  # fmt: skip
         return cls(**fields_of(frame, catalogue, names, items, users)).validate()

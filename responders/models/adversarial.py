@@ -103,7 +103,9 @@ class AdvNCM(SlateGRU):
 
         offset = self.session.parallel(self.items, batch).flatten(0, 1)[kept]
         hidden = self.initial(users).tanh()
-        reading = self.gru.read_soft(self.inputs(slate), hidden, None, offset, weigh=relaxed_draw)
+        reading = self.gru.read_soft(
+            self.inputs(slate), hidden, None, offset, click_weight=relaxed_draw
+        )
         relaxed = reading.click * shown
         drawn = (relaxed > 0.5).to(relaxed.dtype) + relaxed - relaxed.detach()
         users = users.detach()

@@ -138,8 +138,8 @@ class SlateGRU(ClickMemory, RecurrentResponder):
         return Response(reading.click, probability, self.observe(state, slate, reading.click))
 
     def _read_soft(self, hidden: Tensor, slate: Tensor, offset: Tensor) -> Reading:
-        weigh = above_half if self.training_readout == "threshold" else torch.sigmoid
-        return self.gru.read_soft(self.inputs(slate), hidden, None, offset, weigh=weigh)
+        weight = above_half if self.training_readout == "threshold" else torch.sigmoid
+        return self.gru.read_soft(self.inputs(slate), hidden, None, offset, click_weight=weight)
 
     def evaluate(self, batch: SessionBatch) -> Evaluation:
         """Evaluate whole sessions in parallel."""
@@ -179,7 +179,9 @@ class SlateGRU(ClickMemory, RecurrentResponder):
             return self.gru.read(self.inputs(slate), hidden, None, offset, uniform=uniform)
         if readout in ("threshold", "soft"):
             return self._read_soft(hidden, slate, offset)
-        return self.gru.read_soft(self.inputs(slate), hidden, None, offset, weigh=relaxed_draw)
+        return self.gru.read_soft(
+            self.inputs(slate), hidden, None, offset, click_weight=relaxed_draw
+        )
 
 
 def above_half(log_odds: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ from responders.sources._reading.files import find, need
 from responders.sources._reading.parquet import read_parquet
 from responders.sources._reading.parse import Ragged, integer_lists, integers, microseconds
 from responders.sources._reading.slates import Slates, SourceSpec
-from responders.sources._reading.staging import StagedTable, flat, to_lists, whole_groups
+from responders.sources._reading.staged_table import StagedTable, flat, to_lists, whole_groups
 from responders.sources._reading.text import read_text
 
 _INTERACTIONS = ["utc_ts_milliseconds", "user_id", "series_id", "recommendation_id"]

@@ -34,10 +34,9 @@ from responders.log.storage import LogWriter
 from responders.sources._reading.chunk import CHUNK_ROWS, Chunk
 from responders.sources._reading.files import existing_file
 from responders.sources._reading.parquet import read_parquet
-from responders.sources._reading.staging import StagedTable, whole_groups
+from responders.sources._reading.staged_table import StagedTable, whole_groups
 from responders.sources._reading.text import read_text, text_header
 
-_WIDEST = 1 << 31
 _INTEGER = r"0|-?[1-9]\d{0,17}"
 
 
@@ -72,7 +71,7 @@ def read(
         item: the column of item ids.
         click: the column of clicks.
         step: the column that orders the slates of a session.
-        position: the column of the place in the slate.
+        position: the column of the position in the slate.
         time: the column of times.
         user: the column of user ids.
         propensity: the column of propensities.
@@ -81,18 +80,9 @@ def read(
         user_features: columns that describe the user.
     """
     names = Names(
-        session,
-        item,
-        click,
-        step,
-        position,
-        time,
-        user,
-        propensity,
-        price,
-        item_features,
+        session, item, click, step, position, time, user, propensity, price, item_features,
         user_features,
-    )
+    )  # fmt: skip
     with LogWriter(Path(out), overwrite) as writer:
         scratch = writer.folder / "scratch"
         scratch.mkdir()
@@ -124,7 +114,7 @@ class _Rows:
         ids = {*self.sessions, "item", *({"user"} & self.found.keys())}
         self.integers = ids if self.is_text else set()
         self.known: dict[Any, np.ndarray] = {}
-        self.least, self.most = _WIDEST, 0
+        self.least, self.most = np.iinfo(np.int64).max, 0
         self._time_kind: str | None = None
 
     def _header(self) -> list[str]:
@@ -156,7 +146,7 @@ class _Rows:
             if "position" in table:
                 self.least = min(self.least, int(table["position"].min()))
                 self.most = max(self.most, int(table["position"].max()))
-            self._learn_items(table)
+            self._collect_items(table)
             self.table.add(pa.Table.from_pandas(table, preserve_index=False))
 
     def _typed(self, chunk: Chunk) -> pd.DataFrame:
@@ -187,7 +177,7 @@ class _Rows:
             raise fault(0, column.name, column.iloc[0], f"is {kind}, earlier times are not")
         self._time_kind = kind
 
-    def _learn_items(self, table: pd.DataFrame) -> None:
+    def _collect_items(self, table: pd.DataFrame) -> None:
         columns = [f"item:{n}" for n in self.names.item_features]
         labels = [*self.names.item_features]
         if self.names.price is not None:
@@ -225,16 +215,13 @@ class _Rows:
             yield ordered(table.to_pandas(), self.found, first, self.fault)
 
 
-_WIDEST = 1 << 31
-
-
 def _write(writer: LogWriter, rows: _Rows, items: Catalogue) -> None:
     """Write the log in blocks of whole sessions."""
     first, width = 0, 0
     if "position" in rows.found:
         first = first_position(rows.least)
         width = rows.most + 1 - first
-    else:  # places are known once the rows are sorted: sort twice
+    else:  # positions are known once the rows are sorted: sort twice
         width = 1 + max(int(block["position"].max()) for block in rows.blocks(0))
     users = _SessionUsers(rows)
     for block in rows.blocks(first):

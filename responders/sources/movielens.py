@@ -1,6 +1,6 @@
 """MovieLens ratings as slates of one film, clicked if the rating is high.
 
-MovieLens says what people watched, not what they were shown. With `negatives`, each film stands
+MovieLens says what people watched, not what they were shown. With `negatives`, each film is shown
 among others that are drawn at random: such slates are constructed, nobody saw them.
 
 RAW is ``ratings.csv[.gz]`` (userId,movieId,rating,timestamp) or the folder that contains it. If the
@@ -112,7 +112,7 @@ def _slates(chunk: Chunk, threshold: float, negatives: int, rng: np.random.Gener
     user, film = integers(chunk, "userId"), integers(chunk, "movieId")[:, None]
     click = (floats(chunk, "rating") >= threshold).astype(np.int64)[:, None]
     if negatives:
-        film, place = _among(user, film[:, 0], negatives, rng, chunk.path)
+        film, place = _with_negatives(user, film[:, 0], negatives, rng, chunk.path)
         click = click * (place[:, None] == np.arange(negatives + 1))
     return Slates(
         path=chunk.path,
@@ -124,7 +124,7 @@ def _slates(chunk: Chunk, threshold: float, negatives: int, rng: np.random.Gener
     )
 
 
-def _among(
+def _with_negatives(
     user: np.ndarray, film: np.ndarray, negatives: int, rng: np.random.Generator, path: Path
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return slates [n, 1 + negatives] with each rated film and others, and its place [n]."""

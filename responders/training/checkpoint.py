@@ -102,7 +102,7 @@ def save_checkpoint(
             "min_slates": hazard.min_slates,
             "weights": list(hazard.weights),
         },
-        "returns": None if returns is None else returns.to_json(),
+        "returns": None if returns is None else asdict(returns),
         "support": None if support is None else asdict(support),
     }
     write_json(path / CARD, facts | card)

@@ -1,25 +1,26 @@
 """Policies and rollouts."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from agents.epsilon_greedy import EpsilonGreedyConfig, EpsilonGreedyPolicy
 from agents.finding import find_policy
 from agents.oracle import OraclePolicy
 from agents.policy import Policy
 from agents.popular import PopularPolicy
 from agents.registry import POLICIES
 from agents.rollout import rollout
-from agents.transition import Transition
 from agents.uniform import RandomPolicy
 from benchmarks.studies.leaderboard import leaderboard
 from recsim_env.make import make_world
 from recsim_env.observations import HistoryObservation
 from recsim_env.world import World
 from responders import Catalogue, InputError, SessionLog, Users
+from responders.training.checkpoint import load_responder
+from responders.training.fit import fit
 from tests.conftest import missing_policies, random_responder
 
 
@@ -84,8 +85,6 @@ def test_a_rollout_is_a_log_of_what_happened(truth_world: World) -> None:
 
 def test_a_rollout_can_train_a_responder(truth_world: World, tmp_path: Path) -> None:
     """The circle closes: simulated sessions are a log like any other."""
-    from responders.training.fit import fit
-
     log = rollout(truth_world, RandomPolicy(truth_world), seed=0).log
     users = fit(log, "slate_gru", tmp_path / "run", {"epochs": 1}, progress=False)
     assert users.synthetic
@@ -105,27 +104,7 @@ def test_the_oracle_is_the_upper_bound_and_random_the_lower(small_log_path: Path
     assert rows[0].reward_low > rows[1].reward_high
 
 
-def test_epsilon_greedy_learns_the_best_items(truth_world: World) -> None:
-    bandit = EpsilonGreedyPolicy(truth_world, EpsilonGreedyConfig(epsilon=0.0))
-    slate = torch.tensor([[3, 4]]).expand(50, -1)
-    click = torch.tensor([True, False]).expand(50, -1)
-    observation = {"item": torch.zeros(50, 1, dtype=torch.int64)}
-    no = torch.zeros(50, dtype=torch.bool)
-    reward = click.sum(1).float()
-    bandit.learn(Transition(observation, slate, click, reward, observation, no, no, ~no))
-    chosen, propensity = bandit.act(observation)
-    assert chosen[0, 0] == 3
-    assert 4 not in chosen[0]
-    assert (propensity == 1).all()
-    with pytest.raises(InputError, match="epsilon must be a number ≥ 0 and ≤ 1"):
-        EpsilonGreedyConfig(epsilon=2)
-
-
 def test_policies_say_what_they_lack(trained: Path) -> None:
-    from dataclasses import replace
-
-    from responders.training.checkpoint import load_responder
-
     users = load_responder(trained)
     real = replace(users.initial_sessions, card={"synthetic": False})
     with pytest.raises(InputError, match="needs a known-truth world"):

@@ -70,8 +70,8 @@ class DQN(Policy):
         step = transition.only_active()
         with torch.no_grad():
             future = self.score(step.next_observation).topk(self.n_positions).values.mean(1)
-        goes_on = (~step.left).float()  # after a truncation the user would have stayed
-        target = step.reward / self.n_positions + 0.5 * future * goes_on
+        stays = (~step.left).float()  # after a truncation the user would have stayed
+        target = step.reward / self.n_positions + 0.5 * future * stays
         value = self.score(step.observation).gather(1, step.slate.clamp(min=0)).mean(1)
         loss = (value - target).square().mean()
         self._optimiser.zero_grad()

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from agents.greedy import GreedyPolicy
-from agents.look_ahead import Counting, LookAheadConfig, LookAheadPolicy
+from agents.look_ahead import LookAheadConfig, LookAheadPolicy, VisitCounter
 from agents.rollout import rollout
 from agents.site import Site
 from agents.tracking import StateTracker
@@ -20,7 +20,7 @@ from responders import InputError
 @pytest.mark.parametrize("warm_start", [0, 2])
 def test_it_knows_when_users_leave(small_log_path: Path, warm_start: int) -> None:
     world = make_world("any", num_users=40, responder=small_log_path, warm_start=warm_start)
-    counting = Counting(world.responder)
+    counting = VisitCounter(world.responder)
     tracker, random = StateTracker(counting, world.n_positions), RandomPolicy(world)
     observe = HistoryObservation(world)
     world.reset(seed=0)

@@ -13,11 +13,14 @@ from agents import load_policy
 from agents.answering import observe
 from agents.finding import find_policy
 from agents.pnfrec import PNFRec
+from agents.registry import POLICIES
+from agents.rollout import rollout
 from agents.sequences import appended, clicked_history, sequences_of
 from agents.sequential import SequenceModel, SequentialPolicy, gains
 from agents.site import Site
 from recsim_env import make_world
 from responders import Catalogue, InputError, SessionLog, Users
+from responders.registry import load
 
 NAMES = ["sasrec", "gru4rec", "bert4rec", "pnfrec"]
 SMALL = {"size": 32, "dropout": 0.0, "learning_rate": 0.005, "batch_size": 32, "length": 4}
@@ -41,9 +44,6 @@ def chains(users: int = 120, items: int = 30, seed: int = 0) -> SessionLog:
 
 
 def make(name: str, log: SessionLog, seed: int = 0, **settings: Any) -> SequentialPolicy:
-    from agents.registry import POLICIES
-    from responders.registry import load
-
     kind = load(POLICIES, name, "policy")
     return kind(Site(log.catalogue, 3), kind.config_class(**SMALL | settings), seed)
 
@@ -281,8 +281,6 @@ def test_constant_scores_are_ranked_in_the_middle_and_nan_is_refused() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_world_teaches_it_and_shows_its_slates(name: str, small_log_path: Path) -> None:
-    from agents.rollout import rollout
-
     world = make_world("any", num_users=60, responder=small_log_path)
     policy = find_policy(name).make(world, 0)
     assert policy.train(world, 500, seed=5) >= 500

@@ -51,7 +51,7 @@ def interval(values: np.ndarray) -> tuple[float, float]:
 
 
 def beats(better: np.ndarray, worse: np.ndarray, ratio: float = 1.0) -> bool:
-    """Whether the intervals are apart, by more than `ratio`."""
+    """Whether the intervals do not overlap, also if the worse values are multiplied by `ratio`."""
     return interval(better)[0] > ratio * interval(worse)[1]
 
 

@@ -55,7 +55,7 @@ def test_an_interpreter_that_is_not_there_is_reported() -> None:
 def test_a_peer_is_measured_in_its_own_interpreter(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a stand-in: a copy of `measure.py` beside a peer that needs no package."""
+    """With a copy of `measure.py` next to a fake peer that needs no package."""
     (tmp_path / "measure.py").write_text(Path(measure.__file__).read_text())
     (tmp_path / "fake.py").write_text(
         "def fake(users, items, slate_size):\n  return lambda i: users"

@@ -11,6 +11,7 @@ import torch
 from gymnasium.utils.env_checker import check_env
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sb3_contrib import MaskablePPO
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 from torch.nn import functional as F
 
@@ -23,8 +24,10 @@ from recsim_env.actions import (
     nearest,
     single_item_arms,
 )
+from recsim_env.adapters.sb3 import SB3VecEnv
 from recsim_env.candidates import Candidates, RandomCandidates
 from recsim_env.make import make_actions, make_vector_env, make_world
+from recsim_env.observations import StateObservation
 from recsim_env.scenarios import find_scenario
 from recsim_env.vector import RecSimVectorEnv
 from responders import InputError
@@ -181,10 +184,6 @@ def test_a_retrieval_policy_of_your_own() -> None:
 
 
 def test_masks_are_those_of_maskable_ppo() -> None:
-    from sb3_contrib import MaskablePPO
-
-    from recsim_env.adapters.sb3 import SB3VecEnv
-
     envs = make_vector_env(4, "rl4rs", paged=False, autoreset_mode="SameStep", observe="flat")
     envs.reset(seed=0)
     masks = envs.action_masks()
@@ -287,8 +286,6 @@ def test_layers_and_vectors_are_looked_after() -> None:
 
 
 def test_a_state_that_grows_is_no_observation() -> None:
-    from recsim_env.observations import StateObservation
-
     world = make_world("contentwise", num_users=2)
     flat = StateObservation(world)
     assert flat(world).shape == (2, flat.space.shape[0])

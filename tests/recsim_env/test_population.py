@@ -1,24 +1,19 @@
 """Users at the start of an episode."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 
-from recsim_env import make_world
-from recsim_env.loading import open_responder
-from recsim_env.make import make_vector_env
-from recsim_env.world import World
-from responders import InputError, SessionLog, fit
-from responders.behaviour.leaving import Hazard
+from recsim_env.make import make_world
+from recsim_env.population import shift_weights
+from responders import Catalogue, InputError, SessionLog
 from responders.known_truth.logs import synthesize
 from responders.known_truth.presets import TruthConfig
-from responders.log.split import make_split
+from responders.training.checkpoint import load_responder
 
 
 @pytest.fixture(scope="module")
@@ -100,192 +95,52 @@ def test_an_episode_can_start_with_a_chosen_user() -> None:
             envs.reset(options=options)
 
 
-def test_the_last_info_of_an_episode_names_the_user() -> None:
-    envs = gym.make_vec(
-        "RecSim-ContentWise-v0", num_envs=8, autoreset_mode="SameStep", horizon=3, leaving=False
+def test_populations(trained: Path, small_log: SessionLog, small_log_path: Path) -> None:
+    own = make_world("any", responder=trained, num_users=50)
+    cold = make_world("any", responder=trained, num_users=50, population="cold")
+    assert len(torch.unique(own.features, dim=0)) > 1
+    assert len(torch.unique(cold.features, dim=0)) == 1
+    torch.testing.assert_close(cold.features[0], own.features.mean(0))
+    given = make_world("any", responder=trained, num_users=50, population=small_log_path)
+    assert given.initial_sessions.n_sessions == small_log.n_sessions
+    assert "clicked" in given.catalogue.attributes
+    with pytest.raises(InputError, match="'held_ot' is not a log or a name; did you mean held_out"):
+        make_world("any", responder=trained, population="held_ot")
+    other = replace(small_log, catalogue=Catalogue(np.arange(7, 47)))
+    with pytest.raises(InputError, match="another catalogue"):
+        make_world("any", responder=trained, population=other)
+
+
+def test_a_shift_names_the_features_of_users(trained: Path) -> None:
+    log = load_responder(trained).initial_sessions
+    names = tuple(f"user_{k}" for k in range(log.users.features.shape[1]))
+    named = replace(log, users=replace(log.users, feature_names=names))
+    np.testing.assert_array_equal(
+        shift_weights(named, {"user_0": 1.0}), shift_weights(log, {"feature_0": 1.0})
     )
-    _, info = envs.reset(seed=0)
-    users = info["user_index"]
-    for _ in range(3):
-        *_, info = envs.step(envs.action_space.sample())
-    np.testing.assert_array_equal(info["final_info"]["user_index"], users)
-    assert (info["user_index"] != users).any()
+    with pytest.raises(InputError, match=r"shift by 'feature_0' is unknown; .*user_0"):
+        shift_weights(named, {"feature_0": 1.0})
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda total: total * torch.nan, "NaN or infinity"),
-        (lambda total: total.double() * 1e300, "NaN or infinity"),
-        (lambda total: total.to(torch.complex64), "complex numbers"),
-    ],
-)
-def test_a_reward_function_must_return_numbers(
-    change: Callable[[torch.Tensor], torch.Tensor], message: str
-) -> None:
-    world = make_world("contentwise", num_users=2, reward=lambda slate, click, p: change(p.sum(1)))
-    with pytest.raises(InputError, match=message):
-        world.step(torch.arange(10).expand(2, -1))
-
-
-def test_an_ensemble_starts_with_users_that_no_member_trained_on(
-    small_log: SessionLog, tmp_path: Path
-) -> None:
-    trained = set()
-    for seed in (0, 1):
-        fit(small_log, "pbm", tmp_path / str(seed), seed=seed, progress=False)
-        part = make_split(small_log, "user", seed)["train"]
-        trained |= set(small_log.users.ids[small_log.user[part.sessions]].tolist())
-    users = open_responder([tmp_path / "0", tmp_path / "1"])
-    assert users.card["initial_users"] == "users held out by every member"
-    assert not trained & set(users.initial_sessions.users.ids.tolist())
-
-
-def test_a_split_by_time_starts_with_users_that_were_not_trained_on(
-    small_log: SessionLog, tmp_path: Path
-) -> None:
-    users = fit(small_log, "pbm", tmp_path / "run", split="time", progress=False)
-    assert users.card["initial_users"] == "users held out of training"
-    part = make_split(small_log, "time", 0)["train"]
-    trained = set(small_log.users.ids[small_log.user[part.sessions]].tolist())
-    assert not trained & set(users.initial_sessions.users.ids.tolist())
-
-
-def test_the_fractions_of_the_split_are_an_argument(small_log: SessionLog, tmp_path: Path) -> None:
-    users = fit(small_log, "pbm", tmp_path / "run", fractions=(0.5, 0.2, 0.3), progress=False)
-    assert users.card["metrics"]["n_sessions"] == 180
-    assert users.card["split"]["fractions"] == [0.5, 0.2, 0.3]
-    with pytest.raises(InputError, match="add up to 1"):
-        fit(small_log, "pbm", tmp_path / "other", fractions=(0.5, 0.2, 0.2), progress=False)
-    assert not (tmp_path / "other").exists()
-
-
-@pytest.mark.parametrize("name", ["contentwise", "rl4rs"])
-def test_a_world_does_not_depend_on_global_settings_of_pytorch(name: str) -> None:
-    slates = [torch.randperm(283, generator=torch.Generator().manual_seed(i)) for i in range(3)]
-
-    def play(world: World) -> list[torch.Tensor]:
-        rewards = []
-        for slate in slates:
-            outcome = world.step(slate[: world.n_positions].expand(4, -1))
-            assert outcome.probability.dtype == torch.float32
-            rewards += [outcome.reward, outcome.probability, outcome.leave_chance]
-            world.reset(outcome.left | outcome.truncated)
-        return rewards
-
-    def world() -> World:
-        return make_world(name, num_users=4, returns="rule", leaving=Hazard((0.3,), 1, (0.1, 0, 0)))
-
-    plain = play(world())
-    with torch.autocast("cpu", torch.bfloat16):
-        cast = play(world())
-    torch.set_default_dtype(torch.float64)
-    try:
-        double = play(world())
-    finally:
-        torch.set_default_dtype(torch.float32)
-    for expected, one, other in zip(plain, cast, double, strict=True):
-        assert torch.equal(expected, one)
-        assert torch.equal(expected, other)
-
-
-@contextmanager
-def default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(torch.float32)
-
-
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [
-        ("RecSim-ContentWise-v0", {"observe": "flat"}),
-        ("RecSim-ContentWise-v0", {"observe": "state", "reward": "expected_clicks"}),
-        ("RecSim-RL4RS-v0", {}),
-        ("RecSim-v0", {"responder": "truth"}),
-    ],
-)
-def test_environments_do_not_depend_on_global_settings_either(
-    name: str, options: dict[str, Any], small_log_path: Path
-) -> None:
-    if options.get("responder"):
-        options = {"responder": small_log_path}
-
-    def play() -> list[Any]:
-        envs = gym.make_vec(name, num_envs=4, **options)
-        found = [envs.reset(seed=0)[0]]
-        for step in range(9):
-            item = (np.arange(np.prod(envs.action_space.shape)) + 4 * step) % 20
-            actions = item.reshape(envs.action_space.shape)
-            found += envs.step(actions)[:2]
-        return found
-
-    plain = play()
-    for around in (
-        torch.autocast("cpu", torch.bfloat16),
-        torch.autocast("cpu", torch.float16),
-        default_dtype(torch.float64),
-        default_dtype(torch.float16),
+def test_a_shift_tilts_who_comes(trained: Path) -> None:
+    contexts = load_responder(trained).initial_sessions
+    weights = shift_weights(contexts, {"feature_0": 1.0})
+    trait = contexts.users.features[contexts.user, 0]
+    z = (trait - trait.mean()) / trait.std()
+    np.testing.assert_allclose(np.log(weights), z - z.max(), atol=1e-5)
+    plain, tilted = (
+        make_world("any", responder=trained, num_users=2000, shift=shift)
+        for shift in (None, {"feature_0": 1.5})
+    )
+    means = [float(world.features[world.episodes.user, 0].mean()) for world in (plain, tilted)]
+    assert means[1] > means[0] + 0.5 * trait.std()
+    expected = float((trait * shift_weights(contexts, {"feature_0": 1.5})).sum())
+    expected /= float(shift_weights(contexts, {"feature_0": 1.5}).sum())
+    assert means[1] == pytest.approx(expected, abs=0.15 * float(trait.std()))
+    few = make_world("any", responder=trained, num_users=2000, shift={"click_rate": -2.0})
+    rate = contexts.response.mean(1)[contexts.session_start[:-1]]
+    assert rate[few.episodes.user.numpy()].mean() < rate.mean()
+    with pytest.raises(
+        InputError, match="shift by 'clickrate' is unknown; did you mean click_rate"
     ):
-        with around:
-            found = play()
-        assert torch.get_default_dtype() == torch.float32
-        for expected, one in zip(plain, found, strict=True):
-            np.testing.assert_equal(one, expected)
-
-
-def test_what_cannot_fit_or_would_repeat_is_refused() -> None:
-    with pytest.raises(InputError, match="1,000,000,000 users with a history of 10 slates need"):
-        gym.make_vec("RecSim-ContentWise-v0", num_envs=10**9)
-    with pytest.raises(InputError, match="seed must be below 2"):
-        gym.make_vec("RecSim-ContentWise-v0", num_envs=2).reset(seed=1 << 63)
-
-
-def test_vector_environments_draw_every_user(tmp_path: Path) -> None:
-    envs = gym.make_vec(
-        "RecSim-ContentWise-v0", num_envs=2, render_mode="rgb_array", autoreset_mode="SameStep"
-    )
-    envs.reset(seed=0)
-    envs.step(envs.action_space.sample())
-    first, second = envs.render()
-    assert first.shape == second.shape
-    assert (first != second).any()
-
-
-def test_stable_baselines3_gets_the_infos_of_ended_episodes() -> None:
-    from stable_baselines3.common.vec_env import VecMonitor
-
-    from recsim_env.adapters.sb3 import SB3VecEnv
-
-    vector = make_vector_env(4, "contentwise", autoreset_mode="SameStep", horizon=2, leaving=False)
-    env = VecMonitor(SB3VecEnv(vector), info_keywords=("user_index", "invalid"))
-    env.reset()
-    for _ in range(2):
-        *_, infos = env.step(np.stack([env.action_space.sample() for _ in range(4)]))
-    assert {"user_index", "invalid", "r", "l"} <= infos[0]["episode"].keys()
-
-
-def test_pages_take_items_as_arms() -> None:
-    env = gym.make("RecSim-RL4RS-v0", action="arm")
-    assert env.action_space == gym.spaces.Discrete(283)
-
-
-def test_stable_baselines_logs_episodes_without_a_monitor_and_passes_options() -> None:
-    from recsim_env.adapters.sb3 import SB3VecEnv
-
-    env = SB3VecEnv(
-        make_vector_env(3, "contentwise", autoreset_mode="SameStep", horizon=2, leaving=False)
-    )
-    env.set_options({"user": 3})
-    env.reset()
-    assert env.vector.world.episodes.user.tolist() == [3, 3, 3]
-    slates = np.tile(np.arange(10), (3, 1))
-    for _ in range(2):  # the sums begin again with each episode
-        total = env.step(slates)[1]
-        _, reward, done, infos = env.step(slates)
-        assert done.all()
-        for user, info in enumerate(infos):
-            assert info["episode"]["r"] == pytest.approx(total[user] + reward[user])
-            assert info["episode"]["l"] == 2
+        make_world("any", responder=trained, shift={"clickrate": 1.0})

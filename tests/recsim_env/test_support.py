@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recsim_env.adapters.wrappers import PenaliseUnsupported, VectorPenaliseUnsupported
+from recsim_env.loading import open_responder
 from recsim_env.make import make_vector_env, make_world
 from responders import Catalogue, InputError, SessionLog
 from responders.behaviour.support import Support, fit_support, repetition, unit_vectors
@@ -120,8 +121,6 @@ def test_what_support_needs_is_said(small_log_path: Path, trained: Path) -> None
         make_world("any", responder=small_log_path, support=True, history=4)
     with pytest.raises(InputError, match="make it with support=True"):
         VectorPenaliseUnsupported(make_vector_env(2, "any", responder=small_log_path))
-    from recsim_env.loading import open_responder
-
     old = replace(open_responder(trained), support=None)
     with pytest.raises(InputError, match="needs a responder that knows the log"):
         make_world("any", responder=old, support=True)

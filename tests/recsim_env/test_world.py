@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 from recsim_env.make import make_world
 from recsim_env.streams import UserStreams
 from recsim_env.world import World, blank_duplicates
-from responders import Catalogue, InputError, SessionLog
+from responders import Catalogue, InputError
 from responders.behaviour.returns import Returns
 from responders.behaviour.slate_rules import SlateRules
 from responders.compiling import FEW_USERS
@@ -41,13 +41,13 @@ def play(world: World, steps: int, seed: int = 0) -> list[dict[str, torch.Tensor
     return seen
 
 
-@pytest.mark.parametrize("beside", [5, FEW_USERS + 1])
+@pytest.mark.parametrize("num_users", [5, FEW_USERS + 1])
 @pytest.mark.parametrize("returns", [None, Returns.rule()])
-def test_a_user_does_not_depend_on_who_runs_beside(
-    trained: Path, beside: int, returns: Returns | None
+def test_a_user_does_not_depend_on_the_other_users(
+    trained: Path, num_users: int, returns: Returns | None
 ) -> None:
     """Also where few users step in compiled loops and many do not, over episodes and visits."""
-    together = play(small(trained, num_users=beside, horizon=6, returns=returns), 30)
+    together = play(small(trained, num_users=num_users, horizon=6, returns=returns), 30)
     for user in (0, 2, 4):
         alone = play(small(trained, num_users=1, first_user=user, horizon=6, returns=returns), 30)
         for step, (one, all_) in enumerate(zip(alone, together, strict=True)):
@@ -187,50 +187,6 @@ def test_streams_draw_the_same_in_every_way(draws: list[tuple[str, int, int]]) -
 def test_bad_seeds_are_refused(seed: Any) -> None:
     with pytest.raises(InputError, match="seed must be a whole number"):
         UserStreams(1, seed)
-
-
-def test_rewards() -> None:
-    world = make_world("rl4rs", num_users=4, reward="revenue")
-    price = torch.from_numpy(np.array(world.catalogue.price))
-    slate = world.rules.choose(torch.rand(4, world.n_items))
-    outcome = world.step(slate)
-    torch.testing.assert_close(outcome.reward, (price[slate] * outcome.click).sum(1))
-    own = make_world("rl4rs", num_users=4, reward=lambda slate, click, p: -click.float().sum(1))
-    assert (own.step(slate).reward <= 0).all()
-    with pytest.raises(InputError, match="reward 'click' is unknown; did you mean clicks"):
-        make_world("rl4rs", reward="click")
-
-
-@pytest.mark.parametrize("members", [1, 2])
-def test_expected_rewards_do_not_depend_on_the_clicks_drawn(members: int) -> None:
-    asset = str(Path(__file__).parents[2] / "recsim_env/assets/rl4rs")
-    world = make_world(
-        "rl4rs",
-        num_users=60,
-        responder=[asset] * members,
-        reward=("expected_clicks", "clicks", "expected_revenue", "revenue"),
-    )
-    world.reset(user=torch.zeros(60, dtype=torch.int64))
-    score = torch.rand(1, world.n_items, generator=torch.Generator().manual_seed(0))
-    outcome = world.step(world.rules.choose(score).expand(60, -1))
-    reward = outcome.reward.double()
-    assert (reward[:, [0, 2]].std(0) < 1e-3).all()
-    for expected, drawn in ((0, 1), (2, 3)):
-        error = reward[:, drawn].std() / 60**0.5
-        bias = 0.1 * reward[0, expected]  # of averaging over 64 draws of the clicks above
-        assert abs(reward[:, drawn].mean() - reward[0, expected]) < 4 * error + bias
-    assert outcome.probability.std(0).max() > 0.01  # conditional on the clicks above
-
-
-def test_revenue_needs_prices(trained: Path, small_log: SessionLog) -> None:
-    users = load_responder(trained)
-    from dataclasses import replace
-
-    free = replace(
-        users.initial_sessions, catalogue=replace(users.initial_sessions.catalogue, price=None)
-    )
-    with pytest.raises(InputError, match="needs prices"):
-        World(users.responder, free, reward="revenue")
 
 
 def rl4rs_rules() -> SlateRules:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from responders import SessionLog
-from responders.behaviour.leaving import fit_hazard, leave_chance, shifted, streaks
+from responders.behaviour.leaving import add_log_odds, fit_hazard, leave_chance, streaks
 from responders.known_truth.logs import synthesize
 from responders.known_truth.presets import TruthConfig
 from responders.known_truth.world import truth_of
@@ -69,10 +69,10 @@ def test_logs_without_a_clock_have_no_end_that_cuts(daily_log: SessionLog) -> No
 
 def test_chances_are_shifted_by_log_odds() -> None:
     chance = torch.tensor([0.0, 0.2, 1.0])
-    found = shifted(chance, torch.full((3,), 1.5))
+    found = add_log_odds(chance, torch.full((3,), 1.5))
     expected = 1 / (1 + np.exp(-(np.log(0.25) + 1.5)))
     assert found.tolist() == pytest.approx([0, expected, 1])
-    assert shifted(chance, None) is chance
+    assert add_log_odds(chance, None) is chance
 
 
 def test_a_hazard_learns_that_clicks_are_regretted(
@@ -92,3 +92,14 @@ def test_a_hazard_learns_that_clicks_are_regretted(
         torch.tensor([0, 4]),
     )
     assert quiet[1] > 1.2 * quiet[0]
+
+
+def test_streaks_count_slates_without_a_click(small_log: SessionLog) -> None:
+    sessions = np.arange(small_log.n_sessions)
+    rows, streak = small_log.rows(sessions), streaks(small_log, sessions)
+    clicked = small_log.response[rows].any(1)
+    assert (streak[clicked] == 0).all()
+    first = small_log.session_start[:-1]
+    assert (streak[first] == ~clicked[first]).all()
+    later = np.setdiff1d(np.flatnonzero(~clicked), first)
+    assert (streak[later] == streak[later - 1] + 1).all()

@@ -71,7 +71,7 @@ def test_answers_are_the_same(
 
 @pytest.mark.parametrize("name", COMPILED)
 @torch.no_grad()
-def test_users_answer_beside_each_other_and_start_anew(name: str) -> None:
+def test_users_answer_in_one_batch_and_start_new_sessions(name: str) -> None:
     ordinary, compiled = both(name)
     generator = torch.Generator().manual_seed(0)
     user = torch.randn(5, F, generator=generator)

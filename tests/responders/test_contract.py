@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from responders import Catalogue, InputError
 from responders.log.batch import SessionBatch
-from responders.models.base import Responder, unroll
+from responders.models.base import LogShape, Responder, unroll
 from responders.models.ensemble import Ensemble
+from responders.models.recurrent import SlateGRU, SlateGRUConfig
 from responders.models.state import put_rows, take_rows
 from tests.conftest import EVERY_RESPONDER, random_batch, random_responder, uniform
 
@@ -181,11 +182,11 @@ def test_state_can_be_taken_and_put_row_by_row(responder: Responder) -> None:
         slate = batch.slate[:, 1]
         answers = [responder.logits(state, slate, batch.click[:, 1]) for state in (mixed, moved)]
         alone = responder.logits(take_rows(mixed, mask), slate[mask], batch.click[mask, 1])
-        anew = responder.logits(take_rows(fresh, mask), slate[mask], batch.click[mask, 1])
+        fresh_logits = responder.logits(take_rows(fresh, mask), slate[mask], batch.click[mask, 1])
     shown = slate >= 0
-    torch.testing.assert_close(alone[shown[mask]], anew[shown[mask]], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(alone[shown[mask]], fresh_logits[shown[mask]], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(
-        answers[0][mask][shown[mask]], anew[shown[mask]], atol=1e-5, rtol=1e-5
+        answers[0][mask][shown[mask]], fresh_logits[shown[mask]], atol=1e-5, rtol=1e-5
     )
     rest = shown & ~mask[:, None]
     torch.testing.assert_close(answers[0][rest], answers[1][rest], atol=1e-5, rtol=1e-5)
@@ -245,9 +246,6 @@ def test_cold_items_are_answered_as_the_unknown_item(name: str) -> None:
 
 
 def test_cold_items_with_features_get_their_own_answer() -> None:
-    from responders.models.base import LogShape
-    from responders.models.recurrent import SlateGRU, SlateGRUConfig
-
     torch.manual_seed(0)
     features = torch.randn(11, 3)
     responder = SlateGRU(

@@ -49,7 +49,7 @@ def test_intervals_surround_the_value(metric: str) -> None:
 
 
 def test_the_auc_interval_covers_as_often_as_it_says() -> None:
-    """Clicks drawn anew from the same probabilities: about 95 % of intervals hold the mean AUC."""
+    """About 95 % of the intervals of clicks drawn from the same probabilities hold the mean AUC."""
     drawn = [evaluate(predictions(seed, 300), 0.5, resamples=100) for seed in range(60)]
     mean = np.mean([d["auc"] for d in drawn])
     covered = np.mean([d["auc_low"] <= mean <= d["auc_high"] for d in drawn])

@@ -64,13 +64,15 @@ def frames(draw: st.DrawFn) -> pd.DataFrame:
     return frame
 
 
-def answer(call: Callable[[], Any]) -> Any:
-    """Return the answer, or None for an `InputError` of one line."""
+def answer(call: Callable[[], Any], names: str = "") -> Any:
+    """Return the answer, or None for an `InputError` of one line that names `names`."""
     try:
         return call()
     except InputError as error:
         if "\n" in str(error):
             raise AssertionError("the error has more than one line") from error
+        if names not in str(error) and "setting" not in str(error):
+            raise AssertionError(f"the error does not name {names}") from error
         return None
 
 
@@ -146,9 +148,9 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def check_load(folder: Path, load: Callable[[Path], Any]) -> None:
+def check_load(folder: Path, load: Callable[[Path], Any], names: str = "") -> None:
     before = contents(folder)
-    answer(lambda: load(folder))
+    answer(lambda: load(folder), names)
     assert contents(folder) == before
 
 
@@ -280,7 +282,10 @@ def test_edited_cards(
     card = json.loads((folder / "card.json").read_text())
     edit_json(card, data)
     (folder / "card.json").write_text(json.dumps(card))
-    check_load(folder, (lambda f: SessionLog.load(f).summary()) if of_log else load_responder)
+    if of_log:
+        check_load(folder, lambda f: SessionLog.load(f).summary())
+    else:
+        check_load(folder, load_responder, names=str(folder))
 
 
 @pytest.mark.parametrize("text", ["", "[]", "null", "{", "[" * 100_000, "\ud800", '{"kind": 1}'])

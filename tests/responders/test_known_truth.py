@@ -22,21 +22,14 @@ OFF = {"taste": 0.0, "competition": 0.0, "click_effect": 0.0, "fatigue": 0.0}
 
 
 def test_the_log_is_drawn_from_the_stated_probabilities(small_log: SessionLog) -> None:
-    truth = truth_of(small_log)
-    assert truth is not None
-    everyone = Part.of(small_log, np.arange(600))
-    found = evaluate(predict(truth, small_log, everyone), 0.5, resamples=0)
-    n = found["n_positions"]
-    assert found["predicted_rate"] == pytest.approx(found["click_rate"], abs=4 * (0.1 / n) ** 0.5)
-    assert found["ece"] < 0.02
-
-
-def test_no_other_responder_beats_the_truth(small_log: SessionLog) -> None:
-    """Bayes optimum: a wrong world's log-loss is higher on the same log."""
+    """And no other probabilities fit better: the log-loss of a wrong world is higher."""
     truth = truth_of(small_log)
     assert truth is not None
     everyone = Part.of(small_log, np.arange(600))
     best = evaluate(predict(truth, small_log, everyone), 0.5, resamples=0)
+    n = best["n_positions"]
+    assert best["predicted_rate"] == pytest.approx(best["click_rate"], abs=4 * (0.1 / n) ** 0.5)
+    assert best["ece"] < 0.02
     for effect in ("taste", "fatigue", "competition", "position_bias"):
         wrong = make_truth(truth.config.changed(**{effect: 0.0}))
         found = evaluate(predict(wrong, small_log, everyone), 0.5, resamples=0)

@@ -1,7 +1,7 @@
 """What is particular to each model of the family, and the errors of the published code."""
 
 from dataclasses import fields
-from itertools import permutations, product
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +12,12 @@ from responders import InputError, SessionLog
 from responders.config import make_config
 from responders.evaluation.predict import predict
 from responders.log.batch import Part, SessionBatch, make_batch
-from responders.log.split import make_split, split_users
+from responders.log.split import split_users
 from responders.models import scot
 from responders.models.adversarial import AdvNCM
-from responders.models.base import LogShape, Responder, unroll
+from responders.models.base import LogShape, Responder
 from responders.models.build import build_responder, responder_class
-from responders.models.ensemble import Ensemble
 from responders.models.neural import NeuralResponder
-from responders.models.random_access import RANCM
 from responders.models.recurrent import HierarchicalGRU, SlateGRU, SlateGRUConfig
 from responders.models.registry import RESPONDERS
 from responders.training.checkpoint import load_responder
@@ -80,7 +78,7 @@ def test_the_click_above_is_read_and_learned_from(name: str) -> None:
 
 @pytest.mark.parametrize("name", EVERY_RESPONDER)
 def test_nothing_leaks_from_the_future_in_training(name: str) -> None:
-    """As in evaluation; the noise of training is drawn anew from one seed."""
+    """As in evaluation; the noise of training is drawn from the same seed."""
     responder, batch = random_responder(name).train(), random_batch(slates=4)
     answers = []
     for one in (batch, changed(batch, 2)):
@@ -141,13 +139,6 @@ def test_attention_sees_no_click_of_its_own_slate(name: str) -> None:
             torch.testing.assert_close(
                 responder(batch)[:, r][shown], responder(other)[:, r][shown], atol=1e-6, rtol=1e-6
             )
-
-
-def test_nothing_of_a_trained_responder_is_pickled(trained: Path) -> None:
-    for path in trained.rglob("*"):
-        if path.is_file() and "tensorboard" not in path.parts:
-            head = path.read_bytes()[:4]
-            assert not head.startswith((b"\x80", b"PK")), path  # pickle, torch.save
 
 
 # Readouts.
@@ -291,81 +282,6 @@ def test_the_discriminator_learns_and_balance_is_logged(
     assert 0 < history[-1]["generated_click_rate"] < 1
 
 
-# RANCM, against sums over all orders.
-
-
-def order_probability(responder: RANCM, glances: object, order: tuple[int, ...]) -> float:
-    hidden, item, bias = glances  # type: ignore[misc]
-    left, total = torch.isfinite(bias), 0.0
-    for choice in (*order, bias.shape[1]):
-        total += float(responder._scores(glances, hidden, left)[0, choice])  # type: ignore[arg-type]
-        if choice < bias.shape[1]:
-            hidden = responder.cell(item[:, choice], hidden)
-            left = left.clone()
-            left[0, choice] = False
-    return float(np.exp(total))
-
-
-@pytest.fixture
-def rancm() -> tuple[RANCM, object, dict[tuple[int, ...], float]]:
-    """A random model, a slate with an empty position, and the probability of every clicked set."""
-    responder = random_responder("rancm")
-    assert isinstance(responder, RANCM)
-    with torch.no_grad():
-        rows = responder.items.index(torch.tensor([[1, -1, 3, 4]]))
-        glances = responder._slates(torch.randn(1, 8), rows, torch.zeros(1, 1))
-        exact = {}
-        for clicks in product([0, 1], repeat=3):
-            places = [p for p, c in zip((0, 2, 3), clicks, strict=True) if c]
-            exact[tuple(places)] = sum(
-                order_probability(responder, glances, order) for order in permutations(places)
-            )
-    return responder, glances, exact
-
-
-def test_clicked_sets_have_total_probability_one(
-    rancm: tuple[RANCM, object, dict[tuple[int, ...], float]],
-) -> None:
-    assert sum(rancm[2].values()) == pytest.approx(1, abs=1e-5)
-
-
-def test_the_likelihood_of_a_set_sums_over_its_orders(
-    rancm: tuple[RANCM, object, dict[tuple[int, ...], float]],
-) -> None:
-    responder, glances, exact = rancm
-    responder.orders = 4000
-    torch.manual_seed(0)
-    for places, probability in exact.items():
-        click = torch.zeros(1, 4, dtype=torch.bool)
-        click[0, list(places)] = True
-        with torch.no_grad():
-            found = float(responder.log_likelihood(glances, click).exp())  # type: ignore[arg-type]
-        assert found == pytest.approx(probability, rel=0.05)
-        if len(places) < 2:  # exact with any number of orders
-            assert found == pytest.approx(probability, rel=1e-4)
-
-
-def test_answers_have_the_models_own_click_rates() -> None:
-    torch.manual_seed(0)
-    responder = random_responder("rancm")
-    wide = make("rancm", hidden_size=8, embedding_size=8, walks=4096).eval()
-    assert isinstance(wide, RANCM)
-    own = responder.state_dict() | {"uniform": wide.uniform}
-    wide.load_state_dict(own)
-    slate = torch.tensor([[1, 2, 3, 4]])
-    with torch.no_grad():
-        wide.halt.bias.fill_(2.0)  # click rates well below one half, so that nothing is cut
-        state = wide.start(torch.zeros(1, 2))
-        offset = wide.session_log_odds(state, slate)
-        glances = wide._slates(wide.memory(state), wide.items.index(slate), offset)
-        expected = torch.zeros(4)
-        for k in range(5):
-            for order in permutations(range(4), k):
-                expected[list(order)] += order_probability(wide, glances, order)
-        found = wide.logits(state, slate).sigmoid()[0]
-    torch.testing.assert_close(found, expected, atol=0.01, rtol=0)
-
-
 # Models of reading down a slate.
 
 
@@ -394,86 +310,6 @@ def test_a_cascade_ends_at_the_first_click() -> None:
         p = responder.logits({}, torch.tensor([[1, 2, 3]]), torch.tensor([[0.0, 1, 0]])).sigmoid()
     assert p[0, 1] > 0.05
     assert p[0, 2] < 1e-5
-
-
-# Ensembles.
-
-
-def test_an_ensemble_is_the_mean_of_its_members() -> None:
-    members = [random_responder(name) for name in ("pbm", "scot", "session_gru", "dbn")]
-    ensemble, batch = Ensemble(members).eval(), random_batch()
-    shown = batch.shown
-    with torch.no_grad():
-        whole, stepped = ensemble(batch), unroll(ensemble, batch)
-        mean = torch.stack([m(batch).sigmoid() for m in members]).mean(0)
-        state = ensemble.start(batch.user)
-        slate = batch.slate[:, 0]
-        answer = ensemble.respond(state, slate, uniform(slate, 0))
-        stated = ensemble.logits(state, slate, answer.click.float()).sigmoid()
-        each = ensemble.probabilities(state, slate, answer.click.float())
-    torch.testing.assert_close(whole.sigmoid()[shown], mean[shown], atol=1e-6, rtol=1e-5)
-    torch.testing.assert_close(whole[shown], stepped[shown], atol=1e-4, rtol=1e-4)
-    here = slate >= 0
-    torch.testing.assert_close(answer.probability[here], stated[here], atol=1e-5, rtol=1e-5)
-    assert answer.disagreement is not None
-    torch.testing.assert_close(answer.disagreement[here], each.std(0, correction=0)[here])
-    assert (answer.disagreement[~here] == 0).all()
-
-
-def test_members_that_agree_do_not_disagree() -> None:
-    ensemble = Ensemble([random_responder("slate_gru"), random_responder("slate_gru")]).eval()
-    with torch.no_grad():
-        slate = torch.tensor([[0, 1, 2]] * 3)
-        answer = ensemble.respond(ensemble.start(torch.zeros(3, 2)), slate, uniform(slate))
-    assert answer.disagreement is not None
-    assert answer.disagreement.max() < 1e-6
-
-
-@pytest.mark.parametrize("members", [[], ["pbm", "other"]])
-def test_ensembles_that_make_no_sense_are_refused(members: list[str]) -> None:
-    found: list[Responder] = [
-        random_responder("pbm", items=9 if name == "pbm" else 10) for name in members
-    ]
-    with pytest.raises(InputError, match=r"at least one responder|trained on one catalogue"):
-        Ensemble(found)
-
-
-# Splits by time.
-
-
-def test_the_split_by_time_hides_the_future(small_log: SessionLog) -> None:
-    split = make_split(small_log, "time", 0)
-    latest, counted = {}, np.zeros(small_log.n_slates, int)
-    for name, part in split.items():
-        start = small_log.session_start[part.sessions]
-        seen = np.concatenate([np.arange(s, s + e) for s, e in zip(start, part.end, strict=True)])
-        latest[name] = small_log.time[seen].max()
-        for s, first, end in zip(start, part.first, part.end, strict=True):
-            counted[s + first : s + end] += 1
-            assert name == "train" or small_log.time[s + first] >= latest["train"]
-    assert latest["train"] <= latest["validation"] <= latest["test"]
-    assert (counted == 1).all()  # every slate counts in one part
-    shares = [(part.end - part.first).sum() / small_log.n_slates for part in split.values()]
-    np.testing.assert_allclose(shares, [0.8, 0.1, 0.1], atol=0.01)
-
-
-def test_what_training_counts_ends_with_its_part(small_log: SessionLog, tmp_path: Path) -> None:
-    """Later slates of a session that is cut by the moment are not counted."""
-    part = make_split(small_log, "time", 0)["train"]
-    users = fit(small_log, "item_ctr", tmp_path / "run", split="time", progress=False)
-    shown = users.initial_sessions.catalogue.attributes["shown"]
-    assert shown.sum() == sum(
-        int((small_log.slate[s : s + e] >= 0).sum())
-        for s, e in zip(small_log.session_start[part.sessions], part.end, strict=True)
-    )
-    assert users.card["split"]["by"] == "time"
-
-
-def test_logs_without_times_cannot_be_split_by_time(small_log: SessionLog) -> None:
-    short = small_log.select(np.arange(50), first_slates=1)
-    at_once = SessionLog(**{**vars(short), "time": np.zeros(short.n_slates)})
-    with pytest.raises(InputError, match="cannot be split by time"):
-        make_split(at_once, "time", 0)
 
 
 # From training to a checkpoint and back.

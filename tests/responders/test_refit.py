@@ -127,7 +127,7 @@ def test_the_seed_fixes_both_trainings(small_log: SessionLog, tmp_path: Path) ->
 
 
 class Stop(Trainer):
-    """Stops as Ctrl-C would, in the training with or without validation, after so many batches."""
+    """Stops as Ctrl-C would after some batches of the training with or without validation."""
 
     refit, batches = False, 0
 

@@ -1,4 +1,4 @@
-"""Statistics of whole sessions, and telling two samples of sessions apart."""
+"""Statistics of whole sessions, and the classifier that compares two samples of sessions."""
 
 from dataclasses import replace
 

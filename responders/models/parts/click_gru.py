@@ -229,7 +229,7 @@ class ClickGRU(nn.Module):
         above: Tensor | None = None,
         offset: Tensor | None = None,
         *,
-        weigh: Callable[[Tensor], Tensor] = torch.sigmoid,
+        click_weight: Callable[[Tensor], Tensor] = torch.sigmoid,
     ) -> Reading:
         """Read one slate with click weights in [0, 1] in place of clicks.
 
@@ -241,7 +241,7 @@ class ClickGRU(nn.Module):
             hidden: [B, H] before the slate.
             above: [B, 3H] `clicked_input` of the item before the slate; None = none was clicked.
             offset: [B, S] to add to the log-odds.
-            weigh: from log-odds [B] to the weight [B] that stands in for the click.
+            click_weight: from log-odds [B] to the weight [B] that replaces the click.
         """
         n = inputs.last_click.shape[1]
         # [B, S + 1] how much weight each position has as that of the last click; the last entry is
@@ -257,7 +257,7 @@ class ClickGRU(nn.Module):
             odds = (inputs.readout[s] * after).sum(-1) + bias[s]
             odds = odds + last.to(odds.dtype) @ inputs.last_click[s]
             odds = inputs.finishing.position(s, odds, n_clicks)
-            weight = weigh(odds)
+            weight = click_weight(odds)
             fed = inputs.after(s, weight)
             if inputs.filled is not None:
                 filled = inputs.filled[s]

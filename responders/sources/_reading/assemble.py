@@ -19,8 +19,8 @@ from responders.log.session_log import SessionLog
 from responders.log.storage import LogWriter
 from responders.sources._reading.sessions import Sessions
 from responders.sources._reading.slates import Slates, SourceSpec
-from responders.sources._reading.staged import StagedSlates
-from responders.sources._reading.staging import StagedTable, flat, whole_groups
+from responders.sources._reading.staged_slates import StagedSlates
+from responders.sources._reading.staged_table import StagedTable, flat, whole_groups
 
 
 def assemble(

@@ -31,11 +31,11 @@ class Ragged:
 
     @property
     def place(self) -> np.ndarray:
-        """The place of each value in its list, from 0: [m] int64."""
+        """The index of each value in its list, from 0: [m] int64."""
         return ragged.place(self.length)
 
     def pairs(self, owner: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return each (list, value) pair as one number: of all values [m], and of those given."""
+        """Return a number for each (list, value) pair: of all values, [m], and of those given."""
         ids, code = np.unique(np.concatenate([self.values, values]), return_inverse=True)
         m = len(self.values)
         return self.owner * len(ids) + code[:m], owner * len(ids) + code[m:]

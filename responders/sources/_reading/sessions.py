@@ -11,7 +11,7 @@ from responders.errors import InputError
 from responders.log import ragged
 from responders.log.catalogue import Users
 from responders.sources._reading.slates import NO_ITEM, SourceSpec
-from responders.sources._reading.staging import StagedTable, flat
+from responders.sources._reading.staged_table import StagedTable, flat
 
 _COUNTS = (
     "sessions_read",
@@ -148,8 +148,8 @@ class Sessions:
 def _make_distinct(time: np.ndarray, length: np.ndarray) -> np.ndarray:
     """Delay the sorted times [n] of each session just enough that no two are equal.
 
-    The new time of step k is max over j <= k of (time[j] - j) + k. One running maximum does for
-    all sessions, without a loop, once each session is lifted above the one before it.
+    The new time of step k is max over j <= k of (time[j] - j) + k. Each session is first
+    lifted above the one before it, so that one running maximum serves all sessions.
     """
     step = ragged.place(length)
     base = time - step

@@ -1,6 +1,6 @@
 """Stream delimited text files as chunks of strings with exact line numbers.
 
-Records are cut here and parsed by Arrow. DuckDB's CSV reader is faster but does not do: it gives no
+Records are cut here and parsed by Arrow. DuckDB's CSV reader is faster but unsuitable: it gives no
 line number for the rows it accepts, counts records instead of lines once a quoted field has a line
 break, does not verify the checksum of a gzipped file, and casts "2.5" or "0x10" to an integer.
 """

@@ -74,7 +74,7 @@ def test_faults_name_file_line_and_value(
 ) -> None:
     folder = make(source, tmp_path / "raw")
     edit(folder / name, old, new)
-    if says is None:  # not a fault: the session goes on in the next line
+    if says is None:  # not a fault: the session continues in the next line
         assert convert(source, folder, logs / "log").session_length.tolist() == [3, 2]
         return
     with pytest.raises(InputError) as caught:

@@ -13,7 +13,7 @@ import pytest
 from responders.errors import InputError
 from responders.log.session_log import SessionLog
 from responders.sources import convert
-from responders.sources._reading import parse, staging, text
+from responders.sources._reading import parse, staged_table, text
 from tests.responders.sources.raw import CASES, NAMES, edit, make, shown
 
 
@@ -133,7 +133,7 @@ def test_contentwise_parquet(printed: bool, index: str, tmp_path: Path, logs: Pa
             columns[index] = columns.pop("recommendation_id")
             if not printed:
                 lists = parse.integer_lists(chunk, "recommended_series_list", None)
-                columns["recommended_series_list"] = staging.to_lists(
+                columns["recommended_series_list"] = staged_table.to_lists(
                     lists.values, lists.length, np.int32
                 )
         table = pa.table(columns)

@@ -13,7 +13,7 @@ import pyarrow as pa
 from responders.errors import InputError
 from responders.sources._reading.parse import Ragged
 from responders.sources._reading.slates import NO_ITEM, Slates, SourceSpec, check
-from responders.sources._reading.staging import StagedTable, to_lists
+from responders.sources._reading.staged_table import StagedTable, to_lists
 
 
 class StagedSlates:

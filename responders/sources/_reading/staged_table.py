@@ -69,7 +69,7 @@ class StagedTable:
         """Yield the rows in the order of some columns, some thousand at a time.
 
         The columns `integers` are text that is read as int64.
-        DuckDB sorts in bounded memory; what does not fit goes to a folder beside the file.
+        DuckDB sorts in bounded memory; what does not fit goes to a folder next to the file.
         """
         spill = self.path.with_suffix(".sort")
         config: dict[str, Any] = {"memory_limit": _MEMORY, "threads": _THREADS}
