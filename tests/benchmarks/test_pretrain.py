@@ -3,6 +3,7 @@
 import json
 import signal
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,16 @@ def test_behaviour_policies_leave_logs(source: Source) -> None:
     assert {tuple(row) for row in made["logged"].slate.tolist()} <= known
     again = simulate(source.world, log, "mixed", 700, seed=0)
     assert again.fingerprint() == made["mixed"].fingerprint()
+
+
+def test_drawn_by_the_responder_items_are_clicked_and_differ_between_users(source: Source) -> None:
+    rate, items = {}, {}
+    for name in ("popular", "responder"):
+        log = simulate(source.world, source.training, name, 200, seed=0)
+        rate[name] = log.response.mean()
+        items[name] = [np.unique(log.slate[a:b]).size for a, b in pairwise(log.session_start)]
+    assert rate["responder"] > 1.1 * rate["popular"]
+    assert np.mean(items["responder"]) > 15  # of 40: drawn, not the best ones again and again
 
 
 def test_nobody_who_is_asked_was_simulated_or_learned_from(
