@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -19,6 +20,8 @@ from benchmarks.cli.options import (
     set_threads,
 )
 from responders.errors import InputError
+
+Number = TypeVar("Number", int, float)
 
 
 def pretrain(
@@ -36,7 +39,9 @@ def pretrain(
     ] = "sasrec",
     behaviour: Annotated[
         str,
-        typer.Option(help="Sequential: who shows slates: random, popular, mixed, logged."),
+        typer.Option(
+            help="Sequential: who shows slates: random, popular, mixed, responder, logged."
+        ),
     ] = "random,popular,mixed",
     shares: Annotated[
         str, typer.Option(help="Sequential: percent of the real users to fine-tune on.")
@@ -99,7 +104,7 @@ def pretrain(
             log,
             policy,
             behaviours=behaviour,
-            shares=_numbers("shares", shares),
+            shares=_numbers("shares", shares, float),
             sessions=sessions,
             shift={
                 name: _number(name, value) for name, value in parse_settings(shift or []).items()
@@ -111,7 +116,7 @@ def pretrain(
             simulator,
             log,
             policy,
-            interactions=[int(n) for n in _numbers("interactions", interactions)],
+            interactions=_numbers("interactions", interactions, int),
             steps=train_steps,
             users=users,
             **common,
@@ -128,8 +133,8 @@ def _number(name: str, value: str) -> float:
         raise InputError(f"shift by {name} is a number such as -1, not {value!r}") from None
 
 
-def _numbers(name: str, text: str) -> list[float]:
+def _numbers(name: str, text: str, kind: Callable[[str], Number]) -> list[Number]:
     try:
-        return [float(part) for part in text.split(",")]
+        return [kind(part) for part in text.split(",")]
     except ValueError:
         raise InputError(f"{name} are numbers such as 0,1,5, not {text!r}") from None

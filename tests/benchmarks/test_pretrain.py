@@ -257,6 +257,7 @@ def test_interactions_needed_are_those_after_which_it_stays_better() -> None:
             "slateq has no setting 'sizes'; did you mean size",
         ),
         (["--policy", "slateq", "--interactions", "-1"], "whole number of at least 0"),
+        (["--policy", "slateq", "--interactions", "0.5"], "interactions are numbers such as"),
     ],
 )
 def test_bad_requests_are_one_line(
