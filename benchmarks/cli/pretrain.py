@@ -54,6 +54,10 @@ def pretrain(
             help="Sequential: users who come more often in the simulator, such as click_rate=-1.",
         ),
     ] = None,
+    horizon: Annotated[
+        int | None,
+        typer.Option(min=1, help="Sequential: most slates of a simulated session."),
+    ] = None,
     interactions: Annotated[
         str, typer.Option(help="slateq, slate_ppo: user-slate steps with true users.")
     ] = "0,500,1000,2000,5000,10000,20000",
@@ -109,6 +113,7 @@ def pretrain(
             shift={
                 name: _number(name, value) for name, value in parse_settings(shift or []).items()
             },
+            horizon=horizon,
             **common,
         )
     else:
