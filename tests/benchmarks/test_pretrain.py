@@ -17,7 +17,7 @@ from agents.sequential import gains
 from agents.slate_ppo import SlatePPOConfig
 from agents.slateq import SlateQConfig, SlateQPolicy
 from benchmarks.studies.pretraining import reinforcement, sequences
-from benchmarks.studies.pretraining.behaviour import simulate
+from benchmarks.studies.pretraining.behaviour import repeats_clicks, simulate
 from benchmarks.studies.pretraining.source import Source, open_source
 from recsim_env import make_world
 from recsim_env.observations import HistoryObservation
@@ -97,6 +97,23 @@ def test_drawn_by_the_responder_items_are_clicked_and_differ_between_users(sourc
         items[name] = [np.unique(log.slate[a:b]).size for a, b in pairwise(log.session_start)]
     assert rate["responder"] > 1.1 * rate["popular"]
     assert np.mean(items["responder"]) > 15  # of 40: drawn, not the best ones again and again
+
+
+def test_nothing_is_clicked_twice_where_the_log_has_no_such_click(source: Source) -> None:
+    log = source.training
+    slate, position = np.nonzero(log.response)
+    session = np.repeat(np.arange(log.n_sessions), log.session_length)[slate]
+    first = np.unique(session * 40 + log.slate[slate, position], return_index=True)[1]
+    response = np.zeros_like(log.response)
+    response[slate[first], position[first]] = 1
+    once, short = replace(log, response=response), replace(source, horizon=4)
+    assert repeats_clicks(log)
+    assert repeats_clicks(simulate(short.world, log, "popular", 100, seed=0))
+    for name in ("popular", "responder"):
+        made = simulate(short.world, once, name, 100, seed=0)
+        assert not repeats_clicks(made)
+        assert made.session_length.max() <= 4
+    assert short.key != source.key
 
 
 def test_nobody_who_is_asked_was_simulated_or_learned_from(
