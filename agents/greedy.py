@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -74,14 +75,26 @@ class GreedyPolicy(Policy):
 
     @torch.inference_mode()
     def act(self, observation: dict[str, Tensor]) -> Tensor:
+        return torch.cat([self._slates(state, b) for state, b in self._parts(observation)])
+
+    def _parts(self, observation: dict[str, Tensor]) -> Iterator[tuple[State, int]]:
+        """Follow the users, and yield the states of a few of them at a time, with their number."""
         state = self._tracker.state(observation)
         users = torch.arange(len(observation["item"]), device=self.device)
-        parts = users.split(max(1, _AT_A_TIME // len(self._candidates)))
-        return torch.cat([self._slates(take_rows(state, rows), len(rows)) for rows in parts])
+        for rows in users.split(max(1, _AT_A_TIME // len(self._candidates))):
+            yield take_rows(state, rows), len(rows)
 
     def _slates(self, state: State, b: int) -> Tensor:
         """Return the slates [B, S] for the B users of `state`."""
         return self.rules.choose(self._alone(state, b))
+
+    @torch.inference_mode()
+    def log_odds(self, observation: dict[str, Tensor]) -> Tensor:
+        """Return the log-odds [B, N] of a click on each item alone; see `act` for `observation`.
+
+        They are -inf for items that are no candidates.
+        """
+        return torch.cat([self._alone(state, b) for state, b in self._parts(observation)])
 
     def _alone(self, state: State, b: int) -> Tensor:
         """Return the log-odds [B, N] of each item alone, -inf of those that are no candidates."""

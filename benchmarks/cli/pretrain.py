@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -22,6 +23,8 @@ from benchmarks.cli.options import (
 )
 from responders.errors import InputError
 
+Number = TypeVar("Number", int, float)
+
 
 def pretrain(
     simulator: Annotated[
@@ -38,7 +41,9 @@ def pretrain(
     ] = "sasrec",
     behaviour: Annotated[
         str,
-        typer.Option(help="Sequential: who shows slates: random, popular, mixed, logged."),
+        typer.Option(
+            help="Sequential: who shows slates: random, popular, mixed, responder, logged."
+        ),
     ] = "random,popular,mixed",
     shares: Annotated[
         str, typer.Option(help="Sequential: percent of the real users to fine-tune on.")
@@ -50,6 +55,10 @@ def pretrain(
             metavar="TRAIT=STRENGTH",
             help="Sequential: users who come more often in the simulator, such as click_rate=-1.",
         ),
+    ] = None,
+    horizon: Annotated[
+        int | None,
+        typer.Option(min=1, help="Sequential: most slates of a simulated session."),
     ] = None,
     interactions: Annotated[
         str, typer.Option(help="slateq, slate_ppo: user-slate steps with true users.")
@@ -101,11 +110,12 @@ def pretrain(
             log,
             policy,
             behaviours=behaviour,
-            shares=_numbers("shares", shares),
+            shares=_numbers("shares", shares, float),
             sessions=sessions,
             shift={
                 name: _number(name, value) for name, value in parse_settings(shift or []).items()
             },
+            horizon=horizon,
             **common,
         )
     else:
@@ -113,7 +123,7 @@ def pretrain(
             simulator,
             log,
             policy,
-            interactions=[int(n) for n in _numbers("interactions", interactions)],
+            interactions=_numbers("interactions", interactions, int),
             steps=train_steps,
             users=users,
             **common,
@@ -130,8 +140,8 @@ def _number(name: str, value: str) -> float:
         raise InputError(f"shift by {name} is a number such as -1, not {value!r}") from None
 
 
-def _numbers(name: str, text: str) -> list[float]:
+def _numbers(name: str, text: str, kind: Callable[[str], Number]) -> list[Number]:
     try:
-        return [float(part) for part in text.split(",")]
+        return [kind(part) for part in text.split(",")]
     except ValueError:
         raise InputError(f"{name} are numbers such as 0,1,5, not {text!r}") from None

@@ -3,6 +3,7 @@
 import json
 import signal
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from agents.sequential import gains
 from agents.slate_ppo import SlatePPOConfig
 from agents.slateq import SlateQConfig, SlateQPolicy
 from benchmarks.studies.pretraining import reinforcement, sequences
-from benchmarks.studies.pretraining.behaviour import simulate
+from benchmarks.studies.pretraining.behaviour import repeats_clicks, simulate
 from benchmarks.studies.pretraining.source import Source, open_source
 from recsim_env import make_world
 from recsim_env.observations import HistoryObservation
@@ -86,6 +87,33 @@ def test_behaviour_policies_leave_logs(source: Source) -> None:
     assert {tuple(row) for row in made["logged"].slate.tolist()} <= known
     again = simulate(source.world, log, "mixed", 700, seed=0)
     assert again.fingerprint() == made["mixed"].fingerprint()
+
+
+def test_drawn_by_the_responder_items_are_clicked_and_differ_between_users(source: Source) -> None:
+    rate, items = {}, {}
+    for name in ("popular", "responder"):
+        log = simulate(source.world, source.training, name, 200, seed=0)
+        rate[name] = log.response.mean()
+        items[name] = [np.unique(log.slate[a:b]).size for a, b in pairwise(log.session_start)]
+    assert rate["responder"] > 1.1 * rate["popular"]
+    assert np.mean(items["responder"]) > 15  # of 40: drawn, not the best ones again and again
+
+
+def test_nothing_is_clicked_twice_where_the_log_has_no_such_click(source: Source) -> None:
+    log = source.training
+    slate, position = np.nonzero(log.response)
+    session = np.repeat(np.arange(log.n_sessions), log.session_length)[slate]
+    first = np.unique(session * 40 + log.slate[slate, position], return_index=True)[1]
+    response = np.zeros_like(log.response)
+    response[slate[first], position[first]] = 1
+    once, short = replace(log, response=response), replace(source, horizon=4)
+    assert repeats_clicks(log)
+    assert repeats_clicks(simulate(short.world, log, "popular", 100, seed=0))
+    for name in ("popular", "responder"):
+        made = simulate(short.world, once, name, 100, seed=0)
+        assert not repeats_clicks(made)
+        assert made.session_length.max() <= 4
+    assert short.key != source.key
 
 
 def test_nobody_who_is_asked_was_simulated_or_learned_from(
@@ -246,6 +274,7 @@ def test_interactions_needed_are_those_after_which_it_stays_better() -> None:
             "slateq has no setting 'sizes'; did you mean size",
         ),
         (["--policy", "slateq", "--interactions", "-1"], "whole number of at least 0"),
+        (["--policy", "slateq", "--interactions", "0.5"], "interactions are numbers such as"),
     ],
 )
 def test_bad_requests_are_one_line(

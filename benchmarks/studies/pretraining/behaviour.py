@@ -10,20 +10,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from agents.greedy import GreedyConfig, GreedyPolicy
 from agents.plackett_luce import log_prob
 from agents.policy import Policy
 from agents.rollout import rollout
 from recsim_env.world import World
 from responders import EMPTY, SessionLog
+from responders.log import ragged
 from responders.log.counts import count
 
-BehaviourName = Literal["random", "popular", "mixed", "logged"]
+BehaviourName = Literal["random", "popular", "mixed", "responder", "logged"]
 """`random`: uniformly random slates. `popular`: items drawn in proportion to their clicks in a log.
-`mixed`: half of the slates are one, half the other. `logged`: slates of the log. All but the last
-leave propensities: the chance of each item, given those above it and which half the slate is of."""
+`mixed`: half of the slates are one, half the other. `responder`: of the 1,000 most clicked items,
+drawn in proportion to the odds of a click that the responder gives each alone. `logged`: slates of
+the log. All but the last leave propensities: the chance of each item, given those above it and
+which half the slate is of. They show no item again that the user clicked in the session, if no user
+of the log ever clicked an item twice in a session, as with films that are rated once."""
 BEHAVIOURS = get_args(BehaviourName)
 
 _USERS = 500  # simulated at once
+_CANDIDATES = 1000  # of `responder`
+_LAST = -1e4  # added to the logarithms of items that are shown if nothing else is left
 
 
 class Behaviour(Policy):
@@ -43,6 +50,13 @@ class Behaviour(Policy):
         clicked = count(log, np.arange(log.n_sessions))[1].sum(1)
         self._log_clicks = torch.from_numpy(np.log(clicked + 1.0)).float().to(self.device)
         self._slates = log.slate
+        self._model = GreedyPolicy(world, GreedyConfig(candidates=_CANDIDATES))
+        self._only_once = not repeats_clicks(log)
+        self.reset()
+
+    def reset(self) -> None:
+        self._model.reset()
+        self._clicked: Tensor | None = None  # [B, N] bool
 
     def act(self, observation: dict[str, Tensor]) -> Tensor | tuple[Tensor, Tensor]:
         b = len(observation["item"])
@@ -56,11 +70,36 @@ class Behaviour(Policy):
         # The largest of logarithms with Gumbel noise are draws in proportion, without replacement.
         noise = torch.empty(b, self.n_items, device=self.device)
         noise = -noise.exponential_(generator=self._generator).log()
-        chance = {"random": 0.0, "popular": 1.0, "mixed": 0.5}[self.name]
-        coin = torch.rand(b, 1, generator=self._generator, device=self.device) < chance
-        score = coin * self._log_clicks
+        score = self._scores(observation)
         slate = self.rules.choose(noise + score)
         return slate, log_prob(score, slate, self.rules).exp()
+
+    def _scores(self, observation: dict[str, Tensor]) -> Tensor:
+        """Return the logarithms [B, N] of what items are drawn in proportion to."""
+        if self.name == "responder":
+            score = self._model.log_odds(observation)
+        else:
+            chance = {"random": 0.0, "popular": 1.0, "mixed": 0.5}[self.name]
+            b = len(observation["item"])
+            coin = torch.rand(b, 1, generator=self._generator, device=self.device) < chance
+            score = coin * self._log_clicks
+        if self._only_once:
+            click, item = observation["click"].bool(), observation["item"]
+            if self._clicked is None:
+                self._clicked = torch.zeros(
+                    len(item), self.n_items, dtype=torch.bool, device=self.device
+                )
+            self._clicked[click.nonzero()[:, 0], item[click]] = True
+            score = score + self._clicked * _LAST
+        return score
+
+
+def repeats_clicks(log: SessionLog) -> bool:
+    """Return whether an item is clicked twice in a session of the log."""
+    slate, position = np.nonzero(log.response)
+    session = ragged.owner(log.session_length)[slate]
+    pair = session * len(log.catalogue) + log.slate[slate, position]
+    return len(np.unique(pair)) < len(pair)
 
 
 def simulate(

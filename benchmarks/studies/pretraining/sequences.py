@@ -53,6 +53,7 @@ class Plan:
         settings: of the policy.
         device: auto, cpu or cuda.
         shift: traits of users and strengths, see `Source`.
+        horizon: most slates of a simulated session.
     """
 
     simulator: str
@@ -63,6 +64,7 @@ class Plan:
     settings: Mapping[str, Any]
     device: str
     shift: tuple[tuple[str, float], ...] = ()
+    horizon: int | None = None
 
 
 class Trial(BaseModel):
@@ -98,6 +100,7 @@ def pretrain(
     sessions: int = 20_000,
     seeds: int = 3,
     shift: Mapping[str, float] | None = None,
+    horizon: int | None = None,
     settings: Mapping[str, Any] | None = None,
     workers: Workers = Workers(),  # noqa: B008
     device: str = "auto",
@@ -124,6 +127,7 @@ def pretrain(
         sessions: number of simulated sessions.
         seeds: repetitions: of weights, users of a share, and simulation.
         shift: which users come more often in the simulator, such as {"click_rate": -1}.
+        horizon: most slates of a simulated session; None = the environment's.
         settings: of the policy.
         workers: what runs the trials.
         device: auto, cpu or cuda.
@@ -147,7 +151,7 @@ def pretrain(
     check_whole("sessions", sessions, 1)
     plan = Plan(
         str(simulator), Path(log), policy, _percents(shares), sessions, dict(settings or {}),
-        device, tuple(sorted((shift or {}).items())),
+        device, tuple(sorted((shift or {}).items())), horizon,
     )  # fmt: skip
     with nullcontext() if out is None else new_folder(Path(out), overwrite) as building:
         arms = [NONE, POPULAR, REAL, *_behaviours(behaviours)]
@@ -175,7 +179,8 @@ def pretrain(
                 "log": str(source.training.card.get("name")), "synthetic": source.test.synthetic,
                 "sessions": sessions, "seeds": seeds, "test_clicks": len(cases),
                 "test_sessions": len(np.unique(cases.user)),
-                "shift": dict(plan.shift), "settings": dict(plan.settings), "command": command,
+                "shift": dict(plan.shift), "horizon": horizon, "settings": dict(plan.settings),
+                "command": command,
             }  # fmt: skip
             files = [] if building is None else report.write(rows, facts, building)
     return Pretraining(rows, facts, [Path(str(out)) / file.name for file in files])
@@ -198,9 +203,13 @@ def _behaviours(behaviours: str | Sequence[str]) -> list[str]:
 
 @lru_cache(maxsize=1)
 def _cached(
-    simulator: str, log: Path, device: str, shift: tuple[tuple[str, float], ...]
+    simulator: str,
+    log: Path,
+    device: str,
+    shift: tuple[tuple[str, float], ...],
+    horizon: int | None,
 ) -> tuple[Source, Cases]:
-    source = open_source(simulator, log, device, dict(shift))
+    source = open_source(simulator, log, device, dict(shift), horizon)
     events = Events.of(source.test, np.arange(source.test.n_sessions))
     cases = events.cases(np.arange(len(events.user)))
     if not len(cases):
@@ -210,7 +219,7 @@ def _cached(
 
 def _open(plan: Plan) -> tuple[Source, Cases]:
     """Return the simulator with the log, and what is asked of its test sessions."""
-    return _cached(plan.simulator, plan.log, plan.device, plan.shift)
+    return _cached(plan.simulator, plan.log, plan.device, plan.shift, plan.horizon)
 
 
 def new_policy(plan: Plan, source: Source, seed: int) -> SequentialPolicy:

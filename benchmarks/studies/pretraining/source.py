@@ -32,6 +32,7 @@ class Source:
         test: sessions of the test users.
         device: of worlds.
         shift: which users come more often, see `recsim_env.population.shift_weights`.
+        horizon: most slates of a simulated session; None = the environment's.
     """
 
     environment: str
@@ -40,6 +41,7 @@ class Source:
     test: SessionLog
     device: torch.device
     shift: Mapping[str, float] | None = None
+    horizon: int | None = None
 
     def world(self, users: int) -> World:
         """Return a world with that number of simulated users."""
@@ -49,6 +51,7 @@ class Source:
             population=self.training,
             num_users=users,
             shift=self.shift or None,
+            horizon=self.horizon,
             one_member=isinstance(self.checkpoint.responder, Ensemble),
             device=self.device,
         )
@@ -58,7 +61,9 @@ class Source:
         """What tells it from others."""
         logs = self.training.fingerprint(), self.test.fingerprint()
         shift = sorted((self.shift or {}).items())
-        return repr((self.environment, self.checkpoint.card, logs, str(self.device), shift))
+        return repr(
+            (self.environment, self.checkpoint.card, logs, str(self.device), shift, self.horizon)
+        )
 
 
 def open_source(
@@ -66,6 +71,7 @@ def open_source(
     log: str | Path,
     device: str = "auto",
     shift: Mapping[str, float] | None = None,
+    horizon: int | None = None,
 ) -> Source:
     """Return the simulator with a log, split by user.
 
@@ -78,6 +84,7 @@ def open_source(
         log: folder of the log.
         device: auto, cpu or cuda.
         shift: see `Source`.
+        horizon: likewise.
 
     Raises:
         InputError: there is nothing usable, a responder learned from a split by time or another
@@ -96,7 +103,7 @@ def open_source(
         raise InputError(f"{simulator} was trained on a split by time: train it with --split user")
     parts = make_split(loaded, "user", split["seed"])
     training, test = (loaded.select(parts[part].sessions) for part in ("train", "test"))
-    return Source(name, checkpoint, training, test, pick_device(device), shift)
+    return Source(name, checkpoint, training, test, pick_device(device), shift, horizon)
 
 
 def _open(simulator: str) -> tuple[str, Checkpoint, dict[str, Any]]:
