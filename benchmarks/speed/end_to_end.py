@@ -23,13 +23,12 @@ PPO_ACTIONS: dict[str, dict[str, Any]] = {
 """The action spaces with which PPO is timed."""
 
 SLATE_PPO: dict[str, dict[str, Any]] = {
-    "250 candidates, two layers of 128 (defaults)": {},
-    "the same without effects of items above": {"reads_above": False},
-    "50 candidates, two layers of 64, without them": {
-        "reads_above": False, "candidates": 50, "hidden_size": 64,
-    },
-    "the same, one epoch": {
-        "reads_above": False, "candidates": 50, "hidden_size": 64, "n_epochs": 1,
+    "250 candidates (defaults)": {},
+    "250 candidates, without effects of items above": {"reads_above": False},
+    "50 candidates": {"candidates": 50},
+    "50 candidates, without effects of items above": {"candidates": 50, "reads_above": False},
+    "50 candidates, without them, one pass": {
+        "candidates": 50, "reads_above": False, "n_epochs": 1, "minibatches": 16,
     },
 }  # fmt: skip
 """The settings with which `slate_ppo` is timed."""
