@@ -75,7 +75,9 @@ def _choose(score: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     Where all scores are -inf it returns any item.
     """
     largest = score.amax(1, keepdim=True).clamp(min=torch.finfo(score.dtype).min)
-    summed = (score - largest).exp_().cumsum(1)
+    # A GPU adds in parallel: in single precision, sums may step back where an item has no chance.
+    precision = torch.float64 if score.is_cuda else score.dtype
+    summed = (score - largest).exp_().cumsum(1, dtype=precision)
     total = summed[:, -1:]
     uniform = torch.rand(total.shape, generator=generator, device=score.device)
     # Below the total also when rounded: the sum then jumps over it at an item with a chance.

@@ -134,9 +134,7 @@ class SlatePPOPolicy(NeuralPolicy):
         state = self.state(observe(world))
         found = self.net(state)
         for _ in range(self.config.n_steps):
-            slate, log_prob = plackett_luce.draw(
-                found.score, self._rules, effects, self._generator
-            )
+            slate, log_prob = plackett_luce.draw(found.score, self._rules, effects, self._generator)
             outcome = self.show(world, slate)
             ended = outcome.left | outcome.truncated
             at_end = self._value_at_end(world, observe, outcome.truncated)
