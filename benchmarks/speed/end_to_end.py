@@ -17,6 +17,7 @@ from benchmarks.reports.tables import console, show_table
 from recsim_env.make import make_world
 
 _USERS = 1024
+_CHUNK = 16 * _USERS  # steps of one rollout of all users
 
 PPO_ACTIONS: dict[str, dict[str, Any]] = {
     "slate of 10 among 50 candidates": {"candidates": 50},
@@ -60,8 +61,8 @@ def learn_ppo(options: dict[str, Any]) -> Callable[[], int]:
     model.set_logger(Logger(None, []))
 
     def learn() -> int:
-        model.learn(32 * _USERS)
-        return 32 * _USERS
+        model.learn(_CHUNK)
+        return _CHUNK
 
     return learn
 
@@ -70,7 +71,7 @@ def learn_slate_ppo(settings: dict[str, Any]) -> Callable[[], int]:
     """Return the same of `slate_ppo`, with as many users and also rollouts of 16 steps."""
     world = make_world("contentwise", num_users=_USERS)
     policy = SlatePPOPolicy(world, SlatePPOConfig(**settings))
-    return lambda: policy.train(world, 32 * _USERS, seed=0)
+    return lambda: policy.train(world, _CHUNK, seed=0)
 
 
 def learning_rates(learners: Sequence[Callable[[], int]], seconds: float) -> np.ndarray:
