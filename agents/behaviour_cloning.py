@@ -63,7 +63,8 @@ class BehaviourCloningPolicy(LogPolicy, NeuralPolicy):
     def act(self, observation: dict[str, Tensor]) -> Tensor | tuple[Tensor, Tensor]:
         if not self.config.draw:
             return super().act(observation)
-        slate = draw(self.rank(self.state(observation)), self._rules, generator=self._generator)
+        score = self.rank(self.state(observation))
+        slate, _ = draw(score, self._rules, generator=self._generator)
         return torch.where(slate >= 0, self.candidates[slate], -1)
 
     def fit_log(self, log: SessionLog) -> None:

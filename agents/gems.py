@@ -87,9 +87,11 @@ class SlateVAE(nn.Module):
         latent = mean + (log_variance / 2).exp() * torch.randn_like(mean)
         score, log_odds = self.decode(latent)
         shown = column >= 0
-        log_chance = score.log_softmax(2).gather(2, column.clamp(min=0).unsqueeze(2)).squeeze(2)
+        surprise = F.cross_entropy(
+            score.flatten(0, 1), column.flatten(), ignore_index=-1, reduction="none"
+        )
         answer = F.binary_cross_entropy_with_logits(log_odds, click, reduction="none")
-        error = ((config.clicks * answer - log_chance) * shown).sum(1)
+        error = ((config.clicks * answer + surprise.view_as(answer)) * shown).sum(1)
         divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1)
         return (error + config.divergence * divergence).mean()
 

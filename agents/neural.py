@@ -72,13 +72,15 @@ class ClickModel(ItemScores):
 
     def log_odds(self, score: Tensor, slate: Tensor) -> Tensor:
         """Return the log-odds [B, S] for slates [B, S] from the scores of all candidates [B, C]."""
-        item, shown = slate.clamp(min=0), (slate >= 0).unsqueeze(2)
+        item = slate.clamp(min=0)
         log_odds = score.gather(1, item) + self.position
         if not self.reads_above:
             return log_odds
-        key = self.key(self.item_features)[item] * shown
-        above = (key.cumsum(1) - key) / (shown.cumsum(1) - shown.long()).clamp(min=1)
-        return log_odds + (self.query(self.item_features)[item] * above).sum(2)
+        effects = self.effects()
+        pair = item.unsqueeze(2) + len(effects) * item.unsqueeze(1)  # [B, below, above]
+        effect = effects.flatten().gather(0, pair.flatten()).view_as(pair)
+        above = (slate >= 0).to(score.dtype).unsqueeze(1).expand_as(pair).tril(-1)
+        return log_odds + (effect * above).sum(2) / above.sum(2).clamp(min=1)
 
     def effects(self) -> Tensor:
         """Return [C, C], how the item of each row changes the log-odds of those below it."""
@@ -86,10 +88,11 @@ class ClickModel(ItemScores):
 
     def loss(self, score: Tensor, slate: Tensor, click: Tensor) -> Tensor:
         """Return the mean cross-entropy of the clicks [B, S] on the items shown."""
-        shown = slate >= 0
+        shown = (slate >= 0).to(score.dtype)
+        log_odds = self.log_odds(score, slate)
         return nn.functional.binary_cross_entropy_with_logits(
-            self.log_odds(score, slate)[shown], click[shown]
-        )
+            log_odds, click, shown, reduction="sum"
+        ) / shown.sum().clamp(min=1)
 
 
 class NeuralPolicy(Policy):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from responders.behaviour.slate_rules import SlateRules
 
@@ -22,7 +23,7 @@ def best(score: Tensor, rules: SlateRules, effects: Tensor | None = None) -> Ten
         effects: [N, N], how the item of each row changes the scores of all items below it; several
             items above do so by their mean. None = they do not.
     """
-    return rules.choose(score) if effects is None else _fill(score, rules, effects, None)
+    return rules.choose(score) if effects is None else _fill(score, rules, effects, None)[0]
 
 
 def draw(
@@ -30,35 +31,63 @@ def draw(
     rules: SlateRules,
     effects: Tensor | None = None,
     generator: torch.Generator | None = None,
-) -> Tensor:
-    """Return slates [B, S] int64 drawn with scores [B, N]; -1 where no item is left; see `best`.
+) -> tuple[Tensor, Tensor]:
+    """Return slates [B, S] int64 drawn with scores [B, N], and the log-probabilities [B, S].
 
-    The best items by scores with Gumbel noise are a draw without replacement (Yellott, 1977).
+    Empty positions, where no item is left, are -1 and have log-probability 0. See `best`.
     """
     generator = generator or torch.default_generator
-    if effects is None:
-        return rules.choose(_with_noise(score, generator))
-    return _fill(score, rules, effects, generator)
-
-
-def _with_noise(score: Tensor, generator: torch.Generator) -> Tensor:
+    if effects is not None:
+        return _fill(score, rules, effects, generator)
+    # The best items by scores with Gumbel noise are a draw without replacement (Yellott, 1977).
     uniform = torch.rand(score.shape, generator=generator, device=score.device)
-    return score - uniform.log_().neg_().log_()  # three times as fast as `exponential_`
+    slate = rules.choose(score - uniform.log_().neg_().log_())  # faster than `exponential_`
+    return slate, log_prob(score, slate, rules)
 
 
 def _fill(
     score: Tensor, rules: SlateRules, effects: Tensor, generator: torch.Generator | None
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
+    """Return slates from the top and log-probabilities; 0 if there is no generator to draw with."""
     slate = torch.full((len(score), rules.n_positions), -1, device=score.device)
-    above = torch.zeros_like(score)
+    logs = torch.zeros(slate.shape, dtype=score.dtype, device=score.device)
+    free, mean = score.clone(), torch.zeros_like(score)
+    effects = F.pad(effects, (0, 0, 0, 1))  # the last row: of the empty position
     for position in range(rules.n_positions):
-        left = score + above / max(position, 1)
-        left = left if generator is None else _with_noise(left, generator)
-        valid = rules.mask(slate, position)
-        item = left.masked_fill(~valid, -torch.inf).argmax(1)
-        slate[:, position] = torch.where(valid.any(1), item, -1)
-        above += torch.where(slate[:, position : position + 1] >= 0, effects[item], 0.0)
-    return slate
+        left = free + mean
+        if _has_rules(rules):
+            left.masked_fill_(~rules.mask(slate, position), -torch.inf)
+        if generator is None:
+            item = left.argmax(1, keepdim=True)
+        else:
+            item, logs[:, position] = _choose(left, generator)
+        exists = left.gather(1, item) > -torch.inf
+        slate[:, position : position + 1] = torch.where(exists, item, -1)
+        free.scatter_(1, item, -torch.inf)
+        row = torch.where(exists, item, score.shape[1]).squeeze(1)
+        mean.lerp_(effects.index_select(0, row), 1 / (position + 1))
+    return slate, logs.masked_fill_(slate < 0, 0.0)
+
+
+def _choose(score: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Return items [B, 1] drawn from the softmax of scores [B, N], and log-probabilities [B].
+
+    Where all scores are -inf it returns any item.
+    """
+    largest = score.amax(1, keepdim=True).clamp(min=torch.finfo(score.dtype).min)
+    # A GPU adds in parallel: in single precision, sums may step back where an item has no chance.
+    precision = torch.float64 if score.is_cuda else score.dtype
+    summed = (score - largest).exp_().cumsum(1, dtype=precision)
+    total = summed[:, -1:]
+    uniform = torch.rand(total.shape, generator=generator, device=score.device)
+    # Below the total also when rounded: the sum then jumps over it at an item with a chance.
+    place = torch.minimum(uniform * total, torch.nextafter(total, torch.zeros_like(total)))
+    item = torch.searchsorted(summed, place, right=True).clamp_(max=score.shape[1] - 1)
+    return item, (score.gather(1, item) - largest - total.log()).squeeze(1)
+
+
+def _has_rules(rules: SlateRules) -> bool:
+    return rules.allowed is not None or rules.special is not None
 
 
 def log_prob(
@@ -72,7 +101,7 @@ def log_prob(
         rules: of the slates; items that they forbid at a position cannot be drawn there.
         effects: see `best`; no gradient reaches them.
     """
-    if rules.allowed is not None or rules.special is not None or rules.n_positions > rules.n_items:
+    if _has_rules(rules) or rules.n_positions > rules.n_items:
         return _log_prob_by_position(score, slate, rules, effects)
     chosen = score.gather(1, slate)
     if effects is None:
@@ -96,12 +125,11 @@ def _factors(slate: Tensor, effects: Tensor) -> Tensor:
 
     Those of the items above are 0.
     """
-    effects = effects.clone().fill_diagonal_(-torch.inf)
-    above = effects.new_zeros(len(slate), len(effects))
-    factors = effects.new_empty(slate.shape[1], *above.shape)
+    mean = effects.new_zeros(len(slate), len(effects))
+    factors = effects.new_empty(slate.shape[1], *mean.shape)
     for position in range(slate.shape[1]):
-        torch.exp(above / max(position, 1), out=factors[position])
-        above += effects.index_select(0, slate[:, position])
+        torch.exp(mean, out=factors[position]).scatter_(1, slate[:, :position], 0.0)
+        mean.lerp_(effects.index_select(0, slate[:, position]), 1 / (position + 1))
     return factors.transpose(0, 1)
 
 

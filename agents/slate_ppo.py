@@ -100,12 +100,13 @@ class SlatePPOPolicy(NeuralPolicy):
         schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.1, n_updates)
         world.reset(seed=seed)
         for _ in range(n_updates):
-            experience = self._act(world)
+            effects = self.net.effects()  # the same while slates are drawn and learned from
+            experience = self._act(world, effects)
             data = tree_map(lambda v: v.flatten(0, 1), (experience, *self._credit(experience)))
             for _ in range(config.n_epochs):
                 order = torch.randperm(per_update, generator=self._generator, device=self.device)
                 for rows in order.chunk(config.minibatches):
-                    loss = self._loss(*tree_map(lambda v, rows=rows: v[rows], data))
+                    loss = self._loss(*tree_map(lambda v, rows=rows: v[rows], data), effects)
                     optimiser.zero_grad()
                     loss.backward()
                     nn.utils.clip_grad_norm_(self.net.actor.parameters(), 0.5)
@@ -126,14 +127,14 @@ class SlatePPOPolicy(NeuralPolicy):
         return torch.optim.Adam(groups, eps=1e-5, fused=True)
 
     @torch.no_grad()
-    def _act(self, world: World) -> Step:
+    def _act(self, world: World, effects: Tensor | None) -> Step:
         """Return the next T slates of each user; users whose episodes end start new ones."""
         steps: list[Step] = []
         observe = HistoryObservation(world)
-        state, effects = self.state(observe(world)), self.net.effects()
+        state = self.state(observe(world))
         found = self.net(state)
         for _ in range(self.config.n_steps):
-            slate = plackett_luce.draw(found.score, self._rules, effects, self._generator)
+            slate, log_prob = plackett_luce.draw(found.score, self._rules, effects, self._generator)
             outcome = self.show(world, slate)
             ended = outcome.left | outcome.truncated
             at_end = self._value_at_end(world, observe, outcome.truncated)
@@ -144,7 +145,7 @@ class SlatePPOPolicy(NeuralPolicy):
                 Step(
                     state=state,
                     slate=slate,
-                    log_prob=plackett_luce.log_prob(found.score, slate, self._rules, effects),
+                    log_prob=log_prob,
                     click=outcome.click.float(),
                     expected=self.net.click_model.log_odds(found.click, slate).sigmoid(),
                     click_value=found.click_value.gather(1, slate.clamp(min=0)),
@@ -177,10 +178,17 @@ class SlatePPOPolicy(NeuralPolicy):
         by_position = (by_position - by_position.mean((0, 1))) / by_position.std().clamp(min=1e-6)
         return by_position, advantage, advantage + step.value
 
-    def _loss(self, step: Step, by_position: Tensor, advantage: Tensor, returns: Tensor) -> Tensor:
+    def _loss(
+        self,
+        step: Step,
+        by_position: Tensor,
+        advantage: Tensor,
+        returns: Tensor,
+        effects: Tensor | None,
+    ) -> Tensor:
         config = self.config
         found = self.net(step.state)
-        log_prob = plackett_luce.log_prob(found.score, step.slate, self._rules, self.net.effects())
+        log_prob = plackett_luce.log_prob(found.score, step.slate, self._rules, effects)
         ratio = (log_prob - step.log_prob).exp()
         clipped = ratio.clamp(1 - config.clip, 1 + config.clip)
         gain = torch.minimum(ratio * by_position, clipped * by_position).sum(1).mean()

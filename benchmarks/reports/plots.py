@@ -67,32 +67,39 @@ def plot_lines(
 def plot_scores(
     path: Path, title: str, groups: Sequence[str], scores: Mapping[str, Sequence[Score | None]]
 ) -> None:
-    """Draw scores from 0 to 1 as points with error bars, those of a group side by side.
+    """Draw scores from 0 to 1 as bars with intervals: a row for each series, a column for a group.
 
     Args:
         path: the PNG file.
-        title: above the axes.
-        groups: names, from top to bottom.
+        title: above the figure.
+        groups: names of the columns.
         scores: of each series, one for each group; None = there is none.
     """
     from matplotlib.figure import Figure
 
-    height = 0.16 * len(scores) + 0.25  # of a group, in inches
-    figure = Figure(figsize=(9, height * len(groups) + 1.6), layout="constrained")
-    axes = figure.subplots()
-    group_y, offsets = np.arange(len(groups))[::-1], np.linspace(0.35, -0.35, len(scores))
-    markers = "o" * 10 + "s" * 10 + "^" * len(scores)  # there are ten colours
-    for (name, values), offset, marker in zip(scores.items(), offsets, markers, strict=False):
-        found = [(y + offset, *v) for y, v in zip(group_y, values, strict=True) if v is not None]
-        y, value, low, high = np.array(found).reshape(-1, 4).T
-        axes.errorbar(value, y, xerr=[value - low, high - value], fmt=marker, capsize=3, label=name)
-    for y in group_y[:-1]:
-        axes.axhline(y - 0.5, color="0.85", linewidth=0.8)
-    axes.set_yticks(group_y, groups)
-    axes.set(xlim=(-0.03, 1.03), ylim=(-0.5, len(groups) - 0.5), title=title)
-    axes.set_xlabel("score: 0 = random, 1 = reference (95 % interval)")
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside lower center", ncols=5, fontsize=8)
+    figure = Figure(figsize=(1.3 * len(groups) + 1.8, 0.3 * len(scores) + 1.5))
+    figure.set_layout_engine("constrained")
+    columns = figure.subplots(1, len(groups), sharey=True, squeeze=False)[0]
+    row_y = np.arange(len(scores))
+    for k, (axes, group) in enumerate(zip(columns, groups, strict=True)):
+        for y, values in zip(row_y, scores.values(), strict=True):
+            found = values[k]
+            if found is None:
+                axes.text(0.02, y, "–", va="center", color="0.5")
+                continue
+            value, low, high = found
+            axes.barh(y, value, height=0.7, color="#4c78a8")
+            error = [[value - low], [high - value]]
+            axes.errorbar(value, y, xerr=error, color="0.2", linewidth=1, capsize=2)
+            axes.text(1.14, y, f"{value:.2f}", va="center", fontsize=8)
+        axes.axvline(1, color="0.6", linewidth=0.8, linestyle="--")
+        axes.set(xlim=(0, 1.55), xticks=[0, 1], title=group)
+        axes.tick_params("y", length=0)
+        axes.spines[["top", "right"]].set_visible(False)
+    columns[0].set_yticks(row_y, list(scores))
+    columns[0].set_ylim(len(scores) - 0.4, -0.6)
+    figure.suptitle(title)
+    figure.supxlabel("score: 0 = random, 1 = reference (95 % interval)", fontsize=10)
     figure.savefig(path, dpi=120)
 
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
 
 import gymnasium
 import numpy as np
 import torch
+import typer
 
 from agents.slate_ppo import SlatePPOConfig, SlatePPOPolicy
-from benchmarks.harness import time_calls
+from benchmarks.harness import run_script, time_calls
 from benchmarks.reports.tables import console, show_table
 from recsim_env.make import make_world
+
+_USERS = 1024
+_CHUNK = 16 * _USERS  # steps of one rollout of all users
 
 PPO_ACTIONS: dict[str, dict[str, Any]] = {
     "slate of 10 among 50 candidates": {"candidates": 50},
@@ -23,20 +28,19 @@ PPO_ACTIONS: dict[str, dict[str, Any]] = {
 """The action spaces with which PPO is timed."""
 
 SLATE_PPO: dict[str, dict[str, Any]] = {
-    "250 candidates, two layers of 128 (defaults)": {},
-    "the same without effects of items above": {"reads_above": False},
-    "50 candidates, two layers of 64, without them": {
-        "reads_above": False, "candidates": 50, "hidden_size": 64,
-    },
-    "the same, one epoch": {
-        "reads_above": False, "candidates": 50, "hidden_size": 64, "n_epochs": 1,
+    "250 candidates (defaults)": {},
+    "250 candidates, without effects of items above": {"reads_above": False},
+    "50 candidates": {"candidates": 50},
+    "50 candidates, without effects of items above": {"candidates": 50, "reads_above": False},
+    "50 candidates, without them, one pass": {
+        "candidates": 50, "reads_above": False, "n_epochs": 1, "minibatches": 16,
     },
 }  # fmt: skip
 """The settings with which `slate_ppo` is timed."""
 
 
-def measure_ppo(options: dict[str, Any], seconds: float) -> float:
-    """Return environment steps per second of CPU time of Stable-Baselines3's PPO, with learning.
+def learn_ppo(options: dict[str, Any]) -> Callable[[], int]:
+    """Return a function by which Stable-Baselines3's PPO learns and which returns its steps.
 
     `RecSim-ContentWise-v0`, 1,024 users, flat observations, two layers of 64; rollouts of 16 steps,
     four epochs of minibatches of 4,096.
@@ -47,33 +51,44 @@ def measure_ppo(options: dict[str, Any], seconds: float) -> float:
     from recsim_env.adapters.sb3 import SB3VecEnv
     from recsim_env.make import make_vector_env
 
-    users = 1024
     vector = make_vector_env(
-        users, "contentwise", observe="flat", autoreset_mode="SameStep", **options
+        _USERS, "contentwise", observe="flat", autoreset_mode="SameStep", **options
     )
     model = PPO(
-        "MlpPolicy", SB3VecEnv(vector), n_steps=16, batch_size=4 * users, n_epochs=4,
+        "MlpPolicy", SB3VecEnv(vector), n_steps=16, batch_size=4 * _USERS, n_epochs=4,
         policy_kwargs={"net_arch": [64, 64]}, device="cpu", seed=0,
     )  # fmt: skip
     model.set_logger(Logger(None, []))
-    model.learn(16 * users)
-    steps, began = 0, time.process_time()
-    while time.process_time() < began + seconds:
-        model.learn(32 * users)
-        steps += 32 * users
-    return steps / (time.process_time() - began)
+
+    def learn() -> int:
+        model.learn(_CHUNK)
+        return _CHUNK
+
+    return learn
 
 
-def measure_slate_ppo(settings: dict[str, Any], seconds: float) -> float:
-    """Return the environment steps per second of `slate_ppo`, likewise with 1,024 users."""
-    world = make_world("contentwise", num_users=1024)
+def learn_slate_ppo(settings: dict[str, Any]) -> Callable[[], int]:
+    """Return the same of `slate_ppo`, with as many users and also rollouts of 16 steps."""
+    world = make_world("contentwise", num_users=_USERS)
     policy = SlatePPOPolicy(world, SlatePPOConfig(**settings))
-    per_update = policy.config.n_steps * world.num_users
-    policy.train(world, per_update, seed=0)
-    steps, began = 0, time.process_time()
-    while time.process_time() < began + seconds:
-        steps += policy.train(world, 2 * per_update, seed=0)
-    return steps / (time.process_time() - began)
+    return lambda: policy.train(world, _CHUNK, seed=0)
+
+
+def learning_rates(learners: Sequence[Callable[[], int]], seconds: float) -> np.ndarray:
+    """Return steps per second of CPU time, [rounds, learners], after a round that is not counted.
+
+    The learners take turns, for `seconds` and for three rounds at least.
+    """
+    rounds: list[list[float]] = []
+    end = time.process_time() + seconds
+    while len(rounds) < 4 or time.process_time() < end:
+        rates = []
+        for learn in learners:
+            began = time.process_time()
+            steps = learn()
+            rates.append(steps / (time.process_time() - began))
+        rounds.append(rates)
+    return np.array(rounds[1:])
 
 
 def measure_one_user(seconds: float) -> tuple[float, float]:
@@ -105,17 +120,32 @@ def show_end_to_end(seconds: float) -> None:
         f"one user through gym.make: {whole:,.0f} steps/s, {whole / bare:.0%} of the bare "
         f"responder's {bare:,.0f}"
     )
-    rates = {
-        f"Stable-Baselines3: {name}": measure_ppo(options, seconds)
-        for name, options in PPO_ACTIONS.items()
-    }
-    rates |= {
-        f"slate_ppo: {name}": measure_slate_ppo(settings, seconds)
-        for name, settings in SLATE_PPO.items()
-    }
-    slates = next(iter(rates.values()))
+    learners = {f"Stable-Baselines3: {k}": learn_ppo(v) for k, v in PPO_ACTIONS.items()}
+    learners |= {f"slate_ppo: {k}": learn_slate_ppo(v) for k, v in SLATE_PPO.items()}
+    show_learning(learners, seconds * len(learners))
+
+
+def show_learning(learners: dict[str, Callable[[], int]], seconds: float) -> None:
+    """Print the rates of learners, which take turns, and ratios to the first."""
+    rates = learning_rates(list(learners.values()), seconds)
+    ratios = rates / rates[:, :1]
     show_table(
-        "PPO end to end, 1,024 users",
+        f"PPO end to end, {_USERS:,} users",
         ["action", "steps per second of CPU time, learning included", "ratio to the first"],
-        [[name, f"{rate:,.0f}", f"{rate / slates:.2f}"] for name, rate in rates.items()],
+        [
+            [name, f"{np.median(rate):,.0f}", f"{np.median(r):.2f} ({r.min():.2f}–{r.max():.2f})"]
+            for name, rate, r in zip(learners, rates.T, ratios.T, strict=True)
+        ],
+        "median of the rounds; least and greatest in parentheses",
     )
+
+
+def main(
+    seconds: Annotated[float, typer.Option(min=0.1, help="Of CPU time, for each row.")] = 20.0,
+) -> None:
+    """Measure an environment of one user, and learning with PPO."""
+    show_end_to_end(seconds)
+
+
+if __name__ == "__main__":
+    run_script(main)

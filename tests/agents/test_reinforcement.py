@@ -70,7 +70,7 @@ def test_slates_are_drawn_as_often_as_their_probability_says(
     score = torch.tensor([0.5, -1.0, 0.0, 1.0, 0.3, -0.2])
     n = 200_000
     generator = torch.Generator().manual_seed(0)
-    drawn = plackett_luce.draw(score.expand(n, -1), rules, effects, generator)
+    drawn, found = plackett_luce.draw(score.expand(n, -1), rules, effects, generator)
     slates = valid_slates(rules)
     digits = 6 ** torch.arange(3)
     count = torch.bincount((drawn * digits).sum(1), minlength=6**3)[(slates * digits).sum(1)]
@@ -79,6 +79,9 @@ def test_slates_are_drawn_as_often_as_their_probability_says(
     chance = log_prob.sum(1).exp()
     deviation = (n * chance * (1 - chance)).sqrt()
     assert ((count - n * chance).abs() < 4.5 * deviation).all()
+    some = slice(1000)
+    exact = plackett_luce.log_prob(score.expand(n, -1)[some], drawn[some], rules, effects)
+    torch.testing.assert_close(found[some], exact, atol=1e-5, rtol=0)
 
 
 def test_the_mean_effect_of_the_items_above_decides_the_next_one() -> None:
@@ -105,7 +108,7 @@ def test_probabilities_stay_exact_where_the_slate_has_nearly_all_the_weight(
 def test_empty_positions_have_no_gradient_that_is_not_a_number() -> None:
     rules = SlateRules(2, 3)
     score = torch.tensor([[1.0, 2.0]], requires_grad=True)
-    slate = plackett_luce.draw(score.detach(), rules)
+    slate, _ = plackett_luce.draw(score.detach(), rules)
     assert slate[0, 2] == -1
     log_prob = plackett_luce.log_prob(score, slate, rules)
     assert log_prob[0, 1:].tolist() == [0, 0]

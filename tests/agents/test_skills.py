@@ -174,3 +174,5 @@ def test_large_the_whole_catalogue_is_worth_searching() -> None:
     assert world.n_items == 100_000
     best, few = (reward(world, policy(world)) for policy in (OraclePolicy, GreedyPolicy))
     assert interval(best - few)[0] > 0.1 * few.mean(), "greedy scores 250 candidates"
+    world = world_of("large", easy=True)
+    np.testing.assert_array_equal(*(reward(world, p(world)) for p in (OraclePolicy, GreedyPolicy)))
