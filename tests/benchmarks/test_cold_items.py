@@ -53,10 +53,10 @@ def test_profiles_of_users_who_come_back_help_a_responder(tmp_path: Path) -> Non
         n_items=30, n_positions=5, clusters=4, dimensions=2, hidden=0.95, base=-1.0, max_slates=5,
         fade=0.0, item_features=4,
     )  # fmt: skip
-    log = synthesize(tmp_path / "log", world, 1200, visits=4, progress=False)
+    log = synthesize(tmp_path / "log", world, 800, visits=4, progress=False)
     rows = profiles(
         log, tmp_path / "runs", kinds="none,counts", responder="mf",
-        settings={"epochs": 8, "embedding": "explicit", "batch_size": 32, "learning_rate": 0.03},
+        settings={"epochs": 5, "embedding": "explicit", "batch_size": 16, "learning_rate": 0.03},
         seeds=1, resamples=50, progress=False,
     )  # fmt: skip
     none, counts, truth = rows
