@@ -36,7 +36,7 @@ ROOMS = [
     ["log"],
     ["sources", "kernels", "behaviour"],
     ["models"],
-    ["known_truth"],
+    ["known_truth", "profiles"],
     ["evaluation"],
     ["training"],
 ]

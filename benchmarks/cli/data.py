@@ -96,11 +96,12 @@ def convert(
 def synthesize(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write the log to.")],
     preset: Annotated[str, typer.Option(help=f"{', '.join(PRESETS)}.")] = "contentwise",
-    sessions: Annotated[int, typer.Option(min=1, help="Users, one session each.")] = 20_000,
+    sessions: Annotated[int, typer.Option(min=1, help="Sessions in total.")] = 20_000,
     seed: Seed = 0,
     policy: Annotated[
         str, typer.Option(help="mixed, popular, uniform, personal or repeating.")
     ] = "mixed",
+    visits: Annotated[int, typer.Option(min=1, help="Sessions of each user.")] = 1,
     propensities: Annotated[
         bool, typer.Option("--propensities", help="Record the chance of each shown item.")
     ] = False,
@@ -127,12 +128,58 @@ def synthesize(
         sessions,
         seed=seed,
         policy=policy,
+        visits=visits,
         propensities=propensities,
         settings=parse_settings(settings or []),
         overwrite=overwrite,
         device=device,
     )
     print_log(log, out)
+
+
+@app.command()
+def profile(
+    log: LogPath,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write the log to.")],
+    past: Annotated[
+        Path | None,
+        typer.Option(metavar="LOG", help="Earlier sessions; by default the first ones of LOG."),
+    ] = None,
+    share: Annotated[
+        float, typer.Option(help="Share of LOG's sessions that are the past, without --past.")
+    ] = 0.5,
+    methods: Annotated[
+        str, typer.Option(help="autoencoder, svd, counts; comma-separated.")
+    ] = "autoencoder",
+    seed: Seed = 0,
+    settings: Settings = None,
+    overwrite: Overwrite = False,
+    device: Device = DEVICE,
+    threads: Threads = None,
+) -> None:
+    """Write a log whose users have their past as features.
+
+    OUT has the sessions of LOG, without those that are the past, and `past_…` features of their
+    users, which responders, observations and policies read as any user features. `--set` changes
+    a setting of `ProfileConfig`, such as `--set size=16`.
+
+    Example: `recsim data profile logs/news logs/profiled --past logs/news_history`
+    """
+    from benchmarks.harness import names_in
+    from benchmarks.reports.tables import print_log
+    from responders.config import make_config, parse_settings
+    from responders.profiles import ProfileConfig, split_past, with_profiles
+
+    set_threads(threads)
+    config = make_config(ProfileConfig, parse_settings(settings or []), "a profile")
+    later = SessionLog.load(log)
+    if past is None:
+        earlier, later = split_past(later, share)
+    else:
+        earlier = SessionLog.load(past)
+    made = with_profiles(later, earlier, names_in(methods), config, seed=seed, device=device)
+    made.save(out, overwrite=overwrite)
+    print_log(made, out)
 
 
 @app.command()

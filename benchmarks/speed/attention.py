@@ -38,7 +38,7 @@ from responders.log.batch import Part, make_batch, plan_batches
 from responders.models.base import Responder
 from responders.models.build import build_responder, responder_class
 
-RESPONDERS = ("session_transformer", "scot", "session_gru", "min_gru", "hstu")
+RESPONDERS = ("session_transformer", "scot", "session_gru", "min_gru", "linear_attention", "hstu")
 """The responders measured; shares are relative to the first, those of a step to SCOT."""
 
 POSITIONS = "100,1000,10000"

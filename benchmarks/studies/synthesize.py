@@ -19,6 +19,7 @@ def synthesize(
     *,
     seed: int = 0,
     policy: str = "mixed",
+    visits: int = 1,
     propensities: bool = False,
     settings: Mapping[str, Any] | None = None,
     overwrite: bool = False,
@@ -29,9 +30,10 @@ def synthesize(
     Args:
         out: folder of the log.
         preset: a key of `responders.known_truth.presets.PRESETS`.
-        sessions: users, one session each.
+        sessions: in total.
         seed: fixes everything random.
         policy: the logging policy.
+        visits: sessions of each user.
         propensities: record the chance of each shown item, given those above it.
         settings: changes to the preset's `TruthConfig`, as text or numbers.
         overwrite: replace `out` if it exists.
@@ -49,6 +51,7 @@ def synthesize(
         sessions,
         seed=seed,
         policy=policy,
+        visits=visits,
         propensities=propensities,
         name=preset,
         overwrite=overwrite,

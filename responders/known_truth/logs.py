@@ -24,6 +24,7 @@ from responders.models.state import State, take_rows
 from responders.progress import progress_bar
 
 _DAYS = 30  # within which sessions start
+_LONGEST_STEP = 330  # seconds from a slate to the next
 
 POLICIES = ("mixed", "popular", "uniform", "personal", "repeating")
 """Logging policies: by popularity and true taste (mixed), popularity, at random, by true taste;
@@ -101,13 +102,14 @@ def synthesize(
     *,
     seed: int = 0,
     policy: str = "mixed",
+    visits: int = 1,
     propensities: bool = False,
     name: str = "known truth",
     overwrite: bool = False,
     device: torch.device | str = "cpu",
     progress: bool = True,
 ) -> SessionLog:
-    """Write a log of `sessions` users of the known-truth world to folder `out` and load it.
+    """Write a log of `sessions` sessions in a known-truth world to folder `out` and load it.
 
     Random numbers are drawn on the CPU, so that logs of different devices differ only where
     rounding changes a choice or a click.
@@ -115,9 +117,11 @@ def synthesize(
     Args:
         out: the folder; it appears when complete.
         settings: the world; `settings.seed` fixes its items.
-        sessions: E; each has its own user.
+        sessions: E.
         seed: fixes the users, slates and clicks.
         policy: the logging policy, one of `POLICIES`.
+        visits: sessions of each user, a month apart. Each starts from the same taste, which the
+            earlier visits tell something of; the rest of the state is that of a new user.
         propensities: record the chance of each shown item, given those above it.
         name: of the log, for its card.
         overwrite: replace a log at `out`.
@@ -125,16 +129,20 @@ def synthesize(
         progress: show a progress bar.
 
     Raises:
-        InputError: `sessions` is below 1, the policy or the device is unknown, the seed is out of
-            range, propensities are not known, or `out` exists.
+        InputError: `sessions` or `visits` is below 1, the policy or the device is unknown, the seed
+            is out of range, propensities are not known, or `out` exists.
     """
     sessions, seed = check_whole("sessions", sessions, 1), check_seed(seed)
+    visits = check_whole("visits", visits, 1)
     truth = make_truth(settings).to(pick_device(device))
     logging_policy = LoggingPolicy(truth, policy)
     generator = torch.Generator().manual_seed(seed)
-    visible, hidden = _draw_tastes(settings, sessions, generator)
+    user, visit = np.divmod(np.arange(sessions), visits)
+    ids = np.arange(user[-1] + 1)
+    visible, hidden = _draw_tastes(settings, len(ids), generator)
     length = np.zeros(sessions, np.int64)
     start_time = np.random.default_rng([seed, 3]).integers(0, _DAYS * 86_400, sessions)
+    start_time += visit * (_DAYS * 86_400 + settings.max_slates * _LONGEST_STEP)
     with (
         LogWriter(out, overwrite) as writer,
         progress_bar(
@@ -143,15 +151,16 @@ def synthesize(
     ):
         for first in range(0, sessions, 2048):
             part = slice(first, first + 2048)
+            who = user[part]
             slates = _play(
-                logging_policy, visible[part], hidden[part], generator, propensities=propensities
+                logging_policy, visible[who], hidden[who], generator, propensities=propensities
             )
             length[part] = slates["length"]
             time = slates["time"] + np.repeat(start_time[part], slates["length"])
             writer.append(slates["slate"], slates["click"], time, slates.get("propensity"))
             bar.update(len(slates["length"]))
-        ids, card = np.arange(sessions), _card(settings, name, policy, seed)
-        writer.finish(length, ids, truth.catalogue, Users(ids, visible.numpy()), card)
+        card = _card(settings, name, policy, seed)
+        writer.finish(length, user, truth.catalogue, Users(ids, visible.numpy()), card)
     return SessionLog.load(out)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from responders.log.catalogue import EMPTY
@@ -21,6 +22,18 @@ def count(log: SessionLog, sessions: np.ndarray) -> tuple[np.ndarray, np.ndarray
         shown += np.bincount(cell[filled], minlength=n * s)
         clicked += np.bincount(cell[filled & (log.response[block] > 0)], minlength=n * s)
     return shown.reshape(n, s), clicked.reshape(n, s)
+
+
+def click_matrix(log: SessionLog, sessions: np.ndarray) -> csr_matrix:
+    """Return how often each user clicked each item, [U, N] float32."""
+    pairs = []
+    for rows in log.blocks(sessions):
+        row, position = np.nonzero(log.response[rows])
+        session = np.searchsorted(log.session_start, rows[row], "right") - 1
+        pairs.append(np.stack([log.user[session], log.slate[rows[row], position]]))
+    user, item = np.concatenate(pairs, 1)
+    ones = np.ones(len(user), np.float32)
+    return csr_matrix((ones, (user, item)), (len(log.users), len(log.catalogue)))
 
 
 def logit(p: float | np.ndarray | Tensor) -> Tensor:

@@ -22,6 +22,7 @@ RESPONDERS = {
     "scot": "responders.models.scot:SCOT",
     "min_gru": "responders.models.slate_trunks:MinGRU",
     "hstu": "responders.models.slate_trunks:HSTU",
+    "linear_attention": "responders.models.slate_trunks:LinearAttention",
     "adv_ncm": "responders.models.adversarial:AdvNCM",
     "rancm": "responders.models.random_access:RANCM",
 }

@@ -1,7 +1,8 @@
-"""Efficient trunks for long sessions, which read a token a slate: MinGRU and HSTU.
+"""Efficient trunks for long sessions, which read a token a slate.
 
 MinGRU (arXiv 2410.01201) keeps a state of constant size and trains by a parallel scan. HSTU
-(arXiv 2402.17152) attends to earlier slates pointwise, without a softmax.
+(arXiv 2402.17152) attends to earlier slates pointwise, without a softmax. Linear attention (arXiv
+2006.16236) sums what it attends to in matrices of constant size.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from responders.log.batch import SessionBatch
 from responders.models.base import LogShape
 from responders.models.neural import Evaluation, NeuralConfig, NeuralResponder
 from responders.models.parts.attention import FeedForward
+from responders.models.parts.linear_attention import LinearAttentionBlock
 from responders.models.parts.packing import (
     gather,
     packed_order,
@@ -232,6 +234,64 @@ class HSTU(SlateTrunk):
             "slates": state["slates"] + 1,
             "past": past[:, -self.window :],
         }
+
+    def read(self, token: Tensor, user: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.user_features(user)
+        x = token + features.unsqueeze(1)
+        for block in self.blocks:
+            x = block(x)
+        return features, self.norm(x) + features.unsqueeze(1)
+
+
+@dataclass(frozen=True)
+class LinearAttentionConfig(NeuralConfig):
+    """Settings of `LinearAttention`."""
+
+    heads: int = setting(4, "Attention heads; each has a memory of (H / heads)² numbers.", ge=1)
+    layers: int = setting(2, "Blocks of the trunk.", ge=1, le=64)
+
+
+class LinearAttention(SlateTrunk):
+    """Gated linear attention over the slates of the session (arXiv 2006.16236, 2405.21060).
+
+    The state holds a matrix for each head and block, whatever the length of the session.
+
+    Args:
+        shape: sizes of the log.
+        config: the settings.
+        item_vectors: [N, K] given vectors for the embeddings that need them.
+    """
+
+    config_class: ClassVar[type[Config]] = LinearAttentionConfig
+    learning_rate: ClassVar[float] = 1e-3
+
+    def __init__(
+        self,
+        shape: LogShape,
+        config: LinearAttentionConfig = LinearAttentionConfig(),
+        item_vectors: Tensor | None = None,
+    ) -> None:
+        super().__init__(shape, config, item_vectors)
+        hidden = config.hidden_size
+        self.user_features = UserFeatures(shape.n_user_features, hidden)
+        blocks = nn.ModuleList(
+            LinearAttentionBlock(hidden, config.heads) for _ in range(config.layers)
+        )
+        self.blocks: Sequence[LinearAttentionBlock] = blocks  # type: ignore[assignment]
+        self.norm = nn.LayerNorm(hidden)
+
+    def start_trunk(self, user: Tensor) -> State:
+        features = self.user_features(user)
+        memory = torch.stack([block.start(len(user)) for block in self.blocks], 1)
+        return {"user": features, "hidden": features, "memory": memory}
+
+    def advance(self, state: State, token: Tensor) -> State:
+        x, memories = token + state["user"], []
+        for i, block in enumerate(self.blocks):
+            x, memory = block.step(x, state["memory"][:, i])
+            memories.append(memory)
+        hidden = self.norm(x) + state["user"]
+        return {"user": state["user"], "hidden": hidden, "memory": torch.stack(memories, 1)}
 
     def read(self, token: Tensor, user: Tensor) -> tuple[Tensor, Tensor]:
         features = self.user_features(user)

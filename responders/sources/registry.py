@@ -6,6 +6,7 @@ SOURCES: dict[str, str] = {
     "trec-session": "responders.sources.trec_session:read",
     "open-bandit": "responders.sources.open_bandit:read",
     "ebnerd": "responders.sources.ebnerd:read",
+    "ebnerd-history": "responders.sources.ebnerd:read_history",
     "movielens": "responders.sources.movielens:read",
     "amazon": "responders.sources.amazon:read",
     "csv": "responders.sources.csv:read",

@@ -138,7 +138,7 @@ def test_help_does_not_import_pytorch(words: list[str]) -> None:
     assert run.stdout.splitlines()[-1] == "False"
 
 
-COMPUTING = ["train", "evaluate", "compare", "bench", "demo", "data synthesize"]
+COMPUTING = ["train", "evaluate", "compare", "bench", "demo", "data synthesize", "data profile"]
 
 
 @pytest.mark.parametrize("command", COMPUTING)

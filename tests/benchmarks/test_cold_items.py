@@ -1,4 +1,4 @@
-"""The study of embeddings on items that training never showed."""
+"""The studies of items that training never showed, of another policy, and of users' pasts."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks.studies.cold_items import cold_items
 from benchmarks.studies.other_policy import other_policy
+from benchmarks.studies.profiles import profiles
 from responders import Catalogue, InputError, SessionLog
 from responders.known_truth.logs import synthesize
 from responders.known_truth.presets import TruthConfig
@@ -45,6 +46,24 @@ def test_content_answers_for_cold_items_and_learned_vectors_do_not(
     shown = explicit["warm_positions"] + explicit["cold_positions"]
     assert shown == int((test.slate >= 0).sum())
     assert 0.2 < explicit["cold_positions"] / shown < 0.3
+
+
+def test_profiles_of_users_who_come_back_help_a_responder(tmp_path: Path) -> None:
+    world = TruthConfig(
+        n_items=30, n_positions=5, clusters=4, dimensions=2, hidden=0.95, base=-1.0, max_slates=5,
+        fade=0.0, item_features=4,
+    )  # fmt: skip
+    log = synthesize(tmp_path / "log", world, 800, visits=4, progress=False)
+    rows = profiles(
+        log, tmp_path / "runs", kinds="none,counts", responder="mf",
+        settings={"epochs": 5, "embedding": "explicit", "batch_size": 16, "learning_rate": 0.03},
+        seeds=1, resamples=50, progress=False,
+    )  # fmt: skip
+    none, counts, truth = rows
+    assert [row["profile"] for row in rows] == ["none", "counts", "Bayes optimum"]
+    assert none["log_loss_gain_low"] == none["log_loss_gain_high"] == 0
+    assert counts["log_loss_gain_high"] < 0
+    assert truth["log_loss"] < none["log_loss"]
 
 
 def test_what_cannot_be_compared_is_refused(

@@ -85,7 +85,7 @@ def test_a_step_is_measured_and_constant_states_stay_small() -> None:
     assert all(row["network_ms"] > 0 for row in short.values())
     assert all(row["step_ms"] > 0 for row in short.values())
     assert short["scot"]["share"] == 1
-    for name in ("min_gru", "session_gru"):
+    for name in ("min_gru", "linear_attention", "session_gru"):
         assert long[name]["state_kb"] == short[name]["state_kb"]
     for name in ("hstu", "session_transformer"):
         assert long[name]["state_kb"] > 3 * short[name]["state_kb"]

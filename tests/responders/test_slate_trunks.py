@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from responders import InputError
 from responders.log.batch import SessionBatch
 from responders.models.base import LogShape, unroll
+from responders.models.parts.linear_attention import LinearAttentionBlock
 from responders.models.parts.pointwise import PointwiseBlock
 from responders.models.parts.scan import MinGRUCell, linear_scan
 from responders.models.slate_trunks import HSTU, HSTUConfig, MinGRU
@@ -58,7 +59,7 @@ def test_heads_must_divide_the_hidden_size() -> None:
         HSTU(LogShape(9, 4), HSTUConfig(heads=3))
 
 
-@pytest.mark.parametrize("name", ["min_gru", "hstu window"])
+@pytest.mark.parametrize("name", ["min_gru", "hstu window", "linear_attention"])
 def test_the_state_of_a_long_session_is_bounded_and_exact(name: str) -> None:
     responder, r = random_responder(name), 40
     slate = torch.randint(-1, 9, (2, r, 4), generator=torch.Generator().manual_seed(0))
@@ -90,3 +91,22 @@ def test_min_gru_can_remember_and_forget_at_a_click() -> None:
         state = responder.start(torch.randn(1, 2))
         after = responder.observe(state, slate, torch.zeros(1, 4))
     torch.testing.assert_close(after["trunk"]["layers"], state["trunk"]["layers"])
+
+
+def test_linear_attention_is_a_fading_sum_and_equals_its_steps() -> None:
+    torch.manual_seed(0)
+    block, x = LinearAttentionBlock(6, 2), torch.randn(2, 7, 6)
+    gate, query, key, value, log_decay = block._projected(x)
+    expected = torch.zeros(2, 7, 2, 3)
+    for i in range(7):
+        for j in range(i + 1):
+            fade = log_decay[:, j + 1 : i + 1].sum(1).exp()
+            weight = (query[:, i] * key[:, j]).sum(-1) * fade
+            expected[:, i] += weight.unsqueeze(-1) * value[:, j]
+    found, memory = block(x), block.start(2)
+    torch.testing.assert_close(found, block._finish(x, gate, expected))
+    for t in range(7):
+        stepped, memory = block.step(x[:, t], memory)
+        torch.testing.assert_close(found[:, t], stepped)
+    with pytest.raises(InputError, match="multiple of 4 heads"):
+        LinearAttentionBlock(6, 4)

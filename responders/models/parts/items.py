@@ -7,14 +7,13 @@ from typing import Literal
 
 import numpy as np
 import torch
-from scipy.sparse import csr_matrix
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from responders.config import Config, setting
 from responders.errors import InputError
 from responders.log.catalogue import Catalogue
-from responders.log.counts import count
+from responders.log.counts import click_matrix, count
 from responders.log.session_log import SessionLog
 from responders.models.parts.tables import BoundedDelta, extended, zero_row_table
 
@@ -73,14 +72,7 @@ def given_item_vectors(
 
 
 def _svd(log: SessionLog, sessions: np.ndarray, size: int, seed: int) -> np.ndarray:
-    pairs = []
-    for rows in log.blocks(sessions):
-        row, position = np.nonzero(log.response[rows])
-        session = np.searchsorted(log.session_start, rows[row], "right") - 1
-        pairs.append(np.stack([log.user[session], log.slate[rows[row], position]]))
-    user, item = np.concatenate(pairs, 1)
-    ones = np.ones(len(user), np.float32)
-    clicks = csr_matrix((ones, (user, item)), (len(log.users), len(log.catalogue)))
+    clicks = click_matrix(log, sessions)
     size = min(size, min(clicks.shape) - 1)
     from sklearn.decomposition import TruncatedSVD  # slow to import; no world needs it
 

@@ -202,6 +202,26 @@ def test_ebnerd(tmp_path: Path, logs: Path) -> None:
     assert log.users.ids[log.user].tolist() == [30, 40]
 
 
+def test_ebnerd_history(tmp_path: Path, logs: Path) -> None:
+    times = [[3_000_000, 1_000_000], [3_500_000, 3_600_000, 9_000_000]]
+    columns = {
+        "user_id": pa.array([40, 30], pa.uint32()),
+        "impression_time_fixed": pa.array(times, pa.list_(pa.timestamp("us"))),
+        "article_id_fixed": pa.array([[7, 8], [5, 7, 5]], pa.list_(pa.int32())),
+    }
+    path = tmp_path / "history.parquet"
+    pq.write_table(pa.table(columns), path)
+    log = convert("ebnerd-history", tmp_path, logs / "log")
+    assert shown(log) == [[5], [7], [5], [8], [7]]
+    assert log.time.tolist() == [3, 4, 9, 1, 3]
+    assert log.response.all()
+    assert log.users.ids[log.user].tolist() == [30, 40]
+    columns["article_id_fixed"] = pa.array([[7], [5, 7, 5]], pa.list_(pa.int32()))
+    pq.write_table(pa.table(columns), path)
+    with pytest.raises(InputError, match="2 times for another number of articles"):
+        convert("ebnerd-history", path, logs / "other")
+
+
 def test_movielens(tmp_path: Path, logs: Path) -> None:
     folder = make("movielens", tmp_path / "raw")
     log = convert("movielens", folder, logs / "log")
