@@ -26,6 +26,7 @@ from recsim_env.loading import (
     choose_returns,
     open_population,
     open_responder,
+    steered,
     with_items,
 )
 from recsim_env.pages import PageVectorEnv
@@ -96,11 +97,14 @@ def make_world(
 def _world(
     scenario: Scenario, name: str, num_users: int, seed: int = 0, first_user: int = 0
 ) -> World:
-    checkpoint = open_responder(find_responder(scenario))
+    source = find_responder(scenario)
+    checkpoint = open_responder(source)
     if checkpoint.synthetic:
         _warn_synthetic(name, isinstance(checkpoint.responder, KnownTruth))
     if scenario.config.catalogue is not None:
         checkpoint = with_items(checkpoint, scenario.config.catalogue)
+    if scenario.config.steer:
+        checkpoint = steered(checkpoint, source, scenario.config.steer)
     users = open_population(scenario.config.population, checkpoint)
     warm_start = scenario.config.warm_start
     if warm_start is None:

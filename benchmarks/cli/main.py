@@ -11,6 +11,7 @@ from benchmarks.cli import (
     demo,
     evaluate,
     fidelity,
+    interpret,
     pretrain,
     rank,
     recommend,
@@ -40,6 +41,7 @@ for command in (
     rank.rank,
     pretrain.pretrain,
     recommend.recommend,
+    interpret.interpret,
     demo.demo,
 ):
     app.command()(command)
