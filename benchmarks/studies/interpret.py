@@ -31,7 +31,7 @@ from responders.interpretation.saving import save_autoencoder
 from responders.interpretation.states import States, hidden_states, losses
 from responders.known_truth.world import make_catalogue, truth_of
 from responders.log.batch import Part
-from responders.log.split import make_split
+from responders.log.split import FRACTIONS, make_split
 from responders.models.steered import has_hidden
 from responders.training.checkpoint import AUTOENCODER, load_responder
 
@@ -39,6 +39,7 @@ RECOVERED = 0.8
 """|rho| from which a true cluster counts as recovered."""
 
 _RESAMPLES = 1000
+_ANY_SPLIT = {"by": "user", "seed": 0, "fractions": FRACTIONS}
 
 
 @dataclass(frozen=True)
@@ -131,8 +132,8 @@ def interpret(
                 f"recovered{kind}": sum(row[f"rho{kind}"] >= RECOVERED for row in clusters)
                 for kind in ("", "_unit")
             }
-        save_autoencoder(net, folder)
         names = report.write(building, table, facts, clusters)
+        save_autoencoder(net, folder)
     return Interpretation(table, facts, clusters, [Path(out) / name for name in names])
 
 
@@ -141,19 +142,23 @@ def _open(folder: Path, log: SessionLog, sessions: int, seed: int) -> _Source:
     return (_policy if kind == "policy" else _responder)(folder, log, sessions, seed)
 
 
-def _some(part: Part, sessions: int, seed: int) -> Part:
-    return part.take(np.random.default_rng(seed).permutation(len(part))[:sessions])
+def _parts(log: SessionLog, split: Mapping[str, Any], sessions: int, seed: int) -> list[Part]:
+    """Return some sessions of the training and of the test users; of a split by time, periods."""
+    rng = np.random.default_rng(seed)
+    found = make_split(log, split["by"], split["seed"], split["fractions"])
+    parts = [found[name] for name in ("train", "test")]
+    if split["by"] == "user":  # whose test sessions count from their first slate on here
+        parts = [Part.of(log, part.sessions) for part in parts]
+    return [part.take(rng.permutation(len(part))[:sessions]) for part in parts]
 
 
 def _responder(folder: Path, log: SessionLog, sessions: int, seed: int) -> _Source:
     checkpoint = load_responder(folder, log.catalogue)
-    responder, split = checkpoint.responder, checkpoint.card["split"]
-    name = checkpoint.card["responder"]["name"]
+    responder, name = checkpoint.responder, checkpoint.card["responder"]["name"]
     if not has_hidden(responder):
         raise InputError(f"{name} keeps no hidden state of users, so there is nothing to interpret")
     check_shape(responder, log, folder)
-    parts = make_split(log, split["by"], split["seed"], split["fractions"])
-    train, test = (_some(parts[each], sessions, seed) for each in ("train", "test"))
+    train, test = _parts(log, checkpoint.card["split"], sessions, seed)
     return _Source(
         name,
         False,
@@ -165,14 +170,13 @@ def _responder(folder: Path, log: SessionLog, sessions: int, seed: int) -> _Sour
 
 
 def _policy(folder: Path, log: SessionLog, sessions: int, seed: int) -> _Source:
-    policy, parts = load_policy(folder), make_split(log, "user", 0)
+    policy, parts = load_policy(folder), _parts(log, _ANY_SPLIT, sessions, seed)
     if not isinstance(policy, SequentialPolicy):
         raise InputError(f"{folder} is no sequential policy, so it has no states to interpret")
     if policy.catalogue.fingerprint() != log.catalogue.fingerprint():
         raise InputError(f"{folder} was made for another catalogue than that of the log")
     (train, _), (test, target) = (
-        states_after_clicks(policy, log, _some(parts[each], sessions, seed).sessions)
-        for each in ("train", "test")
+        states_after_clicks(policy, log, part.sessions) for part in parts
     )
     return _Source(
         type(policy.net).__name__,
@@ -223,8 +227,8 @@ def _clusters(
     """Return how well features, and hidden units, tell the shares of clicks in true clusters.
 
     The feature of a cluster is chosen on the training users and measured on the test users, over
-    the moments after a first click; |rho| is between its activation and the share of the clicks
-    so far in the session that were on items of the cluster.
+    the moments after a first click; |rho| is between its activation and the share of the recent
+    clicks (`responders.interpretation.states.FADE`) that were on items of the cluster.
     """
     truth = truth_of(log)
     if truth is None:
@@ -236,7 +240,7 @@ def _clusters(
         shares.append(tastes(states, is_in)[after[-1]])
     n_items = is_in.sum(0)
     rows: list[dict[str, Any]] = [
-        {"cluster": k, "items": int(n_items[k]), "clicks": float(shares[1][:, k].mean())}
+        {"cluster": int(k), "items": int(n_items[k]), "clicks": float(shares[1][:, k].mean())}
         for k in np.flatnonzero((n_items > 0) & shares[0].any(0) & shares[1].any(0))
     ]
     units = [source.train.vector, source.test.vector]

@@ -24,9 +24,9 @@ class AutoencoderConfig(Config):
     features: int = setting(64, "M, features.", ge=1, le=65_536)
     active: int = setting(6, "k, features that are active at a time, at most.", ge=1, le=65_536)
     tied: bool = setting(False, "Encode with the directions of the decoder.")
-    epochs: int = setting(20, "Passes over the hidden states.", ge=1)
+    epochs: int = setting(10, "Passes over the hidden states.", ge=1)
     batch_size: int = setting(512, "Hidden states in a batch.", ge=1)
-    learning_rate: float = setting(0.002, "Of Adam.", gt=0)
+    learning_rate: float = setting(0.005, "Of Adam.", gt=0)
 
 
 class SparseAutoencoder(nn.Module):

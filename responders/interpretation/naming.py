@@ -45,17 +45,17 @@ def correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def tastes(states: States, columns: np.ndarray) -> np.ndarray:
-    """Return the mean of item columns [N, A] over the clicks so far, [n, A]; 0 before the first."""
+    """Return the mean of item columns [N, A] over recent clicks, [n, A]; 0 before the first."""
     n_clicks = np.asarray(states.clicks.sum(1))
-    return (states.clicks @ columns) / np.maximum(n_clicks, 1)
+    return (states.clicks @ columns) / np.maximum(n_clicks, 1e-9)
 
 
 def describe(states: States, code: np.ndarray, catalogue: Catalogue, users: Users) -> pd.DataFrame:
     """Return a row for each feature: how often it is active, and with what.
 
-    Activations are correlated with the mean attributes of the items clicked so far in the session
-    and with the features of users, over the moments after the first click. The items of a feature
-    are those after whose clicks it is most active on average, drawn to its mean by 20 clicks.
+    Activations are correlated with the mean attributes of the items clicked recently and with the
+    features of users, over the moments after the first click. The items of a feature are those
+    after whose clicks it is most active on average, drawn to its mean by 20 clicks.
 
     Args:
         states: of n moments.

@@ -19,13 +19,18 @@ from responders.models.base import Responder
 from responders.models.state import State, take_rows
 
 
+FADE = 0.7
+"""How much a click counts as recent, of what the click after it counts."""
+
+
 @dataclass(frozen=True)
 class States:
     """Hidden states of logged users, one for each moment.
 
     Args:
         vector: [n, D] float32.
-        clicks: [n, N], how often each item was clicked before in the session.
+        clicks: [n, N], recent clicks on each item in the session: the last click counts 1, the one
+            before it `FADE`, and so on.
         user: [n] int64, rows of the log's users.
     """
 
@@ -35,7 +40,7 @@ class States:
 
 
 def clicks_before(log: SessionLog, session: np.ndarray, end: np.ndarray) -> sparse.csr_matrix:
-    """Return how often each item was clicked in a session so far, [n, N] float32.
+    """Return the recent clicks on each item of a session so far, see `States`: [n, N] float64.
 
     Args:
         log: the log.
@@ -44,10 +49,10 @@ def clicks_before(log: SessionLog, session: np.ndarray, end: np.ndarray) -> spar
     """
     slate, position = np.nonzero(log.response)
     first = np.searchsorted(slate, log.session_start[:-1])  # the first click of each session
-    at = np.repeat(first[session], end) + ragged.place(end)
-    found = log.slate[slate[at], position[at]]
-    shape = len(session), len(log.catalogue)
-    counts = sparse.csr_matrix((np.ones(len(at), np.float32), found, ragged.offsets(end)), shape)
+    place = ragged.place(end)
+    at, age = np.repeat(first[session], end) + place, np.repeat(end, end) - 1 - place
+    found, shape = log.slate[slate[at], position[at]], (len(session), len(log.catalogue))
+    counts = sparse.csr_matrix((FADE**age, found, ragged.offsets(end)), shape)
     counts.sum_duplicates()
     return counts
 
