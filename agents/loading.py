@@ -99,7 +99,9 @@ def load_policy(
     policy.steps, policy.synthetic = card.steps, card.synthetic
     if steer:
         if not isinstance(policy, SequentialPolicy):
-            raise InputError(f"steer needs a policy with a hidden state, which {card.policy} has not")
+            raise InputError(
+                f"steer needs a policy with a hidden state, which {card.policy} has not"
+            )
         policy.steer(steering(path, steer))
     return policy
 

@@ -175,9 +175,7 @@ def _policy(folder: Path, log: SessionLog, sessions: int, seed: int) -> _Source:
         raise InputError(f"{folder} is no sequential policy, so it has no states to interpret")
     if policy.catalogue.fingerprint() != log.catalogue.fingerprint():
         raise InputError(f"{folder} was made for another catalogue than that of the log")
-    (train, _), (test, target) = (
-        states_after_clicks(policy, log, part.sessions) for part in parts
-    )
+    (train, _), (test, target) = (states_after_clicks(policy, log, part.sessions) for part in parts)
     return _Source(
         type(policy.net).__name__,
         True,
@@ -221,9 +219,7 @@ def _ratio(name: str, top: np.ndarray, bottom: np.ndarray) -> dict[str, float]:
     }
 
 
-def _clusters(
-    source: _Source, codes: list[np.ndarray], log: SessionLog
-) -> list[dict[str, Any]]:
+def _clusters(source: _Source, codes: list[np.ndarray], log: SessionLog) -> list[dict[str, Any]]:
     """Return how well features, and hidden units, tell the shares of clicks in true clusters.
 
     The feature of a cluster is chosen on the training users and measured on the test users, over

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 from torch import Tensor
 
 from responders.config import make_config
@@ -40,7 +41,7 @@ def load_autoencoder(folder: Path) -> SparseAutoencoder:
     try:
         with safe_open(path, "pt") as file:
             facts = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+        tensors = load_file(path)
         settings = make_config(AutoencoderConfig, json.loads(facts["settings"]), "interpret")
         net = SparseAutoencoder(tensors["decoder"].shape[1], settings)
         net.load_state_dict(tensors)

@@ -18,7 +18,6 @@ from responders.log.session_log import SessionLog
 from responders.models.base import Responder
 from responders.models.state import State, take_rows
 
-
 FADE = 0.7
 """How much a click counts as recent, of what the click after it counts."""
 

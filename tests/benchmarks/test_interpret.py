@@ -54,12 +54,14 @@ def test_interpretation_of_a_responder(interpreted: Interpretation, responder: P
         assert 0 <= row["rho_low"] <= row["rho"] <= row["rho_high"] <= 1
     table = pd.read_csv(responder.parent / "report" / "features.csv")
     assert table["feature"].tolist() == list(range(8))
-    assert (table["active"].sum() <= 3) and table["name"].notna().all()
+    assert table["active"].sum() <= 3
+    assert table["name"].notna().all()
     assert table["attribute"].dropna().str.startswith(("feature_", "price")).all()
     saved = json.loads((responder.parent / "report" / "interpretation.json").read_text())
     assert saved["explained"] == facts["explained"]
     page = (responder.parent / "report" / "report.html").read_text()
-    assert "synthetic users" in page and "<svg" in page
+    assert "synthetic users" in page
+    assert "<svg" in page
     assert "http" not in page.replace("http://www.w3.org", "")
 
 
