@@ -10,7 +10,7 @@ import pandas as pd
 
 from benchmarks.reports.page import write_page
 from benchmarks.reports.svg import INK, Drawing
-from benchmarks.reports.tables import Cell, number, show_table, text, with_interval
+from benchmarks.reports.tables import Cell, fill, number, show_table, text, with_interval
 from responders.files import write_json
 
 _SHOWN = 100  # features in the table of the page
@@ -45,11 +45,10 @@ def write(
     facts: Mapping[str, Any],
     clusters: Sequence[Mapping[str, Any]],
 ) -> list[str]:
-    """Write features.csv, interpretation.json and report.html, and return their names."""
+    """Write the tables, also of true clusters, and the page; return the names of the files."""
     features.to_csv(folder / "features.csv", index=False)
-    rows = features.sort_values("active", ascending=False).to_dict("records")
-    plain = [{k: None if pd.isna(v) else v for k, v in row.items()} for row in rows]
-    content = {**facts, "clusters": list(clusters), "features": plain}
+    rows = _by_activity(features)
+    content = {**facts, "clusters": list(clusters), "features": rows}
     write_json(folder / "interpretation.json", content)
     figures = [_active(rows), *([_recovered(clusters)] if clusters else [])]
     write_page(
@@ -63,7 +62,18 @@ def write(
         figures=figures,
         example=rows[0],
     )
-    return ["features.csv", "interpretation.json", "report.html"]
+    names = ["features.csv", "interpretation.json", "report.html"]
+    if clusters:
+        table = pd.DataFrame(fill(CLUSTERS, clusters), columns=list(CLUSTERS))
+        table.to_csv(folder / "clusters.csv", index=False)
+        names.append("clusters.csv")
+    return names
+
+
+def _by_activity(features: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return a row for each feature, the most active first, with None for what is missing."""
+    rows = features.sort_values("active", ascending=False).to_dict("records")
+    return [{str(k): None if pd.isna(v) else v for k, v in row.items()} for row in rows]
 
 
 def _active(rows: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
@@ -90,7 +100,7 @@ def _recovered(clusters: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
 
 def show(features: pd.DataFrame, facts: Mapping[str, Any]) -> None:
     """Print the most active features and how well the states are reconstructed."""
-    rows = features.sort_values("active", ascending=False).head(15).to_dict("records")
+    rows = _by_activity(features)[:15]
     numbers = {
         "explained variance": with_interval("explained", 3),
         "never active": number("never_active", 0, scale=100, unit=" % of the features"),
