@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -16,12 +17,14 @@ from torch import Tensor, nn
 from agents.policy import Policy
 from agents.registry import known_policies
 from agents.saving import CARD, TENSORS, learned_tensors, name_of
+from agents.sequential import SequentialPolicy
 from agents.site import Site
 from recsim_env.world import World
 from responders import Catalogue, InputError, Returns
 from responders.config import make_config
 from responders.errors import first_fault, near_matches
 from responders.files import read_json
+from responders.interpretation.saving import steering
 from responders.registry import load
 
 _AGAIN = "save the policy again"
@@ -55,7 +58,10 @@ class _Card(BaseModel):
 
 
 def load_policy(
-    path: str | Path, world: World | None = None, kind: type[Policy] | None = None
+    path: str | Path,
+    world: World | None = None,
+    kind: type[Policy] | None = None,
+    steer: Mapping[int, float] | None = None,
 ) -> Policy:
     """Load the policy in folder `path`, as it was saved; only its random draws start again.
 
@@ -65,10 +71,12 @@ def load_policy(
             `Policy.recommend`, on the CPU.
         kind: its class; needed only if that is not a registered policy, since no code is imported
             because a file names it.
+        steer: how much is added to the activations of features that `recsim interpret` found in
+            the states of a sequential policy, by their numbers.
 
     Raises:
-        InputError: the folder is missing or damaged, its class is unknown, or the world has
-            another catalogue or other slates.
+        InputError: the folder is missing or damaged, its class is unknown, the world has another
+            catalogue or other slates, or the policy cannot be steered so.
     """
     path = Path(path)
     if not path.exists():
@@ -89,6 +97,12 @@ def load_policy(
     policy = kind(site, config, card.seed)
     _put_tensors(path / TENSORS, policy, tensors)
     policy.steps, policy.synthetic = card.steps, card.synthetic
+    if steer:
+        if not isinstance(policy, SequentialPolicy):
+            raise InputError(
+                f"steer needs a policy with a hidden state, which {card.policy} has not"
+            )
+        policy.steer(steering(path, steer))
     return policy
 
 

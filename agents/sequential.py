@@ -207,6 +207,7 @@ class SequentialPolicy(LogPolicy):
     ) -> None:
         super().__init__(world, config, seed)
         self.net = self._new_network()
+        self._steering: Tensor | None = None  # [N], added to the logits
         self._generator = torch.Generator(self.device).manual_seed(seed)
 
     def network(self) -> SequenceModel:
@@ -251,7 +252,15 @@ class SequentialPolicy(LogPolicy):
     def next_item(self, history: Tensor) -> Tensor:
         """Return the logits [B, N] of the next click after histories [B, L], -1 = none."""
         popular = (self.popularity + 1e-3).log()  # as logits, for users without a click
-        return torch.where(history[:, :1] >= 0, self.net.scores(history), popular)
+        scores = self.net.scores(history)
+        if self._steering is not None:
+            scores = scores + self._steering
+        return torch.where(history[:, :1] >= 0, scores, popular)
+
+    def steer(self, direction: Tensor) -> None:
+        """Add a vector [d] to the state after every history; popular items stay as they are."""
+        # Logits are products with the state, so that this is the same for every user.
+        self._steering = self.net.items.weight.detach() @ direction.to(self.device)
 
     @torch.no_grad()
     def affinity(self, observation: dict[str, Tensor]) -> Tensor:

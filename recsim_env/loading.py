@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -17,11 +17,13 @@ from responders.behaviour.returns import Returns
 from responders.behaviour.support import fit_support
 from responders.errors import near_matches
 from responders.files import read_json
+from responders.interpretation.saving import steering
 from responders.known_truth.logs import first_slates
 from responders.known_truth.presets import TruthConfig
 from responders.known_truth.world import KnownTruth, truth_of
 from responders.log.split import make_split, visible_log
 from responders.models.ensemble import Ensemble
+from responders.models.steered import Steered, has_hidden
 from responders.training.checkpoint import Checkpoint, check_catalogue, load_responder
 from responders.training.initial_sessions import (
     HELD_OUT,
@@ -181,6 +183,27 @@ def with_items(checkpoint: Checkpoint, catalogue: Catalogue) -> Checkpoint:
         checkpoint.initial_sessions, catalogue=replace(catalogue, attributes=attributes)
     )
     return replace(checkpoint, responder=responder.eval(), initial_sessions=initial_sessions)
+
+
+def steered(checkpoint: Checkpoint, source: object, steer: Mapping[int, float]) -> Checkpoint:
+    """Return a checkpoint whose users have more (or less) of some features of their hidden state.
+
+    Args:
+        checkpoint: from `source`.
+        source: the folder of an interpreted responder.
+        steer: see `responders.interpretation.saving.steering`.
+
+    Raises:
+        InputError: the responder has no hidden state, is not read from a folder or was not
+            interpreted, or a feature is unknown.
+    """
+    if not has_hidden(checkpoint.responder):
+        name = checkpoint.card["responder"]["name"]
+        raise InputError(f"steer needs a responder with a hidden state, which {name} has not")
+    if not isinstance(source, (str, Path)):
+        raise InputError("steer needs the folder of an interpreted responder: responder=DIR")
+    direction = steering(Path(source).expanduser(), steer)
+    return replace(checkpoint, responder=Steered(checkpoint.responder, direction).eval())
 
 
 def open_population(population: str | Path | SessionLog, checkpoint: Checkpoint) -> SessionLog:

@@ -26,6 +26,7 @@ from recsim_env.loading import (
     choose_returns,
     open_population,
     open_responder,
+    steered,
     with_items,
 )
 from recsim_env.pages import PageVectorEnv
@@ -96,12 +97,14 @@ def make_world(
 def _world(
     scenario: Scenario, name: str, num_users: int, seed: int = 0, first_user: int = 0
 ) -> World:
-    config = scenario.config
-    checkpoint = open_responder(find_responder(scenario))
+    config, source = scenario.config, find_responder(scenario)
+    checkpoint = open_responder(source)
     if checkpoint.synthetic:
         _warn_synthetic(name, isinstance(checkpoint.responder, KnownTruth))
     if config.catalogue is not None:
         checkpoint = with_items(checkpoint, config.catalogue)
+    if config.steer:
+        checkpoint = steered(checkpoint, source, config.steer)
     users = open_population(config.population, checkpoint)
     warm_start = config.warm_start
     if warm_start is None:

@@ -23,6 +23,11 @@ class EnvConfig(Config):
         None,
         "Folder of a trained responder or a synthetic log, or a `TruthConfig`; several = ensemble.",
     )
+    steer: Any = setting(
+        None,
+        "Features of the responder's hidden state (`recsim interpret`) to add to its users, such "
+        "as `{12: 3.0}`.",
+    )
     catalogue: Any = setting(None, "The responder's catalogue with new (cold) items appended.")
     population: Any = setting(
         "held_out",

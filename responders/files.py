@@ -20,6 +20,7 @@ _MARKS = (
     "suite.json",
     "rank.json",
     "pretrain.json",
+    "interpretation.json",
 )  # what a folder that may be replaced has one of
 
 

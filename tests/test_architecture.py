@@ -39,6 +39,7 @@ ROOMS = [
     ["known_truth", "profiles"],
     ["evaluation"],
     ["training"],
+    ["interpretation"],
 ]
 """The rooms of `responders`, each of which may import those above it in this list."""
 

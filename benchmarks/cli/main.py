@@ -11,6 +11,7 @@ from benchmarks.cli import (
     demo,
     evaluate,
     fidelity,
+    interpret,
     pretrain,
     rank,
     recommend,
@@ -42,6 +43,7 @@ for command in (
     pretrain.pretrain,
     tune.tune,
     recommend.recommend,
+    interpret.interpret,
     demo.demo,
 ):
     app.command()(command)

@@ -6,11 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
-
+from benchmarks.reports.page import write_page
 from benchmarks.reports.svg import INK, Drawing
 from benchmarks.reports.tables import Cell, interval, number, text
-from responders.files import new_file
 
 _LEAST, _TICKS = 0.05, (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)  # distance / floor
 
@@ -45,11 +43,10 @@ COLUMNS = {
 
 def write(path: Path, rows: Sequence[Mapping[str, Any]], details: Mapping[str, Any]) -> None:
     """Write the page of a report to `path`."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    environment.filters |= {"percent": _percent, "plain": _plain}
-    template = environment.from_string(Path(__file__).with_name("fidelity.html").read_text("utf-8"))
     found = details["responders"]
-    page = template.render(
+    write_page(
+        path,
+        "fidelity.html",
         d=details,
         columns=list(COLUMNS),
         rows=[[cell(row) for cell in COLUMNS.values()] for row in rows],
@@ -60,16 +57,6 @@ def write(path: Path, rows: Sequence[Mapping[str, Any]], details: Mapping[str, A
             if each["generation"]["gallery"]
         ],
     )
-    with new_file(path) as building:
-        building.write_text(page, encoding="utf-8")
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1%}"
-
-
-def _plain(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4f}"
 
 
 def _figures(found: Found, baselines: Mapping[str, Any]) -> dict[str, list[tuple[str, str]]]:

@@ -128,6 +128,17 @@ class Responder(nn.Module):
         """
         return None
 
+    def hidden(self, state: State) -> Tensor | None:
+        """Return the vectors [B, D] that a network keeps of users, from which slates are scored.
+
+        None, the default, says that it keeps none.
+        """
+        return None
+
+    def with_hidden(self, state: State, hidden: Tensor) -> State:
+        """Return `state` with other vectors [B, D] in the place of `hidden(state)`."""
+        raise NotImplementedError
+
     def respond(self, state: State, slate: Tensor, uniform: Tensor) -> Response:
         """Draw the clicks of B users on `slate`.
 

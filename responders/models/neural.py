@@ -258,6 +258,12 @@ class ClickMemory:
         """Return the users' vectors [B, d]."""
         return self.users.vector(state["user"])
 
+    hidden = memory
+
+    def with_hidden(self, state: State, hidden: Tensor) -> State:
+        features = state["user"]["features"] + hidden - self.hidden(state)
+        return state | {"user": state["user"] | {"features": features}}
+
     def observe(self, state: State, slate: Tensor, click: Tensor) -> State:
         item = self.items.vector(self.items.index(slate))
         return {

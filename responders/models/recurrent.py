@@ -233,6 +233,13 @@ class CarriedGRU(RecurrentResponder):
             "session": self.session.start(user),
         }
 
+    def hidden(self, state: State) -> Tensor:
+        """Return the hidden state that is carried from slate to slate, [B, H]."""
+        return state["hidden"]
+
+    def with_hidden(self, state: State, hidden: Tensor) -> State:
+        return state | {"hidden": hidden}
+
     def memory(self, state: State) -> Tensor:
         """Return the hidden state and the vector of the last item if it was clicked, [B, H + d]."""
         return torch.cat([state["hidden"], self.items.vector(state["above"])], -1)

@@ -114,12 +114,21 @@ class SCOT(NeuralResponder):
         mask = (rows != self.items.empty).unsqueeze(1).expand(-1, n, -1)
         number = state["slates"].unsqueeze(1).expand(-1, n)
         key, value = self._keys_values(user, rows, state["clicked_slate"])
-        return self._attend(x, number, user, key, value, mask)
+        attention = self._attend(x, number, user, key, value, mask)
+        added = state.get("added")  # only by `with_hidden`
+        return attention if added is None else attention + added.unsqueeze(1)
 
     def memory(self, state: State) -> Tensor:
         """Return the attention of the query for the next click, [B, H]."""
         query = self.next_click_query.expand(len(state["slates"]), 1, -1)
         return self._attend_to_history(state, query).squeeze(1)
+
+    hidden = memory
+
+    def with_hidden(self, state: State, hidden: Tensor) -> State:
+        """Return the state with what is added to the attention of every item."""
+        added = hidden - self.hidden(state)
+        return state | {"added": state["added"] + added if "added" in state else added}
 
     def logits(self, state: State, slate: Tensor, click: Tensor | None = None) -> Tensor:
         rows = self.items.index(slate)

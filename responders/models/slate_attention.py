@@ -145,6 +145,11 @@ class TransformerGRU(NeuralResponder):
         """Return the hidden state [B, H]."""
         return state["hidden"]
 
+    hidden = memory
+
+    def with_hidden(self, state: State, hidden: Tensor) -> State:
+        return state | {"hidden": hidden}
+
     def _attend(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Return item vectors [B, S, d] and attended items [B, S, H] of slates [B, S]."""
         item = self.items.vector(rows)

@@ -93,6 +93,11 @@ class SlateTrunk(NeuralResponder):
         """Return the hidden state [B, H]."""
         return state["trunk"]["hidden"]
 
+    hidden = memory
+
+    def with_hidden(self, state: State, hidden: Tensor) -> State:
+        return state | {"trunk": state["trunk"] | {"hidden": hidden}}
+
     def logits(self, state: State, slate: Tensor, click: Tensor | None = None) -> Tensor:
         rows = self.items.index(slate)
         score = self._score(self.memory(state), rows, self._vector(rows))

@@ -5,6 +5,7 @@ DIR/card.json               description, data, metrics, seed, versions and comma
 DIR/initial_sessions/       a small session log: the catalogue, and the first slates of the users
                             with whom a simulation starts: held-out ones, or any of the log after
                             refitting
+DIR/sae.safetensors         the autoencoder of its hidden states, once `recsim interpret` was run
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from responders.training.card import check_card
 
 FORMAT = 2
 WEIGHTS, CARD, INITIAL = "responder.safetensors", "card.json", "initial_sessions"
+AUTOENCODER = "sae.safetensors"
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from responders.errors import InputError
 from responders.files import holds_files, read_json
-from responders.training.checkpoint import CARD, INITIAL, WEIGHTS
+from responders.training.checkpoint import AUTOENCODER, CARD, INITIAL, WEIGHTS
 from responders.training.trainer import STATE
 
 RUN = "run.json"
@@ -49,7 +49,7 @@ def already_finished(out: Path, run: dict[str, Any], resume: bool, overwrite: bo
 
 def remove(out: Path) -> None:
     """Remove the files of a training from `out`, and the folder if nothing else is in it."""
-    for name in (CARD, RUN, STATE, WEIGHTS):
+    for name in (CARD, RUN, STATE, WEIGHTS, AUTOENCODER):
         (out / name).unlink(missing_ok=True)
         (out / f".{name}.tmp").unlink(missing_ok=True)
     for name in (INITIAL, REFIT, "tensorboard"):

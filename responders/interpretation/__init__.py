@@ -1,0 +1,1 @@
+"""What a network keeps of its users: sparse features of hidden states."""
