@@ -116,7 +116,7 @@ def test_a_log_of_real_users_cannot_answer(small_log: SessionLog, tmp_path: Path
 
 
 def test_numpy_integers_are_seeds_and_actions() -> None:
-    env, twin = (gym.make(SLATES).unwrapped for _ in range(2))
+    env, twin = (gym.make(SLATES, leaving=False).unwrapped for _ in range(2))
     env.reset(seed=np.int64(5))
     twin.reset(seed=5)
     for dtype in (np.int8, np.uint8, np.int16, np.int32, np.uint32, np.int64, np.uint64):
