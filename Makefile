@@ -1,7 +1,7 @@
 # Everything a newcomer needs; nothing but Python 3.11+ and pip must be there.
 #   make demo   install and run the demo        make test   install and run the tests
 #   make lint   ruff and mypy                   make docs   the site, into build/docs
-#   make bench  speed of the environments
+#   make bench  speed of the environments        make ray    the tests that need Ray and RLlib
 PYTHON ?= python3
 CONSTRAINTS ?= constraints.txt
 VENV ?= .venv
@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo test lint docs bench assets clean
+.PHONY: install demo test ray lint docs bench assets clean
 
 install: $(INSTALLED)
 
@@ -24,6 +24,11 @@ demo: install
 
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+# Not the extra ray[rllib], which needs an old Gymnasium.
+ray: install
+	@$(PIP) install $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) -e '.[ray]' 'ray[tune]' dm-tree lz4 ormsgpack
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 0 tests/benchmarks/test_workers.py tests/recsim_env/test_rllib.py
 
 lint: install
 	$(BIN)/ruff check .

@@ -19,6 +19,7 @@ from agents.policy import Policy
 from agents.registry import known_policies
 from recsim_env.world import World
 from responders import InputError
+from responders.config import Config
 from responders.errors import near_matches
 
 Source = str | Path | type[Policy] | Policy
@@ -34,12 +35,14 @@ class Entry:
         given: what `find_policy` was given.
         source: the class; a policy or the folder of one, which runs as it is, without training.
         fingerprint: of the file or folder that it comes from; of an object, a new one each time.
+        config: of a class; None = its defaults.
     """
 
     name: str
     given: Source
     source: type[Policy] | Policy | Path
     fingerprint: str
+    config: Config | None = None
 
     def make(self, world: World, seed: int) -> Policy:
         """Return the policy for `world`, untrained unless it was given as trained.
@@ -52,8 +55,9 @@ class Entry:
             InputError: it cannot run there.
         """
         if isinstance(self.source, type):
+            settings: dict[str, Any] = {} if self.config is None else {"config": self.config}
             try:
-                return self.source(world, seed=seed)
+                return self.source(world, seed=seed, **settings)
             except TypeError as error:
                 raise InputError(
                     f"policy {self.name} cannot be made ({error}): its class is called with a "

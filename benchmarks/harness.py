@@ -1,18 +1,13 @@
-"""Shared code of the benchmarks: processes, timing, peak memory and reports."""
+"""Shared code of the benchmarks: timing, peak memory and reports."""
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import platform
-import sys
-import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from multiprocessing.context import BaseContext
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pandas as pd
 import torch
@@ -22,88 +17,6 @@ from benchmarks.errors import one_line_errors
 from benchmarks.reports.tables import Cell, console, fill, markdown_table, show_table
 from benchmarks.speed.memory import forget_peak, memory, peak_memory
 from responders import InputError
-from responders.progress import progress_bar
-
-Key = TypeVar("Key")
-Result = TypeVar("Result")
-
-
-def new_processes() -> BaseContext:
-    """Return how processes start: on Linux, from a server that imports PyTorch once for all."""
-    if sys.platform != "linux":
-        return multiprocessing.get_context("spawn")
-    server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["benchmarks.studies.runs", "torch._dynamo", "sklearn"])
-    return server
-
-
-def _end_with_parent() -> None:
-    """Let this worker end as soon as its parent does, even if that was killed."""
-
-    def wait(parent: Any) -> None:
-        parent.join()
-        os._exit(1)
-
-    parent = multiprocessing.parent_process()
-    threading.Thread(target=wait, args=(parent,), daemon=True).start()
-
-
-def run_cases(
-    function: Callable[..., Result],
-    cases: Mapping[Key, Sequence[Any]],
-    *,
-    jobs: int = 1,
-    label: str = "run",
-    done: int = 0,
-    progress: bool = True,
-) -> Iterator[tuple[Key, Result]]:
-    """Call `function` for every case, each in a new process to measure its own peak memory.
-
-    Args:
-        function: importable from a module, as its arguments and result are sent between processes.
-        cases: positional arguments by case.
-        jobs: number of processes at a time.
-        label: of the progress bar.
-        done: number of cases already finished, for the progress bar.
-        progress: show a progress bar.
-
-    Yields:
-        Every case and its result, in order of completion.
-
-    Raises:
-        Exception: any exception of `function`; cases that have not started are cancelled.
-    """
-    with (
-        ProcessPoolExecutor(
-            jobs, new_processes(), initializer=_end_with_parent, max_tasks_per_child=1
-        ) as pool,
-        progress_bar(
-            total=done + len(cases), initial=done, desc=label, unit="run", disable=not progress
-        ) as bar,
-    ):
-        futures = {pool.submit(function, *values): case for case, values in cases.items()}
-        try:
-            for future in as_completed(futures):
-                bar.update()
-                yield futures[future], future.result()
-        except BaseException as error:
-            if not isinstance(error, Exception):
-                _interrupt(futures)
-            pool.shutdown(cancel_futures=True)  # running cases finish
-            raise
-
-
-def _interrupt(futures: Collection[Future[Any]]) -> None:
-    """Send SIGTERM once to every worker, also to those that start later, until all are done."""
-    for future in futures:
-        future.cancel()
-    told: set[int | None] = set()
-    while not all(future.done() for future in futures):
-        for worker in multiprocessing.active_children():
-            if worker.pid not in told:
-                worker.terminate()  # a training saves and stops
-                told.add(worker.pid)
-        time.sleep(0.1)
 
 
 def synchronize(device: torch.device | str) -> None:

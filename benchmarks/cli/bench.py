@@ -11,11 +11,13 @@ from agents.registry import POLICIES
 from benchmarks.cli.options import (
     DEVICE,
     Device,
+    Jobs,
     Overwrite,
+    Ray,
     Seeds,
     Threads,
     command_line,
-    set_threads,
+    find_workers,
 )
 from responders.errors import InputError
 
@@ -56,7 +58,8 @@ def bench(
         bool,
         typer.Option("--curve", help="Learning curves: also train for 2/3, 4/9, … of the steps."),
     ] = False,
-    jobs: Annotated[int, typer.Option(min=1, help="Processes at a time.")] = 1,
+    jobs: Jobs = 1,
+    ray: Ray = None,
     overwrite: Overwrite = False,
     device: Device = DEVICE,
     threads: Threads = None,
@@ -72,13 +75,11 @@ def bench(
     from benchmarks.reports import leaderboard as report
     from benchmarks.studies import leaderboard as study
 
-    set_threads(threads)
     options: dict[str, Any] = {
         "users": users,
         "seeds": seeds,
         "training_steps": train_steps,
-        "jobs": jobs,
-        "threads": threads,
+        "workers": find_workers(jobs, ray, threads, device),
         "device": device,
         "out": out,
         "overwrite": overwrite,

@@ -10,10 +10,14 @@ import typer
 from benchmarks.cli.options import (
     DEVICE,
     Device,
+    Jobs,
     LogPath,
+    Ray,
     Seeds,
     Settings,
+    Threads,
     command_line,
+    find_workers,
 )
 from responders.models.registry import RESPONDERS
 
@@ -35,12 +39,10 @@ def compare(
     out: Annotated[Path, typer.Option(help="Folder for runs, tables and plot.")] = Path(
         "runs/compare"
     ),
-    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 1,
+    jobs: Jobs = 1,
+    ray: Ray = None,
     device: Device = DEVICE,
-    threads: Annotated[
-        int | None,
-        typer.Option(min=1, help="CPU threads of each run; by default all, shared among the jobs."),
-    ] = None,
+    threads: Threads = None,
     settings: Settings = None,
 ) -> None:
     """Train and test responders on one log: a table and a plot of quality against cost.
@@ -65,8 +67,7 @@ def compare(
             seeds=seeds,
             out=out,
             settings=parse_settings(settings or []),
-            jobs=jobs,
-            threads=threads,
+            workers=find_workers(jobs, ray, threads, device),
             device=device,
             command=command_line(),
         )

@@ -11,12 +11,14 @@ from benchmarks.cli.evaluate import Split
 from benchmarks.cli.options import (
     DEVICE,
     Device,
+    Jobs,
     LogPath,
+    Ray,
     Seed,
     Settings,
     Threads,
     command_line,
-    set_threads,
+    find_workers,
 )
 
 
@@ -48,6 +50,8 @@ def fidelity(
     ] = 100_000,
     seed: Seed = 0,
     settings: Settings = None,
+    jobs: Jobs = 1,
+    ray: Ray = None,
     device: Device = DEVICE,
     threads: Threads = None,
 ) -> None:
@@ -65,7 +69,6 @@ def fidelity(
     from benchmarks.studies.fidelity import study
     from responders.config import parse_settings
 
-    set_threads(threads)
     result = study.fidelity(
         responders,
         log,
@@ -78,6 +81,7 @@ def fidelity(
         train_steps=train_steps,
         seed=seed,
         thresholds=parse_settings(settings or []),
+        workers=find_workers(jobs, ray, threads, device),
         device=device,
         command=command_line(),
     )

@@ -15,6 +15,7 @@ from benchmarks.cli import (
     rank,
     recommend,
     train,
+    tune,
 )
 from benchmarks.errors import one_line_errors
 
@@ -39,6 +40,7 @@ for command in (
     fidelity.fidelity,
     rank.rank,
     pretrain.pretrain,
+    tune.tune,
     recommend.recommend,
     demo.demo,
 ):

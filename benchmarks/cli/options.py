@@ -5,9 +5,12 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from benchmarks.workers import Workers
 
 LogPath = Annotated[Path, typer.Argument(metavar="LOG", help="Folder of a session log.")]
 Seed = Annotated[int, typer.Option(min=0, help="Fixes everything random.")]
@@ -18,6 +21,13 @@ DEVICE = "auto"
 """The default of `Device` in every command."""
 Threads = Annotated[
     int | None, typer.Option(min=1, help="CPU threads of PyTorch; by default its own choice.")
+]
+Jobs = Annotated[int, typer.Option(min=1, help="Processes at a time.")]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        "--ray", metavar="auto|ADDRESS", help="Use a Ray cluster; --threads are CPUs of each run."
+    ),
 ]
 Settings = Annotated[
     list[str] | None,
@@ -31,6 +41,19 @@ def set_threads(threads: int | None) -> None:
         import torch
 
         torch.set_num_threads(threads)
+
+
+def find_workers(jobs: int, ray: str | None, threads: int | None, device: str) -> Workers:
+    """Return what does the runs, and limit this process's threads too.
+
+    On Ray, each run has a GPU if `device` is one.
+    """
+    from benchmarks.workers import Workers
+    from responders.device import pick_device
+
+    set_threads(threads)
+    gpus = 0 if ray is None else int(pick_device(device).type == "cuda")
+    return Workers(jobs, threads, ray, gpus)
 
 
 def command_line() -> str:

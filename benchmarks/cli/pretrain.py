@@ -10,13 +10,15 @@ import typer
 from benchmarks.cli.options import (
     DEVICE,
     Device,
+    Jobs,
     LogPath,
     Overwrite,
+    Ray,
     Seeds,
     Settings,
     Threads,
     command_line,
-    set_threads,
+    find_workers,
 )
 from responders.errors import InputError
 
@@ -59,7 +61,8 @@ def pretrain(
         int, typer.Option(min=1, help="slateq, slate_ppo: true users who judge.")
     ] = 500,
     seeds: Seeds = 3,
-    jobs: Annotated[int, typer.Option(min=1, help="Processes at a time.")] = 1,
+    jobs: Jobs = 1,
+    ray: Ray = None,
     out: Annotated[Path, typer.Option(help="Folder for table and plot.")] = Path("runs/pretrain"),
     settings: Settings = None,
     overwrite: Overwrite = False,
@@ -82,12 +85,11 @@ def pretrain(
     from benchmarks.studies.pretraining import reinforcement, sequences
     from responders.config import parse_settings
 
-    set_threads(threads)
     kind = find_policy(policy).source
     common: dict[str, Any] = {
         "seeds": seeds,
         "settings": parse_settings(settings or []),
-        "jobs": jobs,
+        "workers": find_workers(jobs, ray, threads, device),
         "device": device,
         "out": out,
         "overwrite": overwrite,

@@ -10,12 +10,14 @@ import typer
 from benchmarks.cli.options import (
     DEVICE,
     Device,
+    Jobs,
     LogPath,
     Overwrite,
+    Ray,
     Settings,
     Threads,
     command_line,
-    set_threads,
+    find_workers,
 )
 from responders.errors import InputError
 
@@ -51,7 +53,8 @@ def rank(
         str, typer.Option(help="Items of the history: keep (rank them) or filter.")
     ] = "keep",
     seeds: Annotated[int, typer.Option(min=1, help="Repetitions with different seeds.")] = 1,
-    jobs: Annotated[int, typer.Option(min=1, help="Processes at a time.")] = 1,
+    jobs: Jobs = 1,
+    ray: Ray = None,
     settings: Settings = None,
     overwrite: Overwrite = False,
     device: Device = DEVICE,
@@ -71,7 +74,6 @@ def rank(
     from benchmarks.studies.ranking.study import rank as study
     from responders.config import parse_settings
 
-    set_threads(threads)
     lengths = cutoffs.split(",")
     if not all(k.strip().isdigit() for k in lengths):
         raise InputError(f"cut-offs are whole numbers such as 5,10,20, not {cutoffs!r}")
@@ -84,7 +86,7 @@ def rank(
         seen=seen,  # type: ignore[arg-type]
         settings=parse_settings(settings or []),
         seeds=seeds,
-        jobs=jobs,
+        workers=find_workers(jobs, ray, threads, device),
         device=device,
         out=out,
         overwrite=overwrite,

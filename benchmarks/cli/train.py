@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,6 +41,9 @@ def train(
     ] = False,
     overwrite: Overwrite = False,
     device: Device = DEVICE,
+    devices: Annotated[
+        int, typer.Option(min=1, help="Processes that train together, each on a GPU if there are.")
+    ] = 1,
     threads: Threads = None,
     settings: Settings = None,
 ) -> None:
@@ -48,7 +52,8 @@ def train(
     `--set` changes options of the responder (`hidden_size=128`, `embedding=content`) and of the
     training (`learning_rate=0.001`, `batch_size=64`, `patience=7`). Ctrl-C saves and stops;
     `--resume` continues from there and gives the same result. With `--refit`, what is saved was
-    trained again on all users, and the metrics are those of the responder before.
+    trained again on all users, and the metrics are those of the responder before. With
+    `--devices N`, N processes each take a share of every batch.
 
     Example: `recsim train logs/known --responder session_gru --out runs/session_gru`
     """
@@ -56,30 +61,33 @@ def train(
     from responders.config import parse_settings
     from responders.log.split import parse_fractions
     from responders.training.fit import fit
+    from responders.training.launch import fit_on_devices
     from responders.training.trainer import Interrupted
 
     set_threads(threads)
     chosen: dict[str, Any] = dict(parse_settings(settings or []))
     if epochs is not None:
         chosen["epochs"] = epochs
+    options: dict[str, Any] = {
+        "seed": seed,
+        "fractions": parse_fractions(fractions),
+        "refit": refit,
+        "resume": resume,
+        "overwrite": overwrite,
+        "device": device,
+        "command": command_line(),
+    }
     try:
-        checkpoint = fit(
-            SessionLog.load(log),
-            responder,
-            out,
-            chosen,
-            seed=seed,
-            fractions=parse_fractions(fractions),
-            refit=refit,
-            resume=resume,
-            overwrite=overwrite,
-            device=device,
-            command=command_line(),
-        )
+        if devices > 1:
+            checkpoint = fit_on_devices(devices, log, responder, out, chosen, **options)
+        else:
+            checkpoint = fit(SessionLog.load(log), responder, out, chosen, **options)
     except Interrupted:
         command = command_line().removesuffix(" --resume")
         typer.echo(f"interrupted; everything is saved. Continue with: {command} --resume", err=True)
         raise typer.Exit(130) from None
+    if os.environ.get("RANK", "0") != "0":
+        return  # of several processes started by torchrun, one prints
     title = f"{responder} on held-out users" + (", before the refit" if refit else "")
     print_metrics(checkpoint.card["metrics"], f"{title} ({out})")
     typer.echo(f"wrote {out}")

@@ -28,6 +28,7 @@ from benchmarks.harness import PeakMemory, names_in, run_script
 from benchmarks.reports import compare as report
 from benchmarks.studies import compare as study
 from benchmarks.studies.runs import RESULT, Run, load_result, save_result
+from benchmarks.workers import Workers
 from responders import InputError, SessionLog
 from responders.evaluation.metrics import best_threshold, log_loss
 from responders.evaluation.predict import Predictions
@@ -183,7 +184,7 @@ def main(
     logged = SessionLog.load(log)
     ours = study.responder_names(responders)
     runs = study.plan(ours, ["learned"], [split], seeds, logged)
-    results = dict(study.run_all(log, runs, out, {}, jobs=jobs))
+    results = dict(study.run_all(log, runs, out, {}, workers=Workers(jobs)))
     theirs = [Run(name, "", split, seed) for seed in range(seeds) for name in names_in(peers)]
     for run in progress_bar(theirs, desc="CLAX", unit="run"):
         results[run] = run_clax(logged, run, out / run.folder)

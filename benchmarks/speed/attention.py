@@ -27,11 +27,11 @@ from benchmarks.harness import (
     describe,
     names_in,
     publish,
-    run_cases,
     run_script,
     synchronize,
 )
 from benchmarks.reports.tables import number, text
+from benchmarks.workers import run_cases
 from responders import Catalogue, SessionLog, Users
 from responders.config import make_config
 from responders.log.batch import Part, make_batch, plan_batches

@@ -23,10 +23,11 @@ import typer
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.harness import PeakMemory, describe, publish, run_cases, run_script, time_calls
+from benchmarks.harness import PeakMemory, describe, publish, run_script, time_calls
 from benchmarks.reports.plots import Panel, plot_lines
 from benchmarks.reports.tables import Cell, console, number, text
 from benchmarks.speed.limits import Limits
+from benchmarks.workers import run_cases
 from responders.device import pick_device
 from responders.kernels import Proposal, linear_cross_entropy
 from responders.kernels.loss import implementation_for

@@ -19,9 +19,10 @@ import gymnasium
 import numpy as np
 import typer
 
-from benchmarks.harness import publish, run_cases, run_script
+from benchmarks.harness import publish, run_script
 from benchmarks.reports.tables import number, text
 from benchmarks.speed.memory import memory
+from benchmarks.workers import run_cases
 from recsim_env.registry import ENVIRONMENTS
 from responders.progress import progress_bar
 

@@ -29,7 +29,6 @@ from benchmarks.harness import (
     PeakMemory,
     describe,
     publish,
-    run_cases,
     run_script,
     synchronize,
     time_calls,
@@ -39,6 +38,7 @@ from benchmarks.peers.simulators import Pythons, measure_all, parse_pythons, pub
 from benchmarks.reports.plots import Panel, plot_lines
 from benchmarks.reports.tables import console, number, text
 from benchmarks.speed.end_to_end import show_end_to_end
+from benchmarks.workers import run_cases
 from recsim_env.vector import RecSimVectorEnv
 from recsim_env.world import World, blank_duplicates
 from responders import Catalogue, SessionLog, Users

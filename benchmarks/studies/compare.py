@@ -6,7 +6,6 @@ affect other runs. Finished runs are kept: the same call continues where an inte
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -14,9 +13,10 @@ from typing import Any, get_args
 
 import pandas as pd
 
-from benchmarks.harness import names_in, run_cases
+from benchmarks.harness import names_in
 from benchmarks.reports.compare import facts_of, summarise, write
 from benchmarks.studies.runs import RESULT, Run, load_result, run_one
+from benchmarks.workers import Workers, run_cases
 from responders import InputError, SessionLog
 from responders.files import holds_files, lock
 from responders.log.split import SPLITS
@@ -55,8 +55,7 @@ def compare(
     seeds: int = 3,
     out: str | Path = OUT,
     settings: Mapping[str, str] | None = None,
-    jobs: int = 1,
-    threads: int | None = None,
+    workers: Workers = Workers(),  # noqa: B008
     device: str = "auto",
     command: str = "",
     progress: bool = True,
@@ -71,8 +70,7 @@ def compare(
         seeds: repetitions, each with its own user split.
         out: folder of the runs, the tables and the plot; finished runs in it are kept.
         settings: changed for every responder that has them.
-        jobs: number of runs at a time.
-        threads: per run; by default the processor's cores are divided among the jobs.
+        workers: what does the runs.
         device: auto, cpu or cuda.
         command: the command line, for the files.
         progress: show progress bars.
@@ -93,7 +91,7 @@ def compare(
         results = dict(
             run_all(
                 log_path, runs, out, settings,
-                jobs=jobs, threads=threads, device=device, progress=progress,
+                workers=workers, device=device, progress=progress,
             )
         )  # fmt: skip
         table = summarise(loaded, [(run, results[run]) for run in runs], out)
@@ -174,8 +172,7 @@ def run_all(
     out: Path,
     settings: dict[str, str],
     *,
-    jobs: int = 1,
-    threads: int | None = None,
+    workers: Workers = Workers(),  # noqa: B008
     device: str = "auto",
     progress: bool = True,
 ) -> Iterator[tuple[Run, dict[str, Any]]]:
@@ -186,7 +183,6 @@ def run_all(
     Raises:
         InputError: from a run, with its name.
     """
-    threads = threads or max(1, (os.cpu_count() or 1) // jobs)
     cases: dict[Run, tuple[Any, ...]] = {}
     fingerprint = SessionLog.load(log_path).fingerprint()
     for run in runs:
@@ -194,10 +190,10 @@ def run_all(
         if (folder / RESULT).exists():
             yield run, _load_result(folder / RESULT, {"settings": chosen, "log": fingerprint})
         else:
-            bars = progress and jobs == 1
-            cases[run] = (log_path, run, folder, chosen, threads, device, bars)
+            bars = progress and workers.here
+            cases[run] = (log_path, run, folder, chosen, device, bars)
     done = len(runs) - len(cases)
-    yield from run_cases(run_one, cases, jobs=jobs, label="compare", done=done, progress=progress)
+    yield from run_cases(run_one, cases, workers, label="compare", done=done, progress=progress)
 
 
 def _load_result(path: Path, wanted: dict[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -20,8 +19,15 @@ from benchmarks.reports.curves import Point, write_curves
 from benchmarks.reports.leaderboard import Difference, Row, write
 from benchmarks.studies.curves import budgets, learners, summarise_curves
 from benchmarks.studies.standings import summarise
-from benchmarks.studies.stored import Case, file_of, folder_of_trials, run_missing
-from benchmarks.studies.trials import NewWorld, Trial, load_trial, run_trial
+from benchmarks.studies.stored import (
+    Case,
+    file_of,
+    folder_of_trials,
+    load_stored,
+    run_missing,
+)
+from benchmarks.studies.trials import NewWorld, Trial, run_trial
+from benchmarks.workers import Workers
 from recsim_env.make import find_responder, make_world, open_responder
 from recsim_env.scenarios import find_scenario
 from recsim_env.world import World
@@ -46,7 +52,7 @@ class Plan:
 
     def trials(self) -> list[Trial]:
         """Return the results of those that have run."""
-        return [load_trial(path) for path in self.cases if path.exists()]
+        return [load_stored(path, Trial) for path in self.cases if path.exists()]
 
 
 @dataclass(frozen=True)
@@ -81,8 +87,7 @@ def run(
     training_steps: int = 100_000,
     log: str | Path | None = None,
     curve: bool = False,
-    jobs: int = 1,
-    threads: int | None = None,
+    workers: Workers = Workers(),  # noqa: B008
     device: torch.device | str = "auto",
     out: str | Path | None = None,
     overwrite: bool = False,
@@ -107,8 +112,7 @@ def run(
         log: folder of a log, from which policies that learn from logs learn instead.
         curve: also train each policy that learns for 2/3, 4/9, … of the steps, nine times, which
             takes twice as long again. Each time it starts anew, as schedules depend on the budget.
-        jobs: number of processes; with several, each policy and seed has one of its own.
-        threads: CPU threads of PyTorch per process; by default the cores are divided among jobs.
+        workers: what runs the policies; of several, each policy and seed has its own process.
         device: auto, cpu or cuda.
         out: folder for tables, plot and TensorBoard run; it appears when all is done. Until then,
             finished trials are kept in `.NAME.trials` beside it, where the same call continues.
@@ -120,17 +124,17 @@ def run(
         InputError: a policy is unknown, cannot be imported or does not support the environment, two
             have one name, or `out` exists or is not writable.
     """
-    check_sizes(users, seeds, jobs)
+    check_sizes(users, seeds)
     with nullcontext() if out is None else new_folder(Path(out), overwrite) as building:
         place = find_responder(find_scenario(environment, responder=responder))
         worlds = Worlds(environment, place, training_responder, device)
         entries = find_entries(policies, worlds.training(1))
         with folder_of_trials(out) as folder:
             options: dict[str, Any] = {
-                "users": users, "seeds": seeds, "log": log, "jobs": jobs, "threads": threads
+                "users": users, "seeds": seeds, "log": log, "here": workers.here
             }  # fmt: skip
             chosen = plan(worlds, entries, folder, training_steps=training_steps, **options)
-            run_missing(chosen.cases, jobs, progress)
+            run_missing(chosen.cases, workers, progress)
             trials, points = chosen.trials(), []
             if curve:
                 learn = learners(entries, trials, worlds.training(1), log is not None)
@@ -139,7 +143,7 @@ def run(
                     for steps in budgets(training_steps)
                 }
                 cases = {path: case for each in fewer.values() for path, case in each.cases.items()}
-                run_missing(cases, jobs, progress)
+                run_missing(cases, workers, progress)
                 points = summarise_curves(
                     trials, {n: each.trials() for n, each in fewer.items()}, [e.name for e in learn]
                 )
@@ -154,9 +158,9 @@ def run(
     return Leaderboard(rows, differences, title, facts, paths, points)
 
 
-def check_sizes(users: int, seeds: int, jobs: int) -> None:
+def check_sizes(users: int, seeds: int) -> None:
     """Raise `InputError` unless all are whole numbers of at least 1."""
-    for name, value in (("users", users), ("seeds", seeds), ("jobs", jobs)):
+    for name, value in (("users", users), ("seeds", seeds)):
         check_whole(name, value, 1)
 
 
@@ -214,10 +218,12 @@ def plan(
     seeds: int,
     training_steps: int,
     log: str | Path | None = None,
-    jobs: int = 1,
-    threads: int | None = None,
+    here: bool = True,
 ) -> Plan:
-    """Return the trials of `entries`, whose results are files in `folder`; see `run`."""
+    """Return the trials of `entries`, whose results are files in `folder`; see `run`.
+
+    `here` says that this process runs them, with the responders that are open already.
+    """
     facts = {
         "environment": worlds.environment,
         "responder": worlds.judge.card["responder"]["name"],
@@ -228,13 +234,11 @@ def plan(
         "log": None if log is None else SessionLog.load(log).fingerprint(),
     }
     key = json.dumps([facts, str(worlds.device), worlds.judge.card, worlds.teacher.card])
-    in_this_process = jobs == 1
-    threads = threads or (None if in_this_process else max((os.cpu_count() or 1) // jobs, 1))
-    judge, teacher = worlds.functions(in_this_process)
+    judge, teacher = worlds.functions(here)
     cases: dict[Path, Case] = {
         folder / file_of(entry, seed, key): (
             entry.given, judge, users, seed, training_steps,
-            None if log is None else Path(log), threads, teacher,
+            None if log is None else Path(log), teacher,
         )
         for entry in entries
         for seed in range(seeds)

@@ -73,7 +73,6 @@ def run_one(
     run: Run,
     out: Path,
     settings: dict[str, Any],
-    threads: int = 1,
     device: str = "auto",
     progress: bool = False,
 ) -> dict[str, Any]:
@@ -82,7 +81,6 @@ def run_one(
     Raises:
         InputError: invalid settings, or another run in `out`; the message names the run's folder.
     """
-    torch.set_num_threads(threads)
     log, torch_device = SessionLog.load(log_path), pick_device(device)
     peak = PeakMemory(torch_device)
     try:

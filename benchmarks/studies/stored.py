@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from agents.finding import Entry, Source
-from benchmarks.harness import run_cases
 from benchmarks.studies.trials import run_stored
+from benchmarks.workers import Workers, run_cases
 from responders import InputError
 from responders.errors import first_fault
 from responders.files import read_json
@@ -65,7 +65,7 @@ def load_stored(path: Path, kind: type[Stored]) -> Stored:
 
 def run_missing(
     cases: Mapping[Path, Case],
-    jobs: int,
+    workers: Workers,
     progress: bool,
     run: Callable[..., None] = run_stored,
     label: str = "leaderboard",
@@ -73,10 +73,10 @@ def run_missing(
     """Run the trials that have no file yet, each by `run` with its path and arguments."""
     missing = {path: (path, *values) for path, values in cases.items() if not path.exists()}
     done = len(cases) - len(missing)
-    if jobs > 1:
+    if not workers.here:
         for source, *_ in cases.values():
             _check_picklable(source)
-        for _ in run_cases(run, missing, jobs=jobs, label=label, done=done, progress=progress):
+        for _ in run_cases(run, missing, workers, label=label, done=done, progress=progress):
             pass
         return
     with progress_bar(total=len(cases), initial=done, desc=label, disable=not progress) as bar:

@@ -24,6 +24,7 @@ from benchmarks.studies.leaderboard import Plan, Worlds, check_sizes, plan
 from benchmarks.studies.standings import summarise
 from benchmarks.studies.stored import folder_of_trials, run_missing
 from benchmarks.studies.trials import Trial, run_stored
+from benchmarks.workers import Workers
 from recsim_env.make import ASSETS
 from recsim_env.registry import ENVIRONMENTS
 from recsim_env.skills import SKILLS, Skill
@@ -48,8 +49,7 @@ def run(
     users: int = 500,
     seeds: int = 3,
     training_steps: int = 100_000,
-    jobs: int = 1,
-    threads: int | None = None,
+    workers: Workers = Workers(),  # noqa: B008
     device: torch.device | str = "auto",
     out: str | Path | None = None,
     overwrite: bool = False,
@@ -66,8 +66,7 @@ def run(
         users: number of users per seed.
         seeds: number of repetitions, including training.
         training_steps: user-slate steps that a learning policy may train for.
-        jobs: number of processes.
-        threads: CPU threads of PyTorch per process.
+        workers: what runs the policies.
         device: auto, cpu or cuda.
         out: folder for suite.csv, .json and .png and a leaderboard of each skill; it appears when
             all is done. Until then, finished trials are kept in `.NAME.trials` beside it.
@@ -78,7 +77,7 @@ def run(
     Raises:
         InputError: a policy is unknown or can run in no world, or `out` exists or is not writable.
     """
-    check_sizes(users, seeds, jobs)
+    check_sizes(users, seeds)
     with nullcontext() if out is None else new_folder(Path(out), overwrite) as building:
         entries = _entries(policies)
         is_all = isinstance(policies, str) and policies == "all"
@@ -88,11 +87,11 @@ def run(
             plans = {
                 name: plan(
                     worlds[name], able[name], folder, users=users, seeds=seeds,
-                    training_steps=training_steps, jobs=jobs, threads=threads,
+                    training_steps=training_steps, here=workers.here,
                 )
                 for name in SKILLS
             }  # fmt: skip
-            _run(plans, jobs, progress)
+            _run(plans, workers, progress)
             trials = {name: _finished(name, plans[name], notes) for name in SKILLS}
             scores = [
                 score
@@ -171,11 +170,11 @@ def _able(
     return able, notes
 
 
-def _run(plans: dict[str, Plan], jobs: int, progress: bool) -> None:
+def _run(plans: dict[str, Plan], workers: Workers, progress: bool) -> None:
     cases = {path: case for each in plans.values() for path, case in each.cases.items()}
     for path in cases:
         _failure(path).unlink(missing_ok=True)  # try again what failed before
-    run_missing(cases, jobs, progress, run_or_note)
+    run_missing(cases, workers, progress, run_or_note)
 
 
 def run_or_note(path: Path, *case: Any) -> None:

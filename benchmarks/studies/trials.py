@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from agents.finding import Entry, find_policy
 from agents.from_log import LogPolicy
@@ -21,7 +21,7 @@ from recsim_env.outcome import Answer
 from recsim_env.rewards import RewardContext, make_reward
 from recsim_env.world import World
 from responders import EMPTY, InputError, SessionLog
-from responders.files import read_json, write_json
+from responders.files import write_json
 
 NewWorld = Callable[[int], World]
 """Returns a world with the given number of users."""
@@ -152,29 +152,13 @@ def run_stored(
     seed: int,
     steps: int,
     log: Path | None,
-    threads: int | None,
     new_training_world: NewWorld | None = None,
 ) -> None:
     """Run a trial, perhaps in a process of its own, and write it to the file `path`."""
-    if threads is not None:
-        torch.set_num_threads(threads)
     loaded = None if log is None else SessionLog.load(log)
     entry = find_policy(source)
     trial = run_trial(entry, new_world, users, seed, steps, loaded, new_training_world)
     write_json(path, trial.model_dump())
-
-
-def load_trial(path: Path) -> Trial:
-    """Return a stored trial.
-
-    Raises:
-        InputError: the file is damaged.
-    """
-    try:
-        return Trial.model_validate(read_json(path, "trial"))
-    except ValidationError as error:
-        place = ".".join(map(str, error.errors()[0]["loc"]))
-        raise InputError(f"{path}, field {place}: it is damaged; delete the file") from None
 
 
 def _sums(run: Rollout) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from responders.kernels.loss import (
     linear_cross_entropy,
 )
 from responders.kernels.negatives import Proposal
+from responders.kernels.parallel import sharded_cross_entropy
 
 __all__ = [
     "LinearCrossEntropy",
@@ -14,4 +15,5 @@ __all__ = [
     "choose_negatives",
     "implementation_for",
     "linear_cross_entropy",
+    "sharded_cross_entropy",
 ]

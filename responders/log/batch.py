@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -35,8 +36,8 @@ class Part:
     def __len__(self) -> int:
         return len(self.sessions)
 
-    def take(self, rows: np.ndarray) -> Part:
-        """Return the sessions at `rows` (indices) of this part."""
+    def take(self, rows: np.ndarray | slice) -> Part:
+        """Return the sessions at `rows` (indices or a slice) of this part."""
         return Part(self.sessions[rows], self.first[rows], self.end[rows])
 
 
@@ -50,6 +51,7 @@ class SessionBatch:
         user: [B, F] float32 user features; F may be 0.
         length: [B] int64 slates in each session.
         weight: [B, R, S] float32, of each position in the training loss; None = 1.
+        whole: the batch that these sessions are a share of; None = they are all.
     """
 
     slate: Tensor
@@ -57,18 +59,37 @@ class SessionBatch:
     user: Tensor
     length: Tensor
     weight: Tensor | None = None
+    whole: SessionBatch | None = None
 
     @property
     def shown(self) -> Tensor:
         """[B, R, S] bool, True where an item was shown."""
         return self.slate >= 0
 
+    @property
+    def click_rate(self) -> Tensor:
+        """[] float32, clicks per shown item of the whole batch."""
+        batch = self.whole or self
+        return batch.click[batch.shown].mean().to(self.click.device)
+
+    def share(self, index: int, count: int) -> SessionBatch:
+        """Return every `count`-th session, from the one at `index` on."""
+        rows = self._each(lambda tensor: tensor[index::count].contiguous())
+        return replace(rows, whole=self)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> SessionBatch:
+        return SessionBatch(
+            slate=change(self.slate),
+            click=change(self.click),
+            user=change(self.user),
+            length=change(self.length),
+            weight=None if self.weight is None else change(self.weight),
+            whole=self.whole,
+        )
+
     def to(self, device: torch.device | str) -> SessionBatch:
         """Return the batch on `device`."""
-        tensors = (self.slate, self.click, self.user, self.length, self.weight)
-        return SessionBatch(
-            *(None if t is None else t.to(device, non_blocking=True) for t in tensors)  # type: ignore[arg-type]
-        )
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
 
 
 def make_batch(log: SessionLog, part: Part, ips_clip: float = 0.0) -> SessionBatch:

@@ -203,9 +203,8 @@ class NeuralResponder(Responder):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return what is added to the click loss: the items' prior and the next-click loss."""
         loss, measures = self.next_click_loss(batch, memory)
-        shown = batch.shown
-        click_rate = batch.click[shown].mean().clamp(1e-4, 1 - 1e-4)
-        return loss + self.items.bias_prior_loss(batch.slate[shown], click_rate), measures
+        click_rate = batch.click_rate.clamp(1e-4, 1 - 1e-4)
+        return loss + self.items.bias_prior_loss(batch.slate[batch.shown], click_rate), measures
 
     def next_click_loss(
         self, batch: SessionBatch, memory: Tensor | None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -35,6 +35,7 @@ from responders.training.initial_sessions import (
     make_initial_sessions,
     unseen_sessions,
 )
+from responders.training.processes import Processes, processes
 from responders.training.trainer import STATE, Trainer
 
 
@@ -85,6 +86,8 @@ def fit(
 ) -> Checkpoint:
     """Train the responder `name` on `log`, evaluate it on held-out users and save it in `out`.
 
+    Processes that `torchrun` starts train together, each on its share of every batch.
+
     Args:
         log: the log.
         name: a key of `responders.RESPONDERS`.
@@ -121,26 +124,46 @@ def fit(
         "log": log.fingerprint(),
     }
     parts = make_split(log, split, seed, fractions)  # before `overwrite` removes anything
-    with lock(out):
-        if not already_finished(out, run, resume, overwrite):
+    with processes() as joined:
+        learn = partial(
+            _learn, log, name, (config, training), out,
+            seed=seed, device=torch_device, progress=progress, processes=joined,
+        )  # fmt: skip
+        if not joined.first:
+            finished = joined.told_by_first(None)
+            if isinstance(finished, InputError):
+                raise finished
+            if not finished:
+                facts = learn(parts)[2]
+                if refit:
+                    learn({"train": Part.of(log, np.arange(log.n_sessions))}, facts)
+            joined.told_by_first(None)  # that everything is written
+            return load_responder(out, log.catalogue)
+        with lock(out):
+            if joined.restarted:
+                resume, overwrite = True, False
             try:
-                _train(
-                    log, name, out, run, (config, training), parts,
-                    torch_device, progress, command,
-                )  # fmt: skip
-            except BaseException:
-                if not (out / STATE).exists():  # there is nothing to resume
-                    remove(out)
+                finished = already_finished(out, run, resume, overwrite)
+            except InputError as error:
+                joined.told_by_first(error)
                 raise
-        return load_responder(out, log.catalogue)
+            joined.told_by_first(finished)
+            if not finished:
+                try:
+                    _train(log, out, run, learn, parts, torch_device, progress, command)
+                except BaseException:
+                    if not (out / STATE).exists():  # there is nothing to resume
+                        remove(out)
+                    raise
+            joined.told_by_first(True)
+            return load_responder(out, log.catalogue)
 
 
 def _train(
     log: SessionLog,
-    name: str,
     out: Path,
     run: dict[str, Any],
-    configs: tuple[Config, TrainConfig],
+    learn: Callable[..., tuple[Responder, dict[str, Any], dict[str, Any]]],
     parts: dict[str, Part],
     torch_device: torch.device,
     progress: bool,
@@ -148,9 +171,6 @@ def _train(
 ) -> None:
     """Train, evaluate and save what `run` describes in the locked folder `out`."""
     seed, everything = run["seed"], np.arange(log.n_sessions)
-    learn = partial(
-        _learn, log, name, configs, out, seed=seed, device=torch_device, progress=progress
-    )
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / RUN, run)
     responder, description, facts = learn(parts)
@@ -208,6 +228,7 @@ def _learn(
     seed: int,
     device: torch.device,
     progress: bool,
+    processes: Processes,
 ) -> tuple[Responder, dict[str, Any], dict[str, Any]]:
     """Return a responder trained on `parts`, its description, and facts about its training.
 
@@ -221,6 +242,7 @@ def _learn(
         seed: of the weights and the training.
         device: where to train.
         progress: show progress bars.
+        processes: those that train together.
     """
     config, training = configs
     responder, description = build_responder(name, *visible_log(log, parts["train"]), config, seed)
@@ -232,7 +254,7 @@ def _learn(
         training, out = replace(training, batch_size=chosen["batch_size"]), out / REFIT
     trainer = Trainer(
         responder, log, parts, training, out,
-        seed=seed, device=device, progress=progress, rates=rates,
+        seed=seed, device=device, progress=progress, rates=rates, processes=processes,
     )  # fmt: skip
     if (out / STATE).exists():
         trainer.resume()

@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -34,6 +34,7 @@ from responders.models.base import Responder
 from responders.progress import progress_bar
 from responders.training.checkpoint import save_tensors
 from responders.training.config import TrainConfig
+from responders.training.processes import Processes
 
 STATE = "resume.safetensors"
 """The file in a training folder from which training resumes."""
@@ -73,6 +74,7 @@ class Trainer:
         progress: show progress bars.
         rates: the learning rate of each epoch. All of them are trained, nothing is validated, and
             the last weights are kept. None = validation decides.
+        processes: those that train together; None = this one alone.
 
     Raises:
         InputError: weights by inverse propensity for a log without propensities.
@@ -90,12 +92,15 @@ class Trainer:
         device: torch.device | str = "cpu",
         progress: bool = True,
         rates: Sequence[float] | None = None,
+        processes: Processes | None = None,
     ) -> None:
         if config.ips_clip and log.propensity is None:
             raise InputError("ips_clip needs propensities, which this log has not: leave it at 0")
         self.responder, self.rates = responder.to(device), rates
         self.log, self.split, self.config, self.out = log, split, config, Path(out)
-        self.seed, self.device, self.progress = seed, torch.device(device), progress
+        self.seed, self.device = seed, torch.device(device)
+        self.processes = processes or Processes()
+        self.progress = progress and self.processes.first
         self.averaged = AveragedModel(self.responder, multi_avg_fn=self._average)
         self.averaged.update_parameters(self.responder)
         self.batch_size = config.batch_size or int(np.clip(len(split["train"]) // 50, 16, 128))
@@ -104,8 +109,8 @@ class Trainer:
         self.state = _Progress(learning_rate=config.learning_rate)
         self.best = _weights(self.averaged.module)
         self.history: list[dict[str, float]] = []
-        trainable = [p for p in responder.parameters() if p.requires_grad]
-        self.optimiser = torch.optim.Adam(trainable, lr=config.learning_rate)
+        self.trainable = [p for p in responder.parameters() if p.requires_grad]
+        self.optimiser = torch.optim.Adam(self.trainable, lr=config.learning_rate)
         self._stop = False
         self._saved_at = time.monotonic()
 
@@ -120,11 +125,10 @@ class Trainer:
             InputError: the loss became NaN or infinite.
         """
         self.out.mkdir(parents=True, exist_ok=True)
-        with (
-            torch.random.fork_rng(),
-            self._signals(),
-            SummaryWriter(str(self.out / "tensorboard"), purge_step=self.state.epoch) as board,
-        ):
+        writer: AbstractContextManager[SummaryWriter | None] = nullcontext()
+        if self.processes.first:
+            writer = SummaryWriter(str(self.out / "tensorboard"), purge_step=self.state.epoch)
+        with torch.random.fork_rng(), self._signals(), writer as board:
             while not self.finished:
                 self._epoch(board)
                 self.save()
@@ -153,7 +157,7 @@ class Trainer:
             "history": self.history,
         }
 
-    def _epoch(self, board: SummaryWriter) -> None:
+    def _epoch(self, board: SummaryWriter | None) -> None:
         state, began = self.state, time.monotonic()
         seconds_before = state.seconds
         if self.rates is not None:
@@ -170,7 +174,7 @@ class Trainer:
                 bar.update()
                 bar.set_postfix(loss=f"{state.loss_sum / state.positions:.4f}", refresh=False)
                 state.seconds = seconds_before + time.monotonic() - began
-                if self._stop:
+                if self._stop:  # in all processes after the same step
                     self.save()
                     raise Interrupted
                 if time.monotonic() - self._saved_at > 60 * self.config.save_minutes:
@@ -181,15 +185,19 @@ class Trainer:
     def _step(self, batch: SessionBatch) -> None:
         state = self.state
         # Seeding each step makes dropout and sampled negatives the same in a resumed run.
-        torch.manual_seed((self.seed * 1_000_003 + state.step) % (1 << 63))
-        batch = batch.to(self.device)
+        seed = self.seed * 1_000_003 + state.step + self.processes.rank * 1_000_000_007
+        torch.manual_seed(seed % (1 << 63))
+        positions = int(batch.shown.sum())
+        share = self.processes.share_of_batch(batch)
         amp = (
             torch.autocast("cuda", torch.bfloat16) if self.device.type == "cuda" else nullcontext()
         )
         with amp:
-            loss, measures = self.responder.training_loss(batch)
-        positions = int(batch.shown.sum())
-        total = float(loss.detach())
+            loss, measures = self.responder.training_loss(share.to(self.device))
+        if share is batch:  # of too few sessions to share: each process has all of them
+            loss = loss / self.processes.count
+        total, stop = self.processes.total(float(loss.detach()), self._stop)
+        self._stop = stop > 0
         if not np.isfinite(total):
             raise InputError(
                 f"the loss became {total} in epoch {state.epoch}, batch {state.batch}: lower "
@@ -197,6 +205,7 @@ class Trainer:
             )
         self.optimiser.zero_grad(set_to_none=True)
         (loss / positions).backward()  # the loss is a sum over positions
+        self.processes.add_gradients(self.trainable)
         torch.nn.utils.clip_grad_norm_(self.responder.parameters(), self.config.clip)
         self.optimiser.step()
         self.averaged.update_parameters(self.responder)
@@ -207,20 +216,26 @@ class Trainer:
         state.step += 1
         state.batch += 1
 
-    def _validate(self, board: SummaryWriter) -> None:
+    def _validate(self, board: SummaryWriter | None) -> None:
         """Record the epoch, keep the weights if they are the best, and lower the learning rate."""
         state, row = self.state, {"train_loss": self.state.loss_sum / self.state.positions}
         improved = True
         if self.rates is None:
             averaged = cast(Responder, self.averaged.module)
-            result = predict(averaged, self.log, self.split["validation"], device=self.device)
-            loss = row["validation_log_loss"] = log_loss(result.logit, result.click)
+            part = self.processes.share_of_part(self.split["validation"])
+            result = predict(averaged, self.log, part, device=self.device)
+            loss, n = log_loss(result.logit, result.click), len(result.click)
+            if self.processes.count > 1:
+                total, positions = self.processes.total(loss * n, n)
+                loss = total / positions
+            row["validation_log_loss"] = loss
             improved = loss < state.best - 1e-6
             state.best = loss if improved else state.best
         row["learning_rate"] = state.learning_rate
         row |= {name: total / state.batch for name, total in state.measures.items()}
-        for name, value in row.items():
-            board.add_scalar(name, value, state.epoch)
+        if board is not None:
+            for name, value in row.items():
+                board.add_scalar(name, value, state.epoch)
         self.history.append({"epoch": state.epoch, **row})
         if improved:
             state.best_epoch, self.best = state.epoch, _weights(self.averaged.module)
@@ -268,6 +283,9 @@ class Trainer:
 
     def save(self) -> None:
         """Write the resumable state to one file, replaced atomically."""
+        self._saved_at = time.monotonic()
+        if not self.processes.first:
+            return
         tensors = {f"model.{k}": v for k, v in _weights(self.responder).items()}
         tensors |= {f"averaged.{k}": v for k, v in _weights(self.averaged).items()}
         tensors |= {f"best.{k}": v for k, v in self.best.items()}
@@ -276,7 +294,6 @@ class Trainer:
         tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
         facts = {"progress": asdict(self.state), "history": self.history}
         save_tensors(self.out / STATE, tensors, {"state": json.dumps(facts)})
-        self._saved_at = time.monotonic()
 
     def resume(self) -> None:
         """Restore the saved state.

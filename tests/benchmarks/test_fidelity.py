@@ -208,7 +208,8 @@ def test_an_interrupted_report_continues(
     small = {"sessions": 150, "users": 5, "progress": False}
     whole = fidelity(log_path, log_path, tmp_path / "whole", **small)
     with monkeypatch.context() as patch:
-        patch.setattr(parts, "_exploit", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        stop: Any = lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)  # noqa: E731
+        patch.setitem(parts.MEASURES, "exploit", stop)
         with pytest.raises(KeyboardInterrupt):
             fidelity(log_path, log_path, tmp_path / "cut", **small)
     assert not (tmp_path / "cut" / "fidelity.json").exists()

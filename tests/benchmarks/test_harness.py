@@ -1,6 +1,5 @@
 """The harness of the benchmarks, and the benchmarks on tiny cases."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -9,23 +8,12 @@ import pandas as pd
 import pytest
 import torch
 
-from benchmarks.harness import PeakMemory, check_out, names_in, publish, run_cases, time_calls
+from benchmarks.harness import PeakMemory, check_out, names_in, publish, time_calls
 from benchmarks.reports.plots import Panel, plot_bars, plot_lines
 from benchmarks.reports.tables import number, text
 from benchmarks.speed import attention, kernels, throughput
 from benchmarks.speed.limits import Limits
 from responders import InputError
-
-
-def test_every_case_has_a_process_of_its_own() -> None:
-    found = dict(run_cases(os.getpid, {"a": (), "b": ()}, progress=False))
-    assert found.keys() == {"a", "b"}
-    assert len({*found.values(), os.getpid()}) == 3
-
-
-def test_an_error_in_a_case_is_raised() -> None:
-    with pytest.raises(ValueError, match="'x'"):
-        list(run_cases(int, {"good": ("1",), "bad": ("x",)}, progress=False))
 
 
 def test_calls_are_timed_in_turn() -> None:

@@ -21,14 +21,15 @@ from agents.uniform import RandomPolicy
 from benchmarks.studies.curves import budgets
 from benchmarks.studies.leaderboard import leaderboard, run
 from benchmarks.studies.standings import summarise
+from benchmarks.studies.stored import load_stored
 from benchmarks.studies.trials import (
     Trial,
     concentration,
     exposure_parity,
-    load_trial,
     run_trial,
     separate_users,
 )
+from benchmarks.workers import Workers
 from recsim_env import World, make_world
 from recsim_env.make import ASSETS
 from responders import Catalogue, InputError, SessionLog, Users
@@ -212,7 +213,8 @@ def test_processes_and_python_give_the_same_rows(small_log_path: Path, tmp_path:
     words: list[Any] = ["random", Fixed]
     options = OPTIONS | {"responder": small_log_path}
     boards = [
-        run("RecSim-v0", words, jobs=jobs, out=tmp_path / str(jobs), **options) for jobs in (1, 2)
+        run("RecSim-v0", words, workers=Workers(n), out=tmp_path / str(n), **options)
+        for n in (1, 2)
     ]
     rows = leaderboard(
         lambda users: make_world("any", num_users=users, responder=small_log_path), words, **OPTIONS
@@ -229,7 +231,7 @@ def test_processes_and_python_give_the_same_rows(small_log_path: Path, tmp_path:
         pass
 
     with pytest.raises(InputError, match="cannot be sent to other processes"):
-        run("RecSim-v0", [Local], jobs=2, **options)
+        run("RecSim-v0", [Local], workers=Workers(2), **options)
 
 
 def test_policies_learn_with_one_responder_and_are_judged_by_another(
@@ -295,7 +297,7 @@ def test_a_stopped_leaderboard_continues(number: int, recsim: Any, tmp_path: Pat
 def test_a_damaged_trial_is_one_error(tmp_path: Path) -> None:
     path = tmp_path / "trial.json"
     path.write_text(trial("a", 0, [1.0]).model_dump_json())
-    assert load_trial(path).reward == [1.0]
+    assert load_stored(path, Trial).reward == [1.0]
     path.write_text(path.read_text().replace('"gini":0.25', '"gini":"much"'))
-    with pytest.raises(InputError, match=r"trial.json, field gini: it is damaged"):
-        load_trial(path)
+    with pytest.raises(InputError, match=r"trial.json, field gini: .*it is damaged"):
+        load_stored(path, Trial)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,16 @@ import torch
 
 from benchmarks.studies.fidelity import counterfactual as cf
 from benchmarks.studies.fidelity import prediction
-from benchmarks.studies.fidelity.cases import Case, Data
+from benchmarks.studies.fidelity.cases import Case, Data, find_cases, held_out
 from benchmarks.studies.fidelity.estimates import estimate, targets_of
 from benchmarks.studies.fidelity.generation import generate
 from benchmarks.studies.fidelity.policies import NewPolicy, policies_for
+from benchmarks.studies.stored import run_missing
+from benchmarks.workers import Workers
+from recsim_env.loading import Source
+from recsim_env.world import World
 from responders import SessionLog
 from responders.files import read_json, write_json
-from responders.progress import progress_bar
 
 PARTS = "parts"
 """The folder of the parts in that of a report."""
@@ -38,62 +41,91 @@ class Options:
     train_steps: int
     seed: int
     device: torch.device
-    progress: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a report is about, opened when needed; another process opens it again.
+
+    Args:
+        sources: the responders.
+        log: the log, or its folder.
+        target: another policy's log, or its folder.
+        split: test or all.
+        options: of the report.
+    """
+
+    sources: tuple[Source, ...]
+    log: str | Path | SessionLog
+    target: str | Path | SessionLog | None
+    split: str
+    options: Options
+
+    def __reduce__(self) -> tuple[type[Plan], tuple[Any, ...]]:
+        return Plan, (self.sources, self.log, self.target, self.split, self.options)
+
+    @cached_property
+    def cases(self) -> list[Case]:
+        """The responders."""
+        return find_cases(self.sources, self._opened_log)
+
+    @cached_property
+    def data(self) -> Data:
+        """The log, and the sessions that all responders hold out."""
+        return held_out(self.cases, self._opened_log, self.split)
+
+    @cached_property
+    def _opened_log(self) -> SessionLog:
+        return _loaded(self.log)
+
+    @cached_property
+    def other(self) -> SessionLog | None:
+        """The log of another policy."""
+        return None if self.target is None else _loaded(self.target)
+
+    @cached_property
+    def policies(self) -> dict[str, NewPolicy]:
+        """The policies whose values are compared."""
+        return policies_for(self.data, self.options.users, cf.HORIZON)
+
+
+def _loaded(log: str | Path | SessionLog) -> SessionLog:
+    return SessionLog.load(log) if isinstance(log, (str, Path)) else log
 
 
 def measure(
-    cases: Sequence[Case],
-    data: Data,
-    other: SessionLog | None,
-    options: Options,
-    folder: Path,
+    plan: Plan, folder: Path, workers: Workers, progress: bool
 ) -> dict[tuple[str, str], Any]:
     """Return the content of every part by responder (or "") and name of the part."""
-    policies = cache(partial(policies_for, data, options.users, cf.HORIZON))  # made when needed
-    targets = [] if data.log.propensity is None else targets_of(data.log, other)
-    units: dict[tuple[str, str], Callable[[], Any]] = {
-        ("", "baselines"): partial(_baselines, data, options)
-    }
+    data, by_responder = plan.data, ["prediction", "generation", "exploit"]
+    units = [("", "baselines")]
     if data.truth is not None:
-        units["", "truth"] = partial(_values, None, data, policies, options)
-    for case in cases:
-        parts: dict[str, Callable[[], Any]] = {
-            "prediction": partial(_prediction, case, data, options),
-            "generation": partial(
-                generate, case, data,
-                sessions=options.sessions, seed=options.seed, device=options.device,
-            ),
-            "values": partial(_values, case, data, policies, options),
-            "exploit": partial(_exploit, case, data, options),
-            "estimates": partial(_estimates, case, data, targets, options),
-        }  # fmt: skip
-        if data.truth is None:
-            del parts["values"]
-        if not targets:
-            del parts["estimates"]
-        units |= {(case.name, name): part for name, part in parts.items()}
-    key, digests = _key(data, other, options), {case.name: case.digest for case in cases}
+        units.append(("", "truth"))
+        by_responder.insert(2, "values")
+    if data.log.propensity is not None:
+        by_responder.append("estimates")
+    units += [(case.name, part) for case in plan.cases for part in by_responder]
+    key, digests = _key(plan), {case.name: case.digest for case in plan.cases}
     paths = {
         unit: folder / PARTS / f"{_file_name(unit)}-{_hash(key, digests.get(unit[0], ''))}.json"
         for unit in units
     }
-    missing = [unit for unit in units if not paths[unit].exists()]
-    with progress_bar(
-        total=len(units), initial=len(units) - len(missing), desc="fidelity",
-        disable=not options.progress,
-    ) as bar:  # fmt: skip
-        for unit in missing:
-            bar.set_postfix_str(" ".join(filter(None, unit)), refresh=True)
-            write_json(paths[unit], {"content": units[unit]()})
-            bar.update()
+    cases = {path: (plan, *unit) for unit, path in paths.items()}
+    run_missing(cases, workers, progress, run_part, label="fidelity")
     return {unit: read_json(path, "part of a report")["content"] for unit, path in paths.items()}
 
 
-def _key(data: Data, other: SessionLog | None, options: Options) -> str:
-    part = data.part
+def run_part(path: Path, plan: Plan, responder: str, part: str) -> None:
+    """Measure a part of one responder, or of none if its name is "", and write it to `path`."""
+    case = [case for case in plan.cases if case.name == responder]
+    write_json(path, {"content": MEASURES[part](plan, *case)})
+
+
+def _key(plan: Plan) -> str:
+    part = plan.data.part
     chosen = sha256(b"".join(a.tobytes() for a in (part.sessions, part.first, part.end)))
-    facts = {k: v for k, v in vars(options).items() if k not in ("device", "progress")}
-    logs = [log.fingerprint() for log in (data.log, other) if log is not None]
+    facts = {k: v for k, v in vars(plan.options).items() if k != "device"}
+    logs = [log.fingerprint() for log in (plan.data.log, plan.other) if log is not None]
     return f"{_VERSION} {logs} {chosen.hexdigest()} {facts}"
 
 
@@ -105,47 +137,64 @@ def _file_name(unit: tuple[str, str]) -> str:
     return "-".join(filter(None, unit)).replace("/", "-").replace(os.sep, "-")
 
 
-def _baselines(data: Data, options: Options) -> dict[str, Any]:
+def _baselines(plan: Plan) -> dict[str, Any]:
+    data, device = plan.data, plan.options.device
     found = {
         name: prediction.measure(prediction.baseline_predictions(name, data), data, segments=False)
         for name in prediction.BASELINES
     }
     if data.truth is not None:
-        truth = data.truth.to(options.device)
-        best = prediction.predictions_of(truth, data, options.device)
+        best = prediction.predictions_of(data.truth.to(device), data, device)
         found[prediction.BAYES] = prediction.measure(best, data, segments=False)
     return found
 
 
-def _prediction(case: Case, data: Data, options: Options) -> dict[str, Any]:
-    responder = case.checkpoint.responder.to(options.device)
-    predictions = prediction.predictions_of(responder, data, options.device)
-    return prediction.measure(predictions, data, case.checkpoint.card.get("threshold"))
+def _truth(plan: Plan) -> dict[str, list[float]]:
+    return _clicks(plan, cf.true_world(plan.data, plan.options.users, plan.options.device))
 
 
-def _values(
-    case: Case | None,
-    data: Data,
-    policies: Callable[[], Mapping[str, NewPolicy]],
-    options: Options,
-) -> dict[str, list[float]]:
-    """Return the clicks of each user by policy, in truth or with the users of `case`."""
-    if case is None:
-        world = cf.true_world(data, options.users, options.device)
-    else:
-        world = cf.world_of(case, data, options.users, options.device)
-    return {name: cf.value(world, new, options.seed) for name, new in policies().items()}
+def _prediction(plan: Plan, case: Case) -> dict[str, Any]:
+    responder = case.checkpoint.responder.to(plan.options.device)
+    predictions = prediction.predictions_of(responder, plan.data, plan.options.device)
+    return prediction.measure(predictions, plan.data, case.checkpoint.card.get("threshold"))
 
 
-def _exploit(case: Case, data: Data, options: Options) -> dict[str, Any]:
+def _generation(plan: Plan, case: Case) -> dict[str, Any]:
+    options = plan.options
+    return generate(
+        case, plan.data, sessions=options.sessions, seed=options.seed, device=options.device
+    )
+
+
+def _values(plan: Plan, case: Case) -> dict[str, list[float]]:
+    return _clicks(plan, cf.world_of(case, plan.data, plan.options.users, plan.options.device))
+
+
+def _clicks(plan: Plan, world: World) -> dict[str, list[float]]:
+    """Return the clicks of each user by policy."""
+    return {name: cf.value(world, new, plan.options.seed) for name, new in plan.policies.items()}
+
+
+def _exploit(plan: Plan, case: Case) -> dict[str, Any]:
+    data, options, true = plan.data, plan.options, None
     world = cf.world_of(case, data, options.users, options.device)
-    true = None
     if data.truth is not None:
         true = cf.true_world(data, options.users, options.device)
     return cf.exploit(world, true, data, options.exploit, options.train_steps, options.seed)
 
 
-def _estimates(
-    case: Case, data: Data, targets: Sequence[Any], options: Options
-) -> list[dict[str, Any]]:
-    return [estimate(case, data.log, target, options.device) for target in targets]
+def _estimates(plan: Plan, case: Case) -> list[dict[str, Any]]:
+    log = plan.data.log
+    targets = targets_of(log, plan.other)
+    return [estimate(case, log, target, plan.options.device) for target in targets]
+
+
+MEASURES: dict[str, Callable[..., Any]] = {
+    "baselines": _baselines,
+    "truth": _truth,
+    "prediction": _prediction,
+    "generation": _generation,
+    "values": _values,
+    "exploit": _exploit,
+    "estimates": _estimates,
+}

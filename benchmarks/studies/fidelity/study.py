@@ -21,10 +21,11 @@ from benchmarks.harness import check_out
 from benchmarks.reports import fidelity as report
 from benchmarks.studies.fidelity import counterfactual as cf
 from benchmarks.studies.fidelity import prediction
-from benchmarks.studies.fidelity.cases import Case, Data, find_cases, held_out
+from benchmarks.studies.fidelity.cases import Case, Data
 from benchmarks.studies.fidelity.estimates import check_target
-from benchmarks.studies.fidelity.parts import PARTS, Options, measure
+from benchmarks.studies.fidelity.parts import PARTS, Options, Plan, measure
 from benchmarks.studies.fidelity.verdict import Thresholds, coverage, headline, verdict
+from benchmarks.workers import Workers
 from recsim_env.loading import Source
 from responders import InputError, SessionLog
 from responders.config import make_config
@@ -67,6 +68,7 @@ def fidelity(
     train_steps: int = 100_000,
     seed: int = 0,
     thresholds: Mapping[str, Any] | None = None,
+    workers: Workers = Workers(),  # noqa: B008
     device: str = "auto",
     command: str = "",
     progress: bool = True,
@@ -89,6 +91,7 @@ def fidelity(
         train_steps: user-slate steps that such a policy learns for.
         seed: fixes everything random.
         thresholds: changes to `Thresholds`, by field name.
+        workers: what measures the parts.
         device: auto, cpu or cuda.
         command: the command line, for the files.
         progress: show a progress bar.
@@ -100,17 +103,15 @@ def fidelity(
     limits = make_config(Thresholds, thresholds or {}, "a fidelity report")
     for name, value, least in (("sessions", sessions, 1), ("users", users, 2), ("seed", seed, 0)):
         check_whole(name, value, least)
-    options = Options(sessions, users, exploit, train_steps, seed, pick_device(device), progress)
-    log = _loaded(log)
-    other = None if target is None else _loaded(target)
-    check_target(log, other)
+    options = Options(sessions, users, exploit, train_steps, seed, pick_device(device))
     single = isinstance(responders, str) or not isinstance(responders, Sequence)
     sources: Sequence[Source] = [responders] if single else responders  # type: ignore[assignment, list-item]
-    cases = find_cases(sources, log)
-    data = held_out(cases, log, split)
+    plan = Plan(tuple(sources), log, target, split, options)
+    cases, data = plan.cases, plan.data
+    check_target(data.log, plan.other)
     _check_exploit(exploit, cases[0], data)
     with _folder(out) as folder:
-        measured = measure(cases, data, other, options, folder)
+        measured = measure(plan, folder, workers, progress)
         details = _details(cases, data, measured, limits, options, command)
         rows = [_row(facts) for facts in details["responders"]]
         if out is None:
@@ -119,12 +120,8 @@ def fidelity(
         write_json(folder / DETAILS, details)
         report.write(folder / REPORT, rows, details)
     for case, row, facts in zip(cases, rows, details["responders"], strict=True):
-        _note_in_card(case, log, row, facts)
+        _note_in_card(case, data.log, row, facts)
     return Fidelity(rows, details, [Path(out) / name for name in (REPORT, ROWS, DETAILS)])
-
-
-def _loaded(log: str | Path | SessionLog) -> SessionLog:
-    return SessionLog.load(log) if isinstance(log, (str, Path)) else log
 
 
 def _check_exploit(name: str, case: Case, data: Data) -> None:
@@ -206,7 +203,7 @@ def _details(
             "all": not len(data.rest),
         },
         "options": {
-            k: v for k, v in vars(options).items() if k not in ("device", "progress")
+            k: v for k, v in vars(options).items() if k != "device"
         },
         "thresholds": vars(limits),
         "command": command,

@@ -21,6 +21,7 @@ from benchmarks.studies.pretraining.sequences import Pretraining
 from benchmarks.studies.pretraining.source import Source, open_source
 from benchmarks.studies.stored import file_of, folder_of_trials, load_stored, run_missing
 from benchmarks.studies.trials import separate_users
+from benchmarks.workers import Workers
 from recsim_env.make import make_world
 from recsim_env.world import World
 from responders import InputError, SessionLog
@@ -70,7 +71,7 @@ def pretrain(
     users: int = 500,
     seeds: int = 3,
     settings: Mapping[str, Any] | None = None,
-    jobs: int = 1,
+    workers: Workers = Workers(),  # noqa: B008
     device: str = "auto",
     out: str | Path | None = None,
     overwrite: bool = False,
@@ -93,7 +94,7 @@ def pretrain(
         seeds: repetitions, each with its own users.
         settings: of the policy. Fine-tuning goes on with a tenth of the learning rates, where the
             schedules of pretraining end, and without more exploration than at their end.
-        jobs: number of processes.
+        workers: what runs the trials.
         device: auto, cpu or cuda.
         out: as in `benchmarks.studies.pretraining.sequences.pretrain`.
         overwrite: replace `out` if it exists.
@@ -109,7 +110,7 @@ def pretrain(
     Raises:
         InputError: the log is of real users, an unknown name or value, or `out` exists.
     """
-    for name, value in (("seeds", seeds), ("users", users), ("steps", steps), ("jobs", jobs)):
+    for name, value in (("seeds", seeds), ("users", users), ("steps", steps)):
         check_whole(name, value, 1)
     numbers = tuple(sorted({check_whole("interactions", n, 0) for n in interactions}))
     plan = Plan(
@@ -137,7 +138,7 @@ def pretrain(
                 for seed in range(seeds)
                 for arm in (POPULAR, SCRATCH, PRETRAINED)
             }
-            run_missing(trials, jobs, progress, run_stored, label="pretrain")
+            run_missing(trials, workers, progress, run_stored, label="pretrain")
             done = [load_stored(path, Trial) for path in trials]
             rows = _rows(done)
             facts = {

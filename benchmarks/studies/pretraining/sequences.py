@@ -26,6 +26,7 @@ from benchmarks.studies.pretraining.source import Source, open_source
 from benchmarks.studies.ranking.metrics import by_user, evaluate
 from benchmarks.studies.ranking.splits import Cases, Events
 from benchmarks.studies.stored import file_of, folder_of_trials, load_stored, run_missing
+from benchmarks.workers import Workers
 from responders import InputError, SessionLog
 from responders.config import make_config
 from responders.errors import check_finite, check_whole, near_matches
@@ -98,7 +99,7 @@ def pretrain(
     seeds: int = 3,
     shift: Mapping[str, float] | None = None,
     settings: Mapping[str, Any] | None = None,
-    jobs: int = 1,
+    workers: Workers = Workers(),  # noqa: B008
     device: str = "auto",
     out: str | Path | None = None,
     overwrite: bool = False,
@@ -124,7 +125,7 @@ def pretrain(
         seeds: repetitions: of weights, users of a share, and simulation.
         shift: which users come more often in the simulator, such as {"click_rate": -1}.
         settings: of the policy.
-        jobs: number of processes.
+        workers: what runs the trials.
         device: auto, cpu or cuda.
         out: folder of table and plot; it appears when all is done. Until then, finished trials are
             kept in `.NAME.trials` beside it, where the same call continues.
@@ -144,7 +145,6 @@ def pretrain(
     """
     check_whole("seeds", seeds, 1)
     check_whole("sessions", sessions, 1)
-    check_whole("jobs", jobs, 1)
     plan = Plan(
         str(simulator), Path(log), policy, _percents(shares), sessions, dict(settings or {}),
         device, tuple(sorted((shift or {}).items())),
@@ -166,7 +166,7 @@ def pretrain(
                 for seed in range(seeds)
                 for arm in arms
             }
-            run_missing(trials, jobs, progress, run_stored, label="pretrain")
+            run_missing(trials, workers, progress, run_stored, label="pretrain")
             done = [load_stored(path, Trial) for path in trials]
             rows = _rows(done, len(source.training.users))
             facts = {

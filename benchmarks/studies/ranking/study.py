@@ -25,6 +25,7 @@ from benchmarks.studies.ranking.trials import (
     run_stored,
 )
 from benchmarks.studies.stored import file_of, folder_of_trials, load_stored, run_missing
+from benchmarks.workers import Workers
 from responders import InputError, SessionLog
 from responders.errors import check_whole
 from responders.evaluation.bootstrap import crossed_interval
@@ -60,7 +61,7 @@ def rank(
     seen: Seen = "keep",
     settings: Mapping[str, Any] | None = None,
     seeds: int = 1,
-    jobs: int = 1,
+    workers: Workers = Workers(),  # noqa: B008
     device: str = "auto",
     out: str | Path | None = None,
     overwrite: bool = False,
@@ -80,7 +81,7 @@ def rank(
         seen: see `Seen`.
         settings: changed for policies that have them.
         seeds: repetitions, with the same users.
-        jobs: number of processes.
+        workers: what runs the trials.
         device: auto, cpu or cuda.
         out: folder of the tables and the plot; it appears when all is done. Until then, finished
             trials are kept in `.NAME.trials` beside it, where the same call continues.
@@ -93,7 +94,6 @@ def rank(
             leaves a part empty, scores are not finite, or `out` exists.
     """
     check_whole("seeds", seeds, 1)
-    check_whole("jobs", jobs, 1)
     if seen not in get_args(Seen):
         raise InputError(f"seen {seen!r} is unknown: keep or filter")
     ks = tuple(sorted({check_whole("a cut-off", k, 1) for k in cutoffs}))
@@ -115,7 +115,7 @@ def rank(
                 for entry in entries
                 for seed in range(seeds)
             }
-            run_missing(cases, jobs, progress, run_stored, label="rank")
+            run_missing(cases, workers, progress, run_stored, label="rank")
             trials = [load_stored(path, Trial) for path in cases]
             rows = [row for name in names for row in _rows([t for t in trials if t.split == name])]
             leaking = [{"split": name, **leaks(part)} for name, part in parts.items()]

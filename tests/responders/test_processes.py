@@ -1,0 +1,76 @@
+"""Processes that train one responder together."""
+
+import os
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+import torch
+
+from responders import InputError, SessionLog, fit
+from responders.models.parts import items
+from responders.training.checkpoint import load_responder
+from responders.training.launch import fit_on_devices
+from responders.training.trainer import STATE
+from tests.commands import SERVER, running
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
+
+
+def fit_all(log: SessionLog, out: Path, environment: dict[str, str]) -> None:
+    os.environ |= environment
+    items.UNKNOWN_RATE = 0.0  # nothing else is random without dropout
+    torch.set_num_threads(1)
+    settings = {"epochs": 2, "hidden_size": 8, "dropout": 0, "batch_size": 58}
+    for name in ("slate_gru", "scot"):
+        fit(log, name, out / name, settings, refit=name == "scot", progress=False)
+
+
+def test_two_processes_learn_what_one_does(small_log: SessionLog, tmp_path: Path) -> None:
+    log = small_log.select(range(581))
+    assert 465 % 58 == 1, "the last batch has too few sessions to share"
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        where = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(free.getsockname()[1])}
+    jobs = [("one", {})]
+    jobs += [("two", where | {"RANK": str(rank), "WORLD_SIZE": "2"}) for rank in range(2)]
+    workers = [SERVER.Process(target=fit_all, args=(log, tmp_path / o, e)) for o, e in jobs]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(100)
+        assert worker.exitcode == 0
+    for name in ("slate_gru", "scot"):
+        one, two = (load_responder(tmp_path / folder / name) for folder in ("one", "two"))
+        assert one.card["training"]["epochs_run"] == two.card["training"]["epochs_run"]
+        for before, after in zip(
+            one.card["training"]["history"], two.card["training"]["history"], strict=True
+        ):
+            assert after == pytest.approx(before, abs=1e-5)
+        weights = two.responder.state_dict()
+        for key, value in one.responder.state_dict().items():
+            torch.testing.assert_close(weights[key], value, atol=1e-4, rtol=1e-3)
+
+
+def test_training_survives_the_loss_of_a_process(small_log_path: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    words = ["train", small_log_path, "--responder", "slate_gru", "--out", out, "--devices", 2]
+    words += ["--epochs", 4, "--set", "batch_size=16", "--set", "patience=9"]
+    with running((out / STATE).exists, *words) as training:
+        lost = children(training.pid)[-1]
+        os.kill(lost, signal.SIGKILL)
+        assert training.wait(100) == 0
+    assert load_responder(out).card["training"]["epochs_run"] == 4
+
+
+def children(pid: int) -> list[int]:
+    """Return the processes that train for the process `pid`."""
+    files = Path(f"/proc/{pid}/task").glob("*/children")
+    pids = [int(child) for file in files for child in file.read_text().split()]
+    return [child for child in pids if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
+def test_bad_input_is_one_error(small_log_path: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="devices must be a whole number of at least 1"):
+        fit_on_devices(0, small_log_path, "mf", tmp_path / "out")
