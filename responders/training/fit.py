@@ -130,14 +130,14 @@ def fit(
             seed=seed, device=torch_device, progress=progress, processes=joined,
         )  # fmt: skip
         if not joined.first:
-            finished = joined.told_by_first(None)
+            finished = joined.broadcast(None)
             if isinstance(finished, InputError):
                 raise finished
             if not finished:
                 facts = learn(parts)[2]
                 if refit:
                     learn({"train": Part.of(log, np.arange(log.n_sessions))}, facts)
-            joined.told_by_first(None)  # that everything is written
+            joined.broadcast(None)  # that everything is written
             return load_responder(out, log.catalogue)
         with lock(out):
             if joined.restarted:
@@ -145,9 +145,9 @@ def fit(
             try:
                 finished = already_finished(out, run, resume, overwrite)
             except InputError as error:
-                joined.told_by_first(error)
+                joined.broadcast(error)
                 raise
-            joined.told_by_first(finished)
+            joined.broadcast(finished)
             if not finished:
                 try:
                     _train(log, out, run, learn, parts, torch_device, progress, command)
@@ -155,7 +155,7 @@ def fit(
                     if not (out / STATE).exists():  # there is nothing to resume
                         remove(out)
                     raise
-            joined.told_by_first(True)
+            joined.broadcast(True)
             return load_responder(out, log.catalogue)
 
 

@@ -68,7 +68,7 @@ class Processes:
         dist.all_reduce(sums)
         return sums.tolist()
 
-    def told_by_first(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         """Return the `value` of the first process; all of them wait for it."""
         if self.count == 1:
             return value
@@ -79,7 +79,7 @@ class Processes:
 
 @contextmanager
 def processes() -> Iterator[Processes]:
-    """Join the processes that `torchrun` has started beside this one, if it has."""
+    """Join the processes that `torchrun` has started with this one, if it has."""
     count = int(os.environ.get("WORLD_SIZE", 1))
     if count == 1 or dist.is_initialized():
         yield Processes()
