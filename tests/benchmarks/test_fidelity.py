@@ -2,6 +2,7 @@
 
 import copy
 import json
+import pickle
 import re
 import shutil
 import subprocess
@@ -342,3 +343,15 @@ def test_other_files_and_refitted_responders_are_refused(
         fidelity(tmp_path / "pbm", small_log, progress=False)
     with pytest.raises(InputError, match="not empty"):
         fidelity(tmp_path / "pbm", small_log, tmp_path / "out", split="all", progress=False)
+
+
+def test_another_process_opens_the_same_report(log_path: Path, tmp_path: Path) -> None:
+    options = parts.Options(150, 5, "greedy", 1000, 0, torch.device("cpu"))
+    plan = parts.Plan((log_path,), log_path, None, "test", options)
+    name, sessions = plan.cases[0].name, plan.data.part.sessions
+    copied = pickle.loads(pickle.dumps(plan))
+    assert not {"cases", "data"} & vars(copied).keys(), "they are not sent, but opened again"
+    parts.run_part(tmp_path / "part.json", copied, name, "prediction")
+    found = json.loads((tmp_path / "part.json").read_text())["content"]
+    assert found == json.loads(json.dumps(parts.MEASURES["prediction"](plan, plan.cases[0])))
+    assert copied.data.part.sessions.tolist() == sessions.tolist()
