@@ -158,7 +158,7 @@ def test_a_killed_run_gives_the_same_table(
     whole, out = tmp_path / "whole", tmp_path / "out"
     assert recsim(*words, "--out", whole).code == 0
     finished = lambda: len(list(tmp_path.glob(".out.trials/sasrec-0-*.json"))) > 2  # noqa: E731
-    with running(finished, *words, "--out", out) as process:
+    with running(finished, *words, "--out", out, seconds=300) as process:
         process.send_signal(signal.SIGKILL)
         process.wait(20)
     done = recsim(*words, "--out", out, "--jobs", 2)
