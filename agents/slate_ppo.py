@@ -106,8 +106,9 @@ class SlatePPOPolicy(NeuralPolicy):
             for _ in range(config.n_epochs):
                 order = torch.randperm(per_update, generator=self._generator, device=self.device)
                 for rows in order.chunk(config.minibatches):
-                    part = tree_map(lambda v, rows=rows: v[rows], data)
-                    loss = self._loss(*part, effects=effects)
+                    part: Any = tree_map(lambda v, rows=rows: v[rows], data)
+                    step, by_position, advantage, returns = part
+                    loss = self._loss(step, by_position, advantage, returns, effects)
                     optimiser.zero_grad()
                     loss.backward()
                     nn.utils.clip_grad_norm_(self.net.actor.parameters(), 0.5)
