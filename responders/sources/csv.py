@@ -1,7 +1,8 @@
 """Your own log in a CSV or Parquet file of any size, with a row per shown item.
 
-RAW is one file: text with a header (``.csv``, plain or gzipped) or ``.parquet``. The columns are
-those of `SessionLog.from_frame`, and mean the same. An id column of a text file is integers if
+RAW is one file: text with a header (``.csv``, plain or gzipped) or ``.parquet``; or a folder of
+files of one kind with the same columns, read as one file in the order of their names. The columns
+are those of `SessionLog.from_frame`, and mean the same. An id column of a text file is integers if
 every value is a whole number without leading zeros; otherwise it is text.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,7 @@ from responders.sources._reading.staged_table import StagedTable, whole_groups
 from responders.sources._reading.text import read_text, text_header
 
 _INTEGER = r"0|-?[1-9]\d{0,17}"
+_PART = 1 << 40  # more than the lines of any file
 
 
 def read(
@@ -62,7 +65,7 @@ def read(
     """Convert `raw` to the log `out`; see `SessionLog.from_frame` for the columns.
 
     Args:
-        raw: the file.
+        raw: the file, or the folder of files.
         out: folder of the log.
         catalogue: keep the index of these items; new items are appended.
         overwrite: replace `out` if it exists.
@@ -86,7 +89,7 @@ def read(
     with LogWriter(Path(out), overwrite) as writer:
         scratch = writer.folder / "scratch"
         scratch.mkdir()
-        rows = _Rows(existing_file(Path(raw)), names, scratch)
+        rows = _Rows(Path(raw), names, scratch)
         with rows.table:
             rows.stage(chunk_rows)
         _write(writer, rows, rows.catalogue(catalogue))
@@ -94,10 +97,27 @@ def read(
     return SessionLog.load(out)
 
 
+def _parts(path: Path) -> list[Path]:
+    """Return the file, or the files of the folder."""
+    if not path.is_dir():
+        return [existing_file(path)]
+    kinds = {
+        kind: sorted(file for file in path.iterdir() if file.name.endswith(kind))
+        for kind in ((".csv", ".csv.gz"), (".parquet",))
+    }
+    found = [files for files in kinds.values() if files]
+    if len(found) != 1:
+        what = "both .csv and .parquet files" if found else "no .csv, .csv.gz or .parquet file"
+        raise InputError(f"{path} has {what}: give one file, or a folder of files of one kind")
+    return found[0]
+
+
 class _Rows:
-    """The typed rows of the file, staged to be sorted.
+    """The typed rows of the file or files, staged to be sorted.
 
     Attributes:
+        parts: the files. The number of a row is its line or row in its file, plus `_PART` for each
+            file before.
         found: the name of each field's column.
         known: features and price of each item.
         integers: the id columns of text of which every value is an integer.
@@ -105,10 +125,10 @@ class _Rows:
     """
 
     def __init__(self, path: Path, names: Names, scratch: Path) -> None:
-        self.path, self.names = path, names
-        self.is_text = path.suffix != ".parquet"
+        self.path, self.names, self.parts = path, names, _parts(path)
+        self.is_text = self.parts[0].suffix != ".parquet"
         self.unit = "line" if self.is_text else "row"
-        self.found = names.found(self._header(), str(path))
+        self.found = names.found(self._header(self.parts[0]), str(self.parts[0]))
         self.table = StagedTable(scratch / "rows.arrow")
         self.sessions = [f"session{i}" for i in range(len(names.sessions))]
         ids = {*self.sessions, "item", *({"user"} & self.found.keys())}
@@ -117,28 +137,35 @@ class _Rows:
         self.least, self.most = np.iinfo(np.int64).max, 0
         self._time_kind: str | None = None
 
-    def _header(self) -> list[str]:
+    def _header(self, path: Path) -> list[str]:
         if self.is_text:
-            return text_header(self.path)
+            return text_header(path)
         try:
-            return list(pq.read_schema(self.path).names)
+            return list(pq.read_schema(path).names)
         except (pa.ArrowException, OSError, ValueError) as error:
             reason = str(error).splitlines()[0]
-            raise InputError(f"{self.path} cannot be read as Parquet ({reason})") from error
+            raise InputError(f"{path} cannot be read as Parquet ({reason})") from error
 
-    def fault(self, line: int, column: str, value: Any, why: str) -> InputError:
-        """Return the error for a line or row of the file."""
+    def fault(self, number: int, column: str, value: Any, why: str) -> InputError:
+        """Return the error for the row with this number."""
+        part, line = divmod(int(number), _PART)
         shown = repr(value).replace("\n", " ")
         shown = shown if len(shown) <= 80 else shown[:77] + "..."
-        return InputError(f"{self.path}, {self.unit} {line}, column {column}: {shown} {why}")
+        where = f"{self.parts[part]}, {self.unit} {line}, column {column}"
+        return InputError(f"{where}: {shown} {why}")
 
     def stage(self, chunk_rows: int) -> None:
-        """Read, check and stage the file."""
+        """Read, check and stage the files."""
         names = self.names
         features = [*names.item_features, *names.user_features]
         wanted = list(dict.fromkeys([*names.sessions, *self.found.values(), *features]))
         reader = read_text if self.is_text else read_parquet
-        for chunk in reader(self.path, wanted, chunk_rows=chunk_rows):
+        chunks = (
+            replace(chunk, line=chunk.line + i * _PART)
+            for i, path in enumerate(self.parts)
+            for chunk in reader(path, wanted, chunk_rows=chunk_rows)
+        )
+        for chunk in chunks:
             table = self._typed(chunk)
             for name in list(self.integers):
                 if not table[name].str.fullmatch(_INTEGER).all():

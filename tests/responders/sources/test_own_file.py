@@ -40,6 +40,7 @@ def own_rows(draw: st.DrawFn) -> dict[str, list]:
     left_out=st.sampled_from([[], ["position"], ["step"], ["time"], ["user"]]),
     kind=st.sampled_from(["csv", "parquet"]),
     chunk_rows=st.integers(1, 9),
+    parts=st.integers(1, 3),
 )
 @pytest.mark.filterwarnings("ignore:no row has position 0")
 def test_a_file_of_ones_own_is_read_like_its_frame(
@@ -47,8 +48,10 @@ def test_a_file_of_ones_own_is_read_like_its_frame(
     left_out: list[str],
     kind: str,
     chunk_rows: int,
+    parts: int,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
+    """One file, or a folder of several."""
     folder = tmp_path_factory.mktemp("own")
     frame = pd.DataFrame(columns)
     session = ["user", "visit"]
@@ -57,8 +60,12 @@ def test_a_file_of_ones_own_is_read_like_its_frame(
         frame = frame.drop(columns="user")
     else:
         frame = frame.drop(columns=left_out)
-    path = folder / f"own.{kind}"
-    frame.to_csv(path, index=False) if kind == "csv" else frame.to_parquet(path)
+    path = folder / "own"
+    path.mkdir()
+    for i, rows in enumerate(np.array_split(np.arange(len(frame)), min(parts, len(frame)))):
+        file, part = path / f"part-{i}.{kind}", frame.iloc[rows]
+        part.to_csv(file, index=False) if kind == "csv" else part.to_parquet(file)
+    path = file if parts == 1 else path
     options: dict[str, Any] = {"session": session, "price": "age"}
     options |= {"item_features": ["age"], "user_features": [] if left_out == ["user"] else ["kids"]}
     expected = SessionLog.from_frame(frame, **options)
@@ -95,4 +102,22 @@ def test_faults_of_a_file_of_ones_own(
     path.write_text(OWN.replace(old, new, 1))
     with pytest.raises(InputError, match=says):
         convert("csv", path, logs / "log", item_features=["age"], chunk_rows=2)
+    assert not list(logs.iterdir())
+
+
+def test_faults_in_a_folder_of_files(tmp_path: Path, logs: Path) -> None:
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    with pytest.raises(InputError, match=r"raw has no .csv, .csv.gz or .parquet file"):
+        convert("csv", raw, logs / "log")
+    (raw / "a.csv").write_text(OWN)
+    (raw / "b.csv").write_text(OWN.replace("1,1,8,0,20", "1,1,8,2,20"))
+    with pytest.raises(InputError, match=r"b\.csv, line 3, column click: 2.0 is neither"):
+        convert("csv", raw, logs / "log")
+    (raw / "b.csv").write_text(OWN.replace("click", "klick"))
+    with pytest.raises(InputError, match=r"b\.csv has no column 'click'"):
+        convert("csv", raw, logs / "log")
+    (raw / "c.parquet").touch()
+    with pytest.raises(InputError, match="raw has both"):
+        convert("csv", raw, logs / "log")
     assert not list(logs.iterdir())
