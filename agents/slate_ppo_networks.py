@@ -20,11 +20,10 @@ _LEAST = 0.05  # value of a click below which its logarithm no longer falls
 class SlatePPOConfig(NeuralConfig):
     """Settings of `SlatePPOPolicy`."""
 
-    hidden_size: int = setting(64, "Units of each hidden layer.", ge=1, le=8192)
     gamma: float = setting(0.9, "Discount.", ge=0, le=1)
     n_steps: int = setting(16, "Slates of each user between updates.", ge=1)
-    minibatches: int = setting(8, "Minibatches of a pass.", ge=1)
-    n_epochs: int = setting(2, "Passes over the slates in an update.", ge=1)
+    minibatches: int = setting(4, "Minibatches of a pass.", ge=1)
+    n_epochs: int = setting(4, "Passes over the slates in an update.", ge=1)
     gae_lambda: float = setting(0.9, "Of the advantage estimate.", ge=0, le=1)
     clip: float = setting(0.2, "Largest change of an item's probability that is rewarded.", gt=0)
     actor_rate: float = setting(
