@@ -27,16 +27,17 @@ PPO_ACTIONS: dict[str, dict[str, Any]] = {
 }
 """The action spaces with which PPO is timed."""
 
+_SMALL = {"hidden_size": 64, "n_epochs": 2, "minibatches": 8}
 SLATE_PPO: dict[str, dict[str, Any]] = {
     "250 candidates (defaults)": {},
-    "250 candidates, without effects of items above": {"reads_above": False},
-    "50 candidates": {"candidates": 50},
-    "50 candidates, without effects of items above": {"candidates": 50, "reads_above": False},
-    "50 candidates, without them, one pass": {
+    "250 candidates, small": _SMALL,
+    "250 candidates, small, without effects of items above": _SMALL | {"reads_above": False},
+    "50 candidates, small": _SMALL | {"candidates": 50},
+    "50 candidates, small, without effects of items above, one pass": _SMALL | {
         "candidates": 50, "reads_above": False, "n_epochs": 1, "minibatches": 16,
     },
 }  # fmt: skip
-"""The settings with which `slate_ppo` is timed."""
+"""The settings with which `slate_ppo` is timed; small: layers as wide as PPO's, and two passes."""
 
 
 def learn_ppo(options: dict[str, Any]) -> Callable[[], int]:
