@@ -57,7 +57,7 @@ def test_the_chain_from_log_to_leaderboard(recsim: Any, tmp_path: Path) -> None:
 
     out = tmp_path / "bench"
     bench = ["bench", "RecSim-v0", "--responder", run, "--users", 20, "--seeds", 1, "--out", out]
-    done = recsim(*bench, "--policies", "all", "--train-steps", 300)
+    done = recsim(*bench, "--policies", "all", "--train-steps", 100)
     assert done.code == 0, done.err
     assert "SYNTHETIC" in done.out
     table = pd.read_csv(out / "leaderboard.csv")

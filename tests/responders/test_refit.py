@@ -21,7 +21,12 @@ from responders.training.config import TrainConfig
 from responders.training.fit import configure
 from responders.training.trainer import STATE, Interrupted, Trainer
 
-SETTINGS: dict[str, Any] = {"epochs": 4, "hidden_size": 8, "batch_size": 64, "learning_rate": 0.1}
+SETTINGS: dict[str, Any] = {"epochs": 4, "hidden_size": 8, "batch_size": 32, "learning_rate": 0.1}
+
+
+@pytest.fixture(scope="module")
+def log(small_log: SessionLog) -> SessionLog:
+    return small_log.select(range(240))
 
 
 def refitted(log: SessionLog, name: str, out: Path, **options: Any) -> Checkpoint:
@@ -67,7 +72,7 @@ def test_figures_come_from_where_the_card_says(small_log: SessionLog, tmp_path: 
 
 @pytest.mark.parametrize("name", ["slate_gru", "logistic_regression", "adv_ncm"])
 def test_the_chosen_epochs_and_learning_rates_are_repeated(
-    name: str, small_log: SessionLog, tmp_path: Path
+    name: str, log: SessionLog, tmp_path: Path
 ) -> None:
     """The weights are those of a loop over the whole log written out here."""
     settings = SETTINGS | {"learning_rate": 0.3}
@@ -75,31 +80,31 @@ def test_the_chosen_epochs_and_learning_rates_are_repeated(
         settings["epochs"] = 2
     if name == "logistic_regression":
         settings = {k: v for k, v in settings.items() if k != "hidden_size"}
-    users = refitted(small_log, name, tmp_path / "refit", settings=settings, seed=2)
+    users = refitted(log, name, tmp_path / "refit", settings=settings, seed=2)
     chosen, again = users.card["training"], users.card["refit"]["training"]
     rates = [row["learning_rate"] for row in chosen["history"][: chosen["best_epoch"]]]
     assert [row["learning_rate"] for row in again["history"]] == rates
     assert again["epochs_run"] == chosen["best_epoch"]
     assert all("validation_log_loss" not in row for row in again["history"])
 
-    everything = np.arange(small_log.n_sessions)
+    everything = np.arange(log.n_sessions)
     config, training = configure(name, settings)
-    responder, _ = build_responder(name, small_log, everything, config, seed=2)
-    parts = {"train": Part.of(small_log, everything)}
+    responder, _ = build_responder(name, log, everything, config, seed=2)
+    parts = {"train": Part.of(log, everything)}
     trainer = Trainer(
-        responder, small_log, parts, training, tmp_path / "o", seed=2, progress=False, rates=rates
+        responder, log, parts, training, tmp_path / "o", seed=2, progress=False, rates=rates
     )
     expected = trainer.run().state_dict()
-    assert trainer.state.step == len(rates) * -(-small_log.n_sessions // 64)
+    assert trainer.state.step == len(rates) * -(-log.n_sessions // 32)
     for key, value in users.responder.state_dict().items():
         assert torch.equal(value, expected[key]), key
 
 
 def test_learning_rates_that_validation_halved_are_repeated(
-    small_log: SessionLog, tmp_path: Path
+    log: SessionLog, tmp_path: Path
 ) -> None:
     settings = SETTINGS | {"learning_rate": 0.5, "epochs": 12, "average": 0, "patience": 12}
-    users = refitted(small_log, "slate_gru", tmp_path / "refit", settings=settings)
+    users = refitted(log, "slate_gru", tmp_path / "refit", settings=settings)
     rates = [row["learning_rate"] for row in users.card["refit"]["training"]["history"]]
     assert rates[0] == 0.5
     assert min(rates) < 0.5
@@ -116,10 +121,10 @@ def test_the_batch_size_of_the_first_training_is_kept(
     assert users.card["refit"]["training"]["batch_size"] == 19
 
 
-def test_the_seed_fixes_both_trainings(small_log: SessionLog, tmp_path: Path) -> None:
+def test_the_seed_fixes_both_trainings(log: SessionLog, tmp_path: Path) -> None:
     settings = SETTINGS | {"epochs": 2}
     one, same, other = (
-        refitted(small_log, "slate_gru", tmp_path / str(i), settings=settings, seed=seed)
+        refitted(log, "slate_gru", tmp_path / str(i), settings=settings, seed=seed)
         for i, seed in enumerate([3, 3, 4])
     )
     assert same_weights(one, same)
@@ -140,9 +145,9 @@ RESUMED = SETTINGS | {"epochs": 3, "learning_rate": 0.01}
 
 
 @pytest.fixture(scope="module")
-def whole(small_log: SessionLog, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+def whole(log: SessionLog, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     out = tmp_path_factory.mktemp("refit") / "whole"
-    checkpoint = refitted(small_log, "session_gru", out, settings=RESUMED)
+    checkpoint = refitted(log, "session_gru", out, settings=RESUMED)
     for training in (checkpoint.card["training"], checkpoint.card["refit"]["training"]):
         del training["seconds"]
     return checkpoint
@@ -153,7 +158,7 @@ def test_an_interrupted_refit_resumes_to_the_same_responder(
     refit: bool,
     batches: int,
     whole: Checkpoint,
-    small_log: SessionLog,
+    log: SessionLog,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -163,12 +168,12 @@ def test_an_interrupted_refit_resumes_to_the_same_responder(
         patch.setattr(Stop, "batches", batches)
         patch.setattr("responders.training.fit.Trainer", Stop)
         with pytest.raises(Interrupted):
-            refitted(small_log, "session_gru", out, settings=settings)
+            refitted(log, "session_gru", out, settings=settings)
     with pytest.raises(InputError, match="not finished"):
         load_responder(out)
     with pytest.raises(InputError, match="has refit = True, not False"):
-        fit(small_log, "session_gru", out, settings, resume=True)
-    resumed = refitted(small_log, "session_gru", out, settings=settings, resume=True)
+        fit(log, "session_gru", out, settings, resume=True)
+    resumed = refitted(log, "session_gru", out, settings=settings, resume=True)
     assert same_weights(whole, resumed)
     for training in (resumed.card["training"], resumed.card["refit"]["training"]):
         del training["seconds"]
@@ -177,7 +182,7 @@ def test_an_interrupted_refit_resumes_to_the_same_responder(
 
 
 def test_a_refit_that_fails_between_its_trainings_resumes(
-    small_log: SessionLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    log: SessionLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -186,11 +191,9 @@ def test_a_refit_that_fails_between_its_trainings_resumes(
     with monkeypatch.context() as patch:
         patch.setattr("responders.training.fit.best_threshold", stop)
         with pytest.raises(KeyboardInterrupt):
-            refitted(small_log, "slate_gru", out, settings=settings)
-    resumed = refitted(small_log, "slate_gru", out, settings=settings, resume=True)
-    assert same_weights(
-        resumed, refitted(small_log, "slate_gru", tmp_path / "whole", settings=settings)
-    )
+            refitted(log, "slate_gru", out, settings=settings)
+    resumed = refitted(log, "slate_gru", out, settings=settings, resume=True)
+    assert same_weights(resumed, refitted(log, "slate_gru", tmp_path / "whole", settings=settings))
 
 
 def test_a_finished_training_is_not_refitted_later(small_log: SessionLog, tmp_path: Path) -> None:
