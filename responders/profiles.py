@@ -78,7 +78,7 @@ def with_profiles(
     device: str = "auto",
     progress: bool = True,
 ) -> SessionLog:
-    """Return `log` with profiles of its users as further features, called past_METHOD_….
+    """Return `log` with profiles of its users as further features, called `past_METHOD_…`.
 
     Profiles are learned from `past` alone, without looking at `log`. Users whom `past` does not
     know have zeros. The truth of a synthetic log does not know profiles, so the card loses it.
