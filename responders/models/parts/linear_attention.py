@@ -46,7 +46,7 @@ class LinearAttentionBlock(nn.Module):
         return x + self.out(self.attended_norm(attended.flatten(-2)) * gate)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return [B, L, H] for tokens x [B, L, H], in parallel; the same as `step` for one after another."""
+        """Return [B, L, H] for tokens x [B, L, H], in parallel; equal to `step` token by token."""
         gate, query, key, value, log_decay = self._projected(x)
         total = log_decay.cumsum(1).transpose(1, 2)  # [B, heads, L]
         faded = total.unsqueeze(3) - total.unsqueeze(2)
