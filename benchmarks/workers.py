@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
-import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
@@ -19,6 +18,7 @@ import torch
 from responders import InputError
 from responders.errors import check_whole
 from responders.progress import progress_bar
+from responders.training.processes import end_with_parent
 
 Key = TypeVar("Key")
 Result = TypeVar("Result")
@@ -94,13 +94,7 @@ def _begin(threads: int | None) -> None:
     """Limit PyTorch, and let this worker end as soon as its parent does, even if killed."""
     if threads is not None:
         torch.set_num_threads(threads)
-
-    def wait(parent: Any) -> None:
-        parent.join()
-        os._exit(1)
-
-    parent = multiprocessing.parent_process()
-    threading.Thread(target=wait, args=(parent,), daemon=True).start()
+    end_with_parent()
 
 
 def run_cases(

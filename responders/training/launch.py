@@ -15,6 +15,7 @@ from responders.errors import InputError, check_whole
 from responders.log.session_log import SessionLog
 from responders.training.checkpoint import Checkpoint, load_responder
 from responders.training.fit import fit
+from responders.training.processes import end_with_parent
 from responders.training.trainer import Interrupted
 
 RESTARTS = 3
@@ -76,6 +77,7 @@ def _fit(
     options: Mapping[str, Any],
 ) -> str | None:
     """Train in one of the processes; return an error of the input, which no restart can change."""
+    end_with_parent()
     torch.set_num_threads(threads)
     try:
         fit(SessionLog.load(log), name, out, settings, **options)

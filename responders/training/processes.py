@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -75,6 +77,17 @@ class Processes:
         values = [value]
         dist.broadcast_object_list(values, device=_device())
         return values[0]
+
+
+def end_with_parent() -> None:
+    """Let this process end as soon as the one that started it does, even if that was killed."""
+
+    def wait(parent: Any) -> None:
+        parent.join()
+        os._exit(1)
+
+    parent = multiprocessing.parent_process()
+    threading.Thread(target=wait, args=(parent,), daemon=True).start()
 
 
 @contextmanager

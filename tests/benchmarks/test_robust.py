@@ -11,16 +11,11 @@ from typing import Any
 
 import pytest
 
-from tests.commands import Command, running, wait_for
+from tests.commands import Command, alive, running, wait_for
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
 
 TRAIN = ["--responder", "session_gru", "--set", "batch_size=2", "--set", "save_minutes=60"]
-
-
-def alive(pid: int) -> bool:
-    status = Path(f"/proc/{pid}/stat")
-    return status.exists() and status.read_text().rsplit(")", 1)[1].split()[0] != "Z"
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="Linux")

@@ -14,8 +14,7 @@ from benchmarks.studies.leaderboard import run
 from benchmarks.workers import Workers, run_cases
 from responders import InputError
 from tests.benchmarks.test_leaderboard import OPTIONS, values
-from tests.benchmarks.test_robust import alive
-from tests.commands import wait_for
+from tests.commands import alive, wait_for
 
 
 def test_every_case_has_a_process_of_its_own() -> None:

@@ -13,7 +13,7 @@ from responders.models.parts import items
 from responders.training.checkpoint import load_responder
 from responders.training.launch import fit_on_devices
 from responders.training.trainer import STATE
-from tests.commands import SERVER, running
+from tests.commands import SERVER, Command, alive, running, wait_for
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
 
@@ -62,6 +62,16 @@ def test_training_survives_the_loss_of_a_process(small_log_path: Path, tmp_path:
         os.kill(lost, signal.SIGKILL)
         assert training.wait(100) == 0
     assert load_responder(out).card["training"]["epochs_run"] == 4
+
+
+def test_processes_end_with_the_one_that_started_them(small_log_path: Path, tmp_path: Path) -> None:
+    words = ["train", small_log_path, "--responder", "mf", "--out", tmp_path / "out"]
+    training = Command(*words, "--devices", 2)
+    wait_for(lambda: len(children(training.pid)) == 2)
+    started = children(training.pid)
+    training.kill()
+    wait_for(lambda: not any(map(alive, started)))
+    assert training.wait() == -signal.SIGKILL
 
 
 def children(pid: int) -> list[int]:
