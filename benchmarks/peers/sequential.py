@@ -4,10 +4,12 @@
     python -m venv CO && CO/bin/pip install cornac==3.0.0 torch==2.13.0
     python -m benchmarks.peers.sequential LOG --rectools RT/bin/python --cornac CO/bin/python
 
-Each user's last click is the test, the one before it chooses the epoch on both sides, and all items
-are ranked. Sizes, history length, batch size, the most epochs and the patience are the same; the
-rest is each side's default. The peers run in environments of their own and return lists of ten
-items, which our code judges. An epoch's time is the CPU time of its training steps on one thread.
+Each user's last click is the test, and the one before it chooses the epoch on both sides. The
+catalogue is what the training sequences hold, as the peers know no other item; users whose last two
+clicks are not in it are trained on but not tested. Sizes, history length, batch size, the most
+epochs and the patience are the same; the rest is each side's default. The peers run in environments
+of their own and return lists of ten items, which our code judges. An epoch's time is the CPU time
+of its training steps on one thread.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ from agents.site import Site
 from benchmarks.harness import check_out, names_in, publish, run_script
 from benchmarks.peers import sequential_models
 from benchmarks.reports.tables import Cell, number, text, with_interval
-from responders import InputError, SessionLog
+from responders import Catalogue, InputError, SessionLog
 from responders.evaluation.bootstrap import crossed_interval
 from responders.registry import load
 
@@ -112,11 +114,12 @@ def theirs(
     """
     with tempfile.TemporaryDirectory() as folder:
         arrays, out = Path(folder) / "arrays.npz", Path(folder) / "lists.npz"
+        valid = training.target >= 0
         np.savez(
             arrays,
             training=training.item,
-            validation_history=training.history,
-            validation_target=training.target,
+            validation_history=training.history[valid],
+            validation_target=training.target[valid],
             test_history=test.history,
             n_items=np.array(training.n_items),
         )
@@ -155,7 +158,7 @@ def compare(
         seeds: repetitions.
 
     Returns:
-        Rows with `model`, `peer`, `users`, and NDCG@10 (`ours`, `theirs`, `difference`), its 95 %
+        Rows with `model`, `peer`, `users`, `items`, `seeds`, and NDCG@10 (`ours`, `theirs`, `difference`), its 95 %
         interval over users and seeds (`_low`, `_high`), the hit rates, `epochs` and `seconds` of
         an epoch.
 
@@ -169,8 +172,9 @@ def compare(
             raise InputError(f"model {name!r} has no peer: {', '.join(PEERS)}")
         if not pythons.get(PEERS[name]):
             raise InputError(f"model {name} needs --{PEERS[name]}, an interpreter that has it")
-    training, test = (_with_target(log, settings.length, n) for n in (2, 1))
-    site, rows = Site(log.catalogue, log.n_positions), list[dict[str, Any]]()
+    training, test = split(log, settings.length)
+    site = Site(Catalogue(np.arange(training.n_items)), log.n_positions)
+    rows = list[dict[str, Any]]()
     for name in names:
         here, there = list[Run](), list[Run]()
         for seed in range(seeds):
@@ -183,6 +187,7 @@ def compare(
                 "model": name,
                 "peer": PEERS[name],
                 "users": own.shape[1],
+                "items": training.n_items,
                 "seeds": seeds,
                 **crossed_interval("ours", own),
                 **crossed_interval("theirs", other),
@@ -198,13 +203,24 @@ def compare(
     return rows
 
 
-def _with_target(log: SessionLog, length: int, leave_out: int) -> Sequences:
-    """Return the sequences of users with at least three clicks."""
-    data = sequences_of(log, length, leave_out=leave_out)
-    kept = data.target >= 0
+def split(log: SessionLog, length: int) -> tuple[Sequences, Sequences]:
+    """Return sequences to train and choose the epoch on, and the test's; items are numbered anew.
+
+    Raises:
+        InputError: no user has three clicks, of which the last two are on items of the training.
+    """
+    training, test = (sequences_of(log, length, leave_out=n) for n in (2, 1))
+    known = np.unique(training.item[training.item >= 0])
+    number_of = np.full(training.n_items + 1, -1)  # the last one, -1, stays -1
+    number_of[known] = np.arange(len(known))
+    training, test = (
+        Sequences(number_of[each.item], number_of[each.target], number_of[each.skipped], len(known))
+        for each in (training, test)
+    )
+    kept = (training.target >= 0) & (test.target >= 0)
     if not kept.any():
-        raise InputError("no user of the log has three clicks: there is nothing to test with")
-    return Sequences(data.item[kept], data.target[kept], data.skipped[kept], data.n_items)
+        raise InputError("no user has three clicks on items of the training: nothing to test with")
+    return training, Sequences(test.item[kept], test.target[kept], test.skipped[kept], len(known))
 
 
 def main(
@@ -238,7 +254,7 @@ def main(
         "s/epoch, ours": number("seconds", 2),
         "peer's s/epoch": number("their_seconds", 2),
     }
-    title = f"{log.name}: {rows[0]['users']:,} users, {len(loaded.catalogue):,} items"
+    title = f"{log.name}: {rows[0]['users']:,} users, {rows[0]['items']:,} items"
     caption = f"{settings}; {seeds} seeds; 95 % intervals over users and seeds; s of CPU, 1 thread"
     publish("sequential_peers", title, columns, rows, caption=caption, out=out)
 

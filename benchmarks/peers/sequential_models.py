@@ -9,6 +9,7 @@ import this package.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
@@ -74,7 +75,9 @@ def rectools(file: Any, model: str, settings: dict[str, Any]) -> tuple[Best, lis
         user, place = np.nonzero(history >= 0)
         columns = {"user_id": user, "item_id": history[user, place], "weight": 1.0}
         # The order is the time.
-        return Dataset.construct(pd.DataFrame({**columns, "datetime": pd.to_datetime(place, unit="s")}))
+        return Dataset.construct(
+            pd.DataFrame({**columns, "datetime": pd.to_datetime(place, unit="s")})
+        )
 
     def lists(history: np.ndarray) -> np.ndarray:
         users = np.flatnonzero(history[:, 0] >= 0)
@@ -161,10 +164,8 @@ def cornac(file: Any, model: str, settings: dict[str, Any]) -> tuple[Best, list[
         val_eval_every=1,
         seed=settings["seed"],
     )
-    try:
+    with contextlib.suppress(Enough):
         net.fit(data, data)
-    except Enough:
-        pass
     net.model.load_state_dict(best.weights)
     return best, seconds, lists
 
