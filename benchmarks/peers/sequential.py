@@ -158,13 +158,12 @@ def compare(
         seeds: repetitions.
 
     Returns:
-        Rows with `model`, `peer`, `users`, `items`, `seeds`, and NDCG@10 (`ours`, `theirs`, `difference`), its 95 %
-        interval over users and seeds (`_low`, `_high`), the hit rates, `epochs` and `seconds` of
-        an epoch.
+        Rows with `model`, `peer`, `users`, `items`, `seeds`; NDCG@10 (`ours`, `theirs` and their
+        `difference`) with 95 % intervals over users and seeds (`_low`, `_high`); hit rates,
+        `epochs` and `seconds` of an epoch.
 
     Raises:
-        InputError: an unknown model, a library without interpreter, no user with three clicks; or
-            see `theirs`.
+        InputError: an unknown model, or a library without interpreter; see `split` and `theirs`.
     """
     names = names_in(models)
     for name in names:
