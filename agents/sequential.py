@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -90,10 +91,12 @@ class SequenceModel(nn.Module):
 
 
 class Epoch(NamedTuple):
-    """The mean loss of an epoch, and NDCG@10 of the targets after it, or None without any."""
+    """The mean loss of an epoch, NDCG@10 of the targets after it, or None without any, and the
+    process's CPU time of the training steps."""
 
     loss: float
     ndcg: float | None
+    cpu_seconds: float
 
 
 def train(
@@ -129,12 +132,14 @@ def train(
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         for epoch in bar:
+            began = time.process_time()
             loss = _train_epoch(net, optimiser, item, skipped, config.batch_size)
+            seconds = time.process_time() - began
             if not has_target.any():
-                found.append(Epoch(loss, None))
+                found.append(Epoch(loss, None, seconds))
                 continue
             score = float(gains(net, data.history[has_target], data.target[has_target]).mean())
-            found.append(Epoch(loss, score))
+            found.append(Epoch(loss, score, seconds))
             if score > best:
                 best, best_epoch = score, epoch
                 best_weights = {k: v.clone() for k, v in net.state_dict().items()}

@@ -26,7 +26,13 @@ PACKAGES = {
 
 def test_peers_import_nothing_of_ours() -> None:
     assert {peer.code.split(":")[0] for peer in PEERS.values()} == PACKAGES.keys()
-    others = {"measure": set(), "registry": set(), "rectools_metrics": {"rectools", "pandas"}}
+    sequential = {"rectools", "cornac", "pandas", "pytorch_lightning", "torch"}
+    others = {
+        "measure": set(),
+        "registry": set(),
+        "rectools_metrics": {"rectools", "pandas"},
+        "sequential_models": sequential,
+    }
     for name, packages in {**PACKAGES, **others}.items():
         allowed = {*sys.stdlib_module_names, "numpy", *packages}
         found = {module.split(".")[0] for module in imported(FOLDER / f"{name}.py")}
