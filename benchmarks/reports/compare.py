@@ -40,8 +40,8 @@ def summarise(log: SessionLog, results: list[tuple[Run, Result]], out: Path) -> 
     """Return one row per split, responder and embedding, best log-loss first in each split.
 
     Means and standard deviations are over seeds. Intervals are 95 % bootstrap intervals over users
-    of the mean over seeds, with the same resamples for every row; `log_loss_above_best` and
-    `auc_above_best` are differences to the row of the best log-loss in the same resamples.
+    of the mean over seeds, with the same resamples for every row; `log_loss_above_best` is the
+    difference to the best row in the same resamples.
     """
     frames = []
     for split in dict.fromkeys(run.split for run, _ in results):
@@ -51,10 +51,10 @@ def summarise(log: SessionLog, results: list[tuple[Run, Result]], out: Path) -> 
         for row, boot in zip(rows, boots, strict=True):
             for name in ("auc", "log_loss"):
                 row[f"{name}_low"], row[f"{name}_high"] = _interval_of(boot[name])
-                above = f"{name}_above_best"
-                row[above] = row[name] - rows[best][name]
-                low, high = _interval_of(boot[name] - boots[best][name])
-                row[f"{above}_low"], row[f"{above}_high"] = low, high
+            above = boot["log_loss"] - boots[best]["log_loss"]
+            row["log_loss_above_best"] = row["log_loss"] - rows[best]["log_loss"]
+            low, high = _interval_of(above)
+            row["log_loss_above_best_low"], row["log_loss_above_best_high"] = low, high
         rows += _bayes_row(log, split, sorted({run.seed for run, _ in of_split}), out)
         frames.append(pd.DataFrame(rows).sort_values("log_loss", kind="stable"))
         if rows[-1]["responder"] == BAYES:

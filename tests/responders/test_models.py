@@ -251,11 +251,8 @@ def test_the_skip_contrast_is_cross_entropy_over_a_click_and_the_skips() -> None
     loss, _ = responder.next_skip_loss(batch, memory)
     expected, state = torch.zeros(()), responder.start(batch.user)
     for r in range(batch.slate.shape[1]):
-        scores, slate, click = (
-            responder.next_click_logits(state),
-            batch.slate[:, r],
-            batch.click[:, r],
-        )
+        slate, click = batch.slate[:, r], batch.click[:, r]
+        scores = responder.next_click_logits(state)
         for b, s in torch.nonzero(click > 0).tolist():
             skipped = slate[b][(click[b] == 0) & (slate[b] >= 0)]
             row = torch.cat([scores[b, slate[b, s, None]], scores[b, skipped]])
