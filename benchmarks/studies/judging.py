@@ -24,7 +24,8 @@ def judge(
     Returns:
         For each responder, `auc`, `log_loss` and `ece` (means over seeds), their differences to the
         first, `auc_gain` and so on, and the 95 % intervals `_low` and `_high` of all six over
-        seeds and users: both are drawn, the same ones for all responders.
+        seeds and users: both are drawn, the same ones for all responders. Those of `ece` are
+        corrected for the bias of the bootstrap.
     """
     metrics = {name: [weighted_metrics(run, 0.5) for run in found] for name, found in runs.items()}
     samples = {name: {metric: np.empty(resamples) for metric in METRICS} for name in runs}

@@ -259,6 +259,8 @@ def test_the_skip_contrast_is_cross_entropy_over_a_click_and_the_skips() -> None
             expected = expected - row.log_softmax(0)[0]
         state = responder.observe(state, slate, click)
     torch.testing.assert_close(loss, expected, atol=1e-4, rtol=1e-5)
+    responder.next_skip = 0.0
+    assert responder.next_skip_loss(batch, memory) == (0.0, {})
 
 
 def test_without_the_head_next_clicks_are_refused() -> None:
