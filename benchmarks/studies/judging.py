@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from responders.evaluation.metrics import losses, weighted_auc
+from responders.evaluation.metrics import weighted_metrics
 from responders.evaluation.predict import Predictions
 
-METRICS = ("auc", "log_loss")
+METRICS = ("auc", "log_loss", "ece")
 
 
 def judge(
@@ -22,11 +22,12 @@ def judge(
         resamples: for the intervals.
 
     Returns:
-        For each responder, `auc` and `log_loss` (means over seeds), their differences to the first,
-        `auc_gain` and `log_loss_gain`, and the 95 % intervals `_low` and `_high` of all four over
-        seeds and users: both are drawn, the same ones for all responders.
+        For each responder, `auc`, `log_loss` and `ece` (means over seeds), their differences to the
+        first, `auc_gain` and so on, and the 95 % intervals `_low` and `_high` of all six over
+        seeds and users: both are drawn, the same ones for all responders. Those of `ece` are
+        corrected for the bias of the bootstrap.
     """
-    metrics = {name: [_weighted(run) for run in found] for name, found in runs.items()}
+    metrics = {name: [weighted_metrics(run, 0.5) for run in found] for name, found in runs.items()}
     samples = {name: {metric: np.empty(resamples) for metric in METRICS} for name in runs}
     first, *_ = runs.values()
     user, rng = first[0].user, np.random.default_rng(0)
@@ -43,6 +44,8 @@ def judge(
         name: {m: float(np.mean([f(whole)[m] for f in by_seed])) for m in METRICS}
         for name, by_seed in metrics.items()
     }
+    for name, sample in samples.items():  # resampling adds noise to every bin: it raises the ECE
+        sample["ece"] += points[name]["ece"] - np.nanmean(sample["ece"])
     reference = next(iter(runs))
     rows: dict[str, dict[str, float]] = {}
     for name, point in points.items():
@@ -54,13 +57,3 @@ def judge(
                 low, high = np.nanpercentile(values, [2.5, 97.5])
                 row[f"{column}_low"], row[f"{column}_high"] = float(low), float(high)
     return rows
-
-
-def _weighted(found: Predictions) -> Callable[[np.ndarray], dict[str, float]]:
-    """Return a function from weights [P] to the metrics."""
-    auc, loss = weighted_auc(found.logit, found.click), losses(found.logit, found.click)
-
-    def metrics(weight: np.ndarray) -> dict[str, float]:
-        return {"auc": auc(weight), "log_loss": float(weight @ loss / weight.sum())}
-
-    return metrics

@@ -98,6 +98,8 @@ def main(
         "change": with_interval("log_loss_gain", 4),
         "AUC": with_interval("auc", 4),
         "change of AUC": with_interval("auc_gain", 4),
+        "ECE": with_interval("ece", 4),
+        "change of ECE": with_interval("ece_gain", 4),
     }
     caption = (
         f"{seeds} seeds; change: to the first row, on the same positions; 95 % intervals over "

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from responders.config import Config, setting
 from responders.errors import InputError
@@ -50,6 +51,9 @@ class NeuralConfig(ItemConfig):
     next_click: float = setting(
         0.0, "Weight of the next-click loss; 0 = the responder has no such head.", ge=0
     )
+    next_skip: float = setting(
+        0.0, "Weight of the contrast of clicked with skipped items, by the same head.", ge=0
+    )
 
 
 class Prepared(NamedTuple):
@@ -75,6 +79,8 @@ class NeuralResponder(Responder):
 
     With `next_click` > 0 a second head predicts from the memory which item of the whole catalogue
     is clicked next. Its softmax cross-entropy, times `next_click`, is added to the training loss.
+    With `next_skip` > 0 the head also learns to rank what is clicked in the coming slate above what
+    is skipped there.
 
     Args:
         shape: sizes of the log.
@@ -90,7 +96,8 @@ class NeuralResponder(Responder):
     ) -> None:
         super().__init__(shape, config)
         size = config.embedding_size
-        self.hidden_size, self.next_click = config.hidden_size, config.next_click
+        self.hidden_size = config.hidden_size
+        self.next_click, self.next_skip = config.next_click, config.next_skip
         self.items = ItemEncoder(
             shape.n_items, size, config.embedding, item_vectors,
             config.min_shown, config.prior, config.delta,
@@ -107,7 +114,8 @@ class NeuralResponder(Responder):
             shape.n_positions, shape.n_user_features, self.items,
             config.match, config.exposure, config.activation,
         )  # fmt: skip
-        self.next_click_head = nn.Linear(memory_size, size) if config.next_click else None
+        has_head = config.next_click or config.next_skip
+        self.next_click_head = nn.Linear(memory_size, size) if has_head else None
 
     def marginal(self, state: State, slate: Tensor) -> Tensor:
         if not self.reads_clicks_above:
@@ -193,7 +201,7 @@ class NeuralResponder(Responder):
         return self.session(state["session"], self.items, slate, self.looked_up[0])
 
     def training_loss(self, batch: SessionBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss of clicks, of the items' prior, and of next clicks where asked for."""
+        """Return the loss of clicks, of the items' prior, and of next clicks and skips."""
         evaluation = self.evaluate(batch)
         extra, measures = self.extra_loss(batch, evaluation.memory)
         return click_loss(evaluation.logits, batch) + extra, measures
@@ -201,10 +209,12 @@ class NeuralResponder(Responder):
     def extra_loss(
         self, batch: SessionBatch, memory: Tensor | None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return what is added to the click loss: the items' prior and the next-click loss."""
+        """Return what is added to the click loss: the items' prior, next clicks and skips."""
         loss, measures = self.next_click_loss(batch, memory)
+        contrast, more = self.next_skip_loss(batch, memory)
         click_rate = batch.click_rate.clamp(1e-4, 1 - 1e-4)
-        return loss + self.items.bias_prior_loss(batch.slate[batch.shown], click_rate), measures
+        prior = self.items.bias_prior_loss(batch.slate[batch.shown], click_rate)
+        return loss + contrast + prior, measures | more
 
     def next_click_loss(
         self, batch: SessionBatch, memory: Tensor | None
@@ -215,7 +225,7 @@ class NeuralResponder(Responder):
             batch: of sessions.
             memory: [B, R, M] before each slate; None without the head.
         """
-        if self.next_click_head is None or memory is None:
+        if self.next_click_head is None or memory is None or not self.next_click:
             return batch.click.new_zeros(()), {}
         from responders.kernels import linear_cross_entropy  # slow to import; no world needs it
 
@@ -230,11 +240,35 @@ class NeuralResponder(Responder):
         mean = loss.detach() / (target >= 0).sum().clamp(min=1)
         return self.next_click * loss, {"next_click_loss": mean}
 
+    def next_skip_loss(
+        self, batch: SessionBatch, memory: Tensor | None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the weighted contrast of clicks with skips, summed over clicks, and its mean.
+
+        It is −log(exp(s) / (exp(s) + Σ exp(sₖ))) for each click, where s is the head's score of the
+        clicked item and sₖ are those of the items skipped in the same slate: the contrastive term
+        of Ivanova et al. (arXiv:2508.14786), over one slate instead of all that the user skipped.
+
+        Args:
+            batch: of sessions.
+            memory: [B, R, M] before each slate; None without the head.
+        """
+        if self.next_click_head is None or memory is None or not self.next_skip:
+            return batch.click.new_zeros(()), {}
+        item = self.items.vector(self.items.index(batch.slate, replace_some=False))
+        score = torch.einsum("brd,brsd->brs", self.next_click_head(memory), item)
+        clicked = batch.click > 0
+        # A finite number, because the gradient of logsumexp is not defined where all are -inf.
+        skipped = score.masked_fill(clicked | ~batch.shown, -1e4).logsumexp(2, keepdim=True)
+        losses = F.softplus(skipped - score)[clicked]
+        mean = losses.detach().sum() / clicked.sum().clamp(min=1)
+        return self.next_skip * losses.sum(), {"next_skip_loss": mean}
+
     def next_click_logits(self, state: State) -> Tensor:
         """Return the next-click scores [B, N] of all items: log-odds up to a constant per user.
 
         Raises:
-            InputError: the responder was built with next_click=0.
+            InputError: the responder was built with next_click=0 and next_skip=0.
         """
         if self.next_click_head is None:
             raise InputError("this responder has no next-click head: train it with next_click > 0")

@@ -234,6 +234,35 @@ def test_the_next_click_head_learns_and_is_saved(small_log: SessionLog, tmp_path
     assert users.responder.next_click_logits(state).shape == (2, 40)
 
 
+def test_the_skip_contrast_learns(small_log: SessionLog, tmp_path: Path) -> None:
+    settings = {"epochs": 4, "next_skip": 0.3, "hidden_size": 16, "patience": 6}
+    users = fit(small_log, "session_gru", tmp_path / "run", settings, progress=False)
+    losses = [epoch["next_skip_loss"] for epoch in users.card["training"]["history"]]
+    assert losses[-1] < losses[0]
+    assert "next_click_loss" not in users.card["training"]["history"][0]
+
+
+def test_the_skip_contrast_is_cross_entropy_over_a_click_and_the_skips() -> None:
+    torch.manual_seed(0)
+    responder = make("session_gru", hidden_size=8, embedding_size=8, next_skip=1.0).eval()
+    assert isinstance(responder, NeuralResponder)
+    batch = random_batch()
+    memory = responder.evaluate(batch).memory
+    loss, _ = responder.next_skip_loss(batch, memory)
+    expected, state = torch.zeros(()), responder.start(batch.user)
+    for r in range(batch.slate.shape[1]):
+        slate, click = batch.slate[:, r], batch.click[:, r]
+        scores = responder.next_click_logits(state)
+        for b, s in torch.nonzero(click > 0).tolist():
+            skipped = slate[b][(click[b] == 0) & (slate[b] >= 0)]
+            row = torch.cat([scores[b, slate[b, s, None]], scores[b, skipped]])
+            expected = expected - row.log_softmax(0)[0]
+        state = responder.observe(state, slate, click)
+    torch.testing.assert_close(loss, expected, atol=1e-4, rtol=1e-5)
+    responder.next_skip = 0.0
+    assert responder.next_skip_loss(batch, memory) == (0.0, {})
+
+
 def test_without_the_head_next_clicks_are_refused() -> None:
     responder = random_responder("scot")
     assert isinstance(responder, NeuralResponder)
