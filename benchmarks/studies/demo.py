@@ -24,10 +24,10 @@ from responders.training.checkpoint import Checkpoint
 from responders.training.fit import fit
 
 ENVIRONMENT = "RecSim-ContentWise-v0"
-_SESSIONS = 4_000
-_RESPONDERS = {"position_ctr": {}, "pbm": {}, "session_gru": {"epochs": 10, "embedding": "content"}}
+_SESSIONS = 3_000
+_RESPONDERS = {"position_ctr": {}, "pbm": {}, "session_gru": {"epochs": 6, "embedding": "content"}}
 _POLICIES = ("random", "popular", "epsilon_greedy", "slateq", "oracle")
-_USERS, _SEEDS, _TRAINING_STEPS = 300, 2, 20_000
+_USERS, _SEEDS, _TRAINING_STEPS = 200, 2, 20_000
 
 
 def run(out: Path | None = None, scale: float = 1.0, device: str = "auto") -> None:
