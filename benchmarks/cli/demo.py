@@ -17,7 +17,7 @@ def demo(
     device: Device = DEVICE,
     threads: Threads = None,
 ) -> None:
-    """Run everything once, in about two minutes: log, responder, environment, policies, leaderboard.
+    """Run everything once, in two minutes: log, responder, environment, policies, leaderboard.
 
     Everything is written to `--out`, by default runs/demo, or runs/demo-2, -3, … if that exists.
     """
