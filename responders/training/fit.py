@@ -130,14 +130,7 @@ def fit(
             seed=seed, device=torch_device, progress=progress, processes=joined,
         )  # fmt: skip
         if not joined.first:
-            finished = joined.broadcast(None)
-            if isinstance(finished, InputError):
-                raise finished
-            if not finished:
-                facts = learn(parts)[2]
-                if refit:
-                    learn({"train": Part.of(log, np.arange(log.n_sessions))}, facts)
-            joined.broadcast(None)  # that everything is written
+            _follow(log, joined, learn, parts, refit)
             return load_responder(out, log.catalogue)
         with lock(out):
             if joined.restarted:
@@ -157,6 +150,24 @@ def fit(
                     raise
             joined.broadcast(True)
             return load_responder(out, log.catalogue)
+
+
+def _follow(
+    log: SessionLog,
+    joined: Processes,
+    learn: Callable[..., tuple[Responder, dict[str, Any], dict[str, Any]]],
+    parts: dict[str, Part],
+    refit: bool,
+) -> None:
+    """Train with the first process, which writes all files, and wait until it has written them."""
+    finished = joined.broadcast(None)
+    if isinstance(finished, InputError):
+        raise finished
+    if not finished:
+        facts = learn(parts)[2]
+        if refit:
+            learn({"train": Part.of(log, np.arange(log.n_sessions))}, facts)
+    joined.broadcast(None)
 
 
 def _train(

@@ -36,6 +36,7 @@ def run(code: str, **env: str) -> subprocess.CompletedProcess[str]:
 
 
 FRESH = """
+import sys
 import gymnasium as gym, recsim_env
 for env_id in {ids}:
     e = gym.make(env_id)
@@ -45,6 +46,8 @@ for env_id in {ids}:
     v.reset(seed=0)
     shape = v.step(v.action_space.sample())[1].shape
     print(e.spec.id, type(r).__name__, type(v).__name__, shape)
+slow = [m for m in ("sklearn", "scipy.stats", "torch._dynamo") if m in sys.modules]
+assert not slow, f"only training needs {{slow}}"
 """
 SUITE = [env_id for env_id, scenario in ENVIRONMENTS.items() if scenario in SKILLS]
 
