@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.tensorboard import SummaryWriter
 
+from responders.device import seed_random_numbers
 from responders.errors import InputError
 from responders.evaluation.metrics import log_loss
 from responders.evaluation.predict import predict
@@ -186,7 +187,7 @@ class Trainer:
         state = self.state
         # Seeding each step makes dropout and sampled negatives the same in a resumed run.
         seed = self.seed * 1_000_003 + state.step + self.processes.rank * 1_000_000_007
-        torch.manual_seed(seed % (1 << 63))
+        seed_random_numbers(seed % (1 << 63), self.device)
         positions = int(batch.shown.sum())
         share = self.processes.share_of_batch(batch)
         amp = (

@@ -40,7 +40,7 @@ QUICK: dict[type[SB3Policy], Any] = {
         updates=8,
         batch_size=128,
         latent=4,
-        epochs=20,
+        epochs=5,
         candidates=20,
     ),
     WolpertingerPolicy: WolpertingerConfig(
@@ -67,7 +67,7 @@ def test_the_same_weights_again_in_a_folder_without_pickles(
     for _ in range(2):
         world = make_world("any", num_users=16, responder=small_log_path)
         policy = kind(world, QUICK[kind], seed=3)
-        policy.train(world, 256, seed=7)
+        policy.train(world, 128, seed=7)
         weights.append(policy.network.state_dict())
     for name, value in weights[0].items():
         assert torch.isfinite(value).all()

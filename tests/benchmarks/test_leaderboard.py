@@ -15,11 +15,12 @@ from torch import Tensor
 
 from agents import Policy
 from agents.finding import find_policies, find_policy
+from agents.registry import known_policies
 from agents.rollout import rollout
 from agents.transition import Transition
 from agents.uniform import RandomPolicy
 from benchmarks.studies.curves import budgets
-from benchmarks.studies.leaderboard import leaderboard, run
+from benchmarks.studies.leaderboard import find_entries, leaderboard, run
 from benchmarks.studies.standings import summarise
 from benchmarks.studies.stored import load_stored
 from benchmarks.studies.trials import (
@@ -34,6 +35,7 @@ from recsim_env import World, make_world
 from recsim_env.make import ASSETS
 from responders import Catalogue, InputError, SessionLog, Users
 from tests.commands import running
+from tests.conftest import missing_policies
 
 OPTIONS: dict[str, Any] = {"users": 20, "seeds": 2, "training_steps": 50, "progress": False}
 
@@ -292,6 +294,12 @@ def test_a_stopped_leaderboard_continues(number: int, recsim: Any, tmp_path: Pat
     assert (tmp_path / "rollouts.txt").read_text() == counted
     assert [path.name for path in out.parent.iterdir()] == ["out"]
     assert set(pd.read_csv(out / "leaderboard.csv").policy) == {"Fast", "Slow"}
+
+
+def test_all_policies_are_those_that_can_run(small_log_path: Path) -> None:
+    world = make_world("any", num_users=1, responder=small_log_path)
+    names = {entry.name for entry in find_entries("all", world)}
+    assert names == set(known_policies()) - missing_policies()
 
 
 def test_a_damaged_trial_is_one_error(tmp_path: Path) -> None:

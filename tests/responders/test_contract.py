@@ -133,7 +133,7 @@ def test_respond_draws_from_the_stated_probabilities(responder: Responder) -> No
 
 
 def test_respond_clicks_as_often_as_it_says(responder: Responder) -> None:
-    n = 20_000
+    n = 5_000
     slate = torch.tensor([[0, 1, 2, 3]]).expand(n, -1)
     with torch.no_grad():
         state = responder.start(torch.zeros(n, 2))
@@ -143,7 +143,7 @@ def test_respond_clicks_as_often_as_it_says(responder: Responder) -> None:
 
 
 def test_marginal_probabilities_average_over_the_clicks_above(responder: Responder) -> None:
-    n, slate = 20_000, torch.tensor([[0, 1, -1, 3]])
+    n, slate = 5_000, torch.tensor([[0, 1, -1, 3]])
     with torch.no_grad():
         marginal = responder.marginal(responder.start(torch.zeros(1, 2)), slate)[0]
         slates = slate.expand(n, -1)

@@ -165,7 +165,7 @@ def test_the_optimum_is_calibrated_where_taste_is_hidden(
 ) -> None:
     """The logging policy sees no more of the users than a model does."""
     world = small_world.changed(hidden=0.8, taste=6.0)
-    log = synthesize(tmp_path / "log", world, 1500, policy=policy, progress=False)
+    log = synthesize(tmp_path / "log", world, 700, policy=policy, progress=False)
     truth = truth_of(log)
     assert truth is not None
     found = predict(truth, log, Part.of(log, np.arange(log.n_sessions)))

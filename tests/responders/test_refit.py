@@ -26,7 +26,7 @@ SETTINGS: dict[str, Any] = {"epochs": 4, "hidden_size": 8, "batch_size": 32, "le
 
 @pytest.fixture(scope="module")
 def log(small_log: SessionLog) -> SessionLog:
-    return small_log.select(range(240))
+    return small_log.select(range(120))
 
 
 def refitted(log: SessionLog, name: str, out: Path, **options: Any) -> Checkpoint:
@@ -101,8 +101,9 @@ def test_the_chosen_epochs_and_learning_rates_are_repeated(
 
 
 def test_learning_rates_that_validation_halved_are_repeated(
-    log: SessionLog, tmp_path: Path
+    small_log: SessionLog, tmp_path: Path
 ) -> None:
+    log = small_log.select(range(240))
     settings = SETTINGS | {"learning_rate": 0.5, "epochs": 12, "average": 0, "patience": 12}
     users = refitted(log, "slate_gru", tmp_path / "refit", settings=settings)
     rates = [row["learning_rate"] for row in users.card["refit"]["training"]["history"]]
@@ -153,7 +154,7 @@ def whole(log: SessionLog, tmp_path_factory: pytest.TempPathFactory) -> Checkpoi
     return checkpoint
 
 
-@pytest.mark.parametrize(("refit", "batches"), [(False, 3), (True, 3), (True, 12)])
+@pytest.mark.parametrize(("refit", "batches"), [(False, 3), (True, 3), (True, 9)])
 def test_an_interrupted_refit_resumes_to_the_same_responder(
     refit: bool,
     batches: int,
