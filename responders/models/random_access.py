@@ -212,6 +212,10 @@ class RANCM(ClickMemory, NeuralResponder):
         p = self._walks(self.memory(state), self.items.index(slate), offset)
         return self._mix(p, slate >= 0, click, None)[0]
 
+    def marginal(self, state: State, slate: Tensor) -> Tensor:
+        # Exact: clicks are independent within a walk, and without clicks all walks weigh alike.
+        return torch.where(slate >= 0, self.logits(state, slate).sigmoid(), 0.0)
+
     def respond(
         self, state: State, slate: Tensor, uniform: Tensor, offset: Tensor | None = None
     ) -> Response:
