@@ -28,7 +28,7 @@ def pick_device(device: torch.device | str) -> torch.device:
 def seed_random_numbers(seed: int, device: torch.device) -> None:
     """Seed PyTorch's random numbers on the CPU and on `device`.
 
-    `torch.manual_seed` also seeds devices that are absent, for which it formats a stack trace: 7 ms.
+    `torch.manual_seed` also seeds absent devices, for which it formats a stack trace: 7 ms.
     """
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":

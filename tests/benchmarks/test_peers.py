@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.peers import measure, simulators
+from benchmarks.peers import measure, off_policy, simulators
 from benchmarks.peers.registry import PEERS
+from responders import InputError
 from tests.test_architecture import imported
 
 FOLDER = Path(measure.__file__).parent
@@ -71,3 +72,15 @@ def test_a_peer_is_measured_in_its_own_interpreter(
         [*command, "--size", "3", "10", "2"], capture_output=True, text=True, check=True
     )
     assert '"reason": null' in done.stdout
+
+
+def test_estimates_of_a_policy_are_near_its_value_without_obp(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = off_policy.generate(20_000, 5, 2, seed=0)
+    found = off_policy.ours(data)
+    assert found["IPS"] == pytest.approx(found["cascade DR"], rel=0.05)
+    assert found["SNIPS, one position"] == pytest.approx(found["DR, one position"], rel=0.05)
+    monkeypatch.setitem(sys.modules, "obp", None)
+    with pytest.raises(InputError, match=r"the top of off_policy\.py says how to install"):
+        off_policy.theirs(data)
