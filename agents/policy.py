@@ -26,10 +26,10 @@ from responders.errors import check_seed, check_whole
 class Policy:
     """Chooses slates for B users at a time.
 
-    A subclass implements `score`, or `act` if it does more than to show the items with the best
-    scores; `learn` to learn from each step; and `train` to learn in another way. Attributes that
-    are tensors or modules are what `save` writes; those that only serve a running episode have
-    names that start with an underscore.
+    A subclass implements `score`, or `act` if it does more than show the items with the best
+    scores; `learn` to learn from each step; or `train` to learn in another way. `save` writes the
+    attributes that are tensors or modules, except those whose names start with an underscore, which
+    only serve a running episode.
 
     Args:
         world: a world, whose users' hidden state is not used, or a `Site`.
@@ -37,7 +37,7 @@ class Policy:
         seed: of everything random in the policy.
 
     Attributes:
-        site: what the policy knows of the place: catalogue, rules, form of slates, device.
+        site: where the policy recommends: catalogue, rules, form of slates, device.
         steps: user-slate steps that it has learned from.
         synthetic: whether any of them were of simulated users.
     """

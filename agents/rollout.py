@@ -58,13 +58,13 @@ def rollout(world: World, policy: RolloutPolicy, seed: int, *, learn: bool = Fal
     """Run `policy` for one session of each user of `world`.
 
     Args:
-        world: reset with `seed`.
-        policy: reset.
+        world: it is reset with `seed`.
+        policy: it is reset too.
         seed: of the users.
-        learn: let the policy learn from each step.
+        learn: call `policy.learn` after each step.
 
     Raises:
-        InputError: the policy returns something else than valid slates.
+        InputError: the policy returns anything but slates [B, S] of catalogue indices.
     """
     observe = HistoryObservation(world)
     world.reset(seed=seed)

@@ -48,7 +48,7 @@ ASSETS = Path(__file__).parent / "assets"
 def find_responder(scenario: Scenario) -> Any:
     """Return the scenario's responder for `open_responder`.
 
-    It is the one that its arguments name, else the folder in RECSIM_HOME, else the embedded one.
+    It is the one in its arguments, else the folder in RECSIM_HOME, else the embedded one.
     """
     if scenario.config.responder is not None:
         return scenario.config.responder

@@ -251,8 +251,7 @@ class RecSimVectorEnv(WorldVectorEnv):
     ## Info
     `slate`, `response` (the clicks), `probability` [B, S], `invalid`, `duplicates`, `user_index`
     (row of the population) [B]; `returned`, `return_gap` [B] if users come back; `disagreement`
-    [B, S] of an ensemble; `member` [B] with `one_member`; `support` [B] with `support=True`. No
-    name is that of an observation.
+    [B, S] of an ensemble; `member` [B] with `one_member`; `support` [B] with `support=True`.
 
     Args:
         world: of B users.

@@ -60,11 +60,11 @@ class World:
         reward: see `recsim_env.rewards.make_reward`.
         warm_start: logged slates and clicks that each user has seen before the episode starts.
         shift: which users are drawn more often, see `recsim_env.population.shift_weights`.
-        returns: whether users who leave come back, as new visits in the same episode; the
-            responder's state is then reset, the history is not. None = they do not.
+        returns: when users who leave come back, as new visits in the same episode; the
+            responder's state is then reset, the history is not. None = they do not come back.
         one_member: with an `Ensemble`, let a random member answer in each episode instead of the
             mean of all.
-        support: how common slates are in the log, which outcomes then say; None = they do not.
+        support: measures how common slates are in the log, for outcomes; None = not measured.
         seed: of the users' random streams.
         first_user: number of the first stream; user i of a world is the same as the only user of a
             world with first_user = i (up to rounding).

@@ -25,7 +25,7 @@ from responders.errors import InputError
 def bench(
     environment: Annotated[
         str,
-        typer.Argument(metavar="ENV_ID", help="e.g. RecSim-v0; suite = a world for each skill."),
+        typer.Argument(metavar="ENV_ID", help="Such as RecSim-v0; suite = a world for each skill."),
     ],
     policies: Annotated[
         str,
@@ -45,7 +45,7 @@ def bench(
     ] = None,
     train_responder: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="The same, for the users with whom policies learn."),
+        typer.Option(metavar="DIR", help="The same, for the users that policies learn from."),
     ] = None,
     train_steps: Annotated[
         int, typer.Option(min=0, help="User-slate steps that learning policies train for.")
@@ -67,8 +67,7 @@ def bench(
     """Run policies with the same simulated users and print a leaderboard.
 
     `suite` runs them in a world for each skill and prints their scores: 0 is that of random slates,
-    1 that of a reference which knows the truth. What was interrupted continues with the same
-    command.
+    1 that of a reference which knows the truth. The same command continues an interrupted run.
 
     Example: `recsim bench RecSim-v0 --responder runs/session_gru --users 500 --out runs/bench`
     """

@@ -32,7 +32,8 @@ def compare(
         ),
     ] = "all",
     embeddings: Annotated[
-        str, typer.Option(help="learned, svd, explicit, content; comma-separated.")
+        str,
+        typer.Option(help="learned, svd, explicit, content, content_delta; comma-separated."),
     ] = "learned",
     split: Annotated[str, typer.Option(help="user, time; comma-separated.")] = "user,time",
     seeds: Seeds = 3,

@@ -146,7 +146,7 @@ def profile(
         typer.Option(metavar="LOG", help="Earlier sessions; by default the first ones of LOG."),
     ] = None,
     share: Annotated[
-        float, typer.Option(help="Share of LOG's sessions that are the past, without --past.")
+        float, typer.Option(help="Without --past, share of LOG's sessions that are the past.")
     ] = 0.5,
     methods: Annotated[
         str, typer.Option(help="autoencoder, svd, counts; comma-separated.")

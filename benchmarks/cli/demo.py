@@ -12,7 +12,7 @@ from benchmarks.cli.options import DEVICE, Device, Threads, set_threads
 
 def demo(
     out: Annotated[
-        Path | None, typer.Option(help="Folder for results; by default a new one.")
+        Path | None, typer.Option(help="Folder for results; by default a new one in runs.")
     ] = None,
     device: Device = DEVICE,
     threads: Threads = None,

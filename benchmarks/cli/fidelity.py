@@ -40,7 +40,7 @@ def fidelity(
     split: Annotated[
         Split, typer.Option(help="test: what all responders hold out; all: every session.")
     ] = Split.TEST,
-    sessions: Annotated[int, typer.Option(min=1, help="Sessions simulated, at most.")] = 5000,
+    sessions: Annotated[int, typer.Option(min=1, help="Most sessions to simulate.")] = 5000,
     users: Annotated[int, typer.Option(min=2, help="Users simulated with each policy.")] = 500,
     exploit: Annotated[
         str, typer.Option(help="The policy optimised against each responder: greedy, ppo, …")
@@ -57,8 +57,9 @@ def fidelity(
 ) -> None:
     """Measure how far simulated users can be trusted: a page with figures and a verdict.
 
-    Prediction of single answers, whole sessions against logged ones, values of policies against
-    the truth of a synthetic log or estimates from propensities, and what follows in plain words.
+    It tests predictions of single answers, compares whole sessions with logged ones and values of
+    policies with the truth of a synthetic log or estimates from propensities, and says what
+    follows in plain words.
     `--set` changes a threshold of the verdict. Writes report.html, fidelity.json (a row of numbers
     for each responder) and details.json. An interrupted report continues with the same command.
 

@@ -28,14 +28,14 @@ def interpret(
     log: LogPath,
     out: Annotated[Path, typer.Option(help="Folder of the report.")],
     sessions: Annotated[
-        int, typer.Option(min=1, help="Most sessions to learn from, and to test with.")
+        int, typer.Option(min=1, help="Learn from, and test with, at most this many sessions.")
     ] = 5000,
     seed: Seed = 0,
     settings: Settings = None,
     overwrite: Overwrite = False,
     threads: Threads = None,
 ) -> None:
-    """Look inside: sparse features of the hidden states, named by items, attributes and users.
+    """Find sparse features of hidden states and name them by items, attributes and users.
 
     A top-k sparse autoencoder learns from the training users and is measured on the test users:
     explained variance, change of the log-loss with reconstructed states and, on a synthetic log,

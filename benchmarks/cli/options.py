@@ -22,7 +22,7 @@ DEVICE = "auto"
 Threads = Annotated[
     int | None, typer.Option(min=1, help="CPU threads of PyTorch; by default its own choice.")
 ]
-Jobs = Annotated[int, typer.Option(min=1, help="Processes at a time.")]
+Jobs = Annotated[int, typer.Option(min=1, help="Runs at a time.")]
 Ray = Annotated[
     str | None,
     typer.Option(

@@ -42,7 +42,7 @@ def pretrain(
     behaviour: Annotated[
         str,
         typer.Option(
-            help="Sequential: who shows slates: random, popular, mixed, responder, logged."
+            help="Sequential: who chooses slates: random, popular, mixed, responder, logged."
         ),
     ] = "random,popular,mixed",
     shares: Annotated[
@@ -58,7 +58,7 @@ def pretrain(
     ] = None,
     horizon: Annotated[
         int | None,
-        typer.Option(min=1, help="Sequential: most slates of a simulated session."),
+        typer.Option(min=1, help="Sequential: slates after which a simulated session is cut."),
     ] = None,
     interactions: Annotated[
         str, typer.Option(help="slateq, slate_ppo: user-slate steps with true users.")
@@ -67,7 +67,7 @@ def pretrain(
         int, typer.Option(min=1, help="slateq, slate_ppo: user-slate steps in the simulator.")
     ] = 50_000,
     users: Annotated[
-        int, typer.Option(min=1, help="slateq, slate_ppo: true users who judge.")
+        int, typer.Option(min=1, help="slateq, slate_ppo: true users to evaluate with.")
     ] = 500,
     seeds: Seeds = 3,
     jobs: Jobs = 1,
@@ -80,11 +80,11 @@ def pretrain(
 ) -> None:
     """Measure what a policy gains by learning with simulated users first.
 
-    A sequential policy learns from sessions that a behaviour policy leaves in the simulator, is
-    fine-tuned on a share of the log's users, and ranks the clicks of the log's test users. Beside
-    it: no pretraining, and as many sessions drawn from the share again. `slateq` and `slate_ppo`
-    learn in the simulator and go on with the true users of a synthetic log. What was interrupted
-    continues with the same command.
+    A sequential policy learns from simulated sessions of a behaviour policy, is fine-tuned on a
+    share of the log's users, and ranks the clicks of the log's test users. It is compared with no
+    pretraining, and with pretraining on sessions resampled from the share. `slateq` and `slate_ppo`
+    learn in the simulator and continue with the true users of a synthetic log. The same command
+    continues an interrupted study.
 
     Example: `recsim pretrain runs/session_gru logs/known --policy sasrec --out runs/pretrain`
     """

@@ -37,16 +37,16 @@ def rank(
     ] = "global,leave_one_out",
     targets: Annotated[
         str,
-        typer.Option(help="After the moment: first, last, random, successive or all (one set)."),
+        typer.Option(help="Clicks after it: first, last, random, successive or all (as one set)."),
     ] = "last",
     validation: Annotated[
         str, typer.Option(help="time (just before the test), users (a share of them) or none.")
     ] = "time",
     test_share: Annotated[
-        float, typer.Option(metavar="F", help="Share of the clicks after the moment.")
+        float, typer.Option(metavar="F", help="Share of the clicks that are after the moment.")
     ] = 0.1,
     validation_share: Annotated[
-        float, typer.Option(metavar="F", help="Share of the clicks, or of the users.")
+        float, typer.Option(metavar="F", help="Share of the clicks, or users, for validation.")
     ] = 0.1,
     cutoffs: Annotated[str, typer.Option(help="Lengths of lists; comma-separated.")] = "5,10,20",
     seen: Annotated[
@@ -64,8 +64,8 @@ def rank(
 
     The global split has one moment: policies learn from what was before it, and targets are after
     it. Leave-one-out asks for the last click of each user, whenever that was; a second table shows
-    how much later data it learns from. `--set` changes a setting of every policy that has it. What
-    was interrupted continues with the same command.
+    how much later data it learns from. `--set` changes a setting of every policy that has it. The
+    same command continues an interrupted ranking.
 
     Example: `recsim rank logs/movielens --policies popular,item_knn,sasrec --out runs/rank`
     """

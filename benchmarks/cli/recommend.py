@@ -15,7 +15,9 @@ def recommend(
     policy: Annotated[Path, typer.Argument(metavar="POLICY", help="Folder of a saved policy.")],
     histories: Annotated[
         Path,
-        typer.Argument(metavar="HISTORIES", help="CSV with columns user, item and maybe time."),
+        typer.Argument(
+            metavar="HISTORIES", help="CSV with columns user, item and optionally time."
+        ),
     ],
     k: Annotated[
         int | None,
@@ -28,7 +30,7 @@ def recommend(
 ) -> None:
     """Recommend items to real users with a saved policy: user, rank, item as CSV.
 
-    A row of HISTORIES is a click; without times, the rows of a user are in order, most recent last.
+    A row of HISTORIES is a click. Without times, the most recent click of a user is last.
     Items that are not in the policy's catalogue are ignored, and a warning counts them.
 
     Example: `recsim recommend runs/my_policy histories.csv --k 10 --out recommended.csv`

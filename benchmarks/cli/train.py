@@ -34,7 +34,7 @@ def train(
     ] = "0.8,0.1,0.1",
     refit: Annotated[
         bool,
-        typer.Option("--refit", help="Then train on all users for the epochs that were best."),
+        typer.Option("--refit", help="Train again on all users, for the best number of epochs."),
     ] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue an interrupted training.")
@@ -42,18 +42,18 @@ def train(
     overwrite: Overwrite = False,
     device: Device = DEVICE,
     devices: Annotated[
-        int, typer.Option(min=1, help="Processes that train together, each on a GPU if there are.")
+        int, typer.Option(min=1, help="Processes that train together, each on a GPU if possible.")
     ] = 1,
     threads: Threads = None,
     settings: Settings = None,
 ) -> None:
     """Train a responder on 80 % of a log's users and test it on 10 %.
 
-    `--set` changes options of the responder (`hidden_size=128`, `embedding=content`) and of the
+    `--set` changes settings of the responder (`hidden_size=128`, `embedding=content`) and of the
     training (`learning_rate=0.001`, `batch_size=64`, `patience=7`). Ctrl-C saves and stops;
-    `--resume` continues from there and gives the same result. With `--refit`, what is saved was
-    trained again on all users, and the metrics are those of the responder before. With
-    `--devices N`, N processes each take a share of every batch.
+    `--resume` continues from there and gives the same result. With `--refit`, a second responder
+    is trained on all users and saved; the metrics are those of the first. With `--devices N`, N
+    processes each take a share of every batch.
 
     Example: `recsim train logs/known --responder session_gru --out runs/session_gru`
     """

@@ -21,7 +21,7 @@ from benchmarks.cli.options import (
 
 
 def tune(
-    environment: Annotated[str, typer.Argument(metavar="ENV_ID", help="e.g. RecSim-v0.")],
+    environment: Annotated[str, typer.Argument(metavar="ENV_ID", help="Such as RecSim-v0.")],
     policy: Annotated[str, typer.Option(help="A policy that learns, as for `bench`.")],
     out: Annotated[Path, typer.Option(help="Folder of the study.")],
     trials: Annotated[int, typer.Option(min=1, help="Settings to try.")] = 20,
@@ -32,7 +32,7 @@ def tune(
             help="Search this setting, in this range; repeatable. By default, all that have one.",
         ),
     ] = None,
-    users: Annotated[int, typer.Option(min=1, help="Simulated users who measure.")] = 500,
+    users: Annotated[int, typer.Option(min=1, help="Simulated users to evaluate with.")] = 500,
     seeds: Seeds = 3,
     responder: Annotated[
         Path | None,
@@ -52,8 +52,8 @@ def tune(
 ) -> None:
     """Search for the settings of a policy that earn the most, with Optuna.
 
-    Then compares the best settings with the default ones, with other seeds and users. `--set`
-    keeps a setting as given. The same command continues a study, also with more trials.
+    The best settings are then compared with the default ones, with other seeds and users. `--set`
+    fixes a setting. The same command continues a study, also with more trials.
 
     Example: `recsim tune RecSim-ContentWise-v0 --policy slateq --trials 50 --out runs/tune`
     """
