@@ -129,6 +129,8 @@ def _ensemble(members: Sequence[Checkpoint]) -> Checkpoint:
         "data": first.card["data"],
         "catalogue": first.card["catalogue"],
         "initial_users": initial_users,
+        "splits": [member.card["split"] for member in members if "split" in member.card],
+        "refit": next((member.card["refit"] for member in members if member.refitted), None),
     }
     responder = Ensemble([member.responder for member in members]).eval()
     return Checkpoint(responder, card, initial, first.hazard, first.returns, first.support)

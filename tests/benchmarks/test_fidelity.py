@@ -271,6 +271,10 @@ def test_all_responders_are_judged_on_what_all_hold_out(
     cases = find_cases([tmp_path / name for name in ("user", "time", "log")], small_log)
     common = held_out(cases, small_log, "test")
     assert set(common.part.sessions) == set(by_user.part.sessions) & set(by_time.part.sessions)
+    ensemble = find_cases([open_responder([tmp_path / "user", tmp_path / "time"])], small_log)
+    np.testing.assert_array_equal(
+        held_out(ensemble, small_log, "test").part.first, common.part.first
+    )
     everything = held_out(cases, small_log, "all")
     assert len(everything.part) == small_log.n_sessions
 

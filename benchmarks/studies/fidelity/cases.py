@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -127,7 +128,9 @@ def _name_of(folder: Path) -> str:
 def _digest(checkpoint: Checkpoint) -> str:
     """Return a hash of the weights, of what they belong to, and of when users leave."""
     digest = sha256()
-    card = {k: v for k, v in checkpoint.card.items() if k in ("responder", "data", "split")}
+    card = {
+        k: v for k, v in checkpoint.card.items() if k in ("responder", "data", "split", "splits")
+    }
     facts = [card, asdict(checkpoint.hazard), str(checkpoint.returns)]
     digest.update(json.dumps(facts, sort_keys=True, default=str).encode())
     digest.update(type(checkpoint.responder).__name__.encode())
@@ -161,7 +164,9 @@ def held_out(cases: Sequence[Case], log: SessionLog, split: str) -> Data:
                 f"{case.name} was refitted on all users of the log, so none are left to test it "
                 "on: use --split all, or train without --refit"
             )
-        data = _both(data, case)
+        card = case.checkpoint.card
+        for trained in card["splits"] if "splits" in card else [card["split"]]:  # an ensemble
+            data = _both(data, trained)
     if not len(data.part):
         raise InputError(
             "no session is held out by all responders: give responders trained on one split, or "
@@ -170,9 +175,9 @@ def held_out(cases: Sequence[Case], log: SessionLog, split: str) -> Data:
     return data
 
 
-def _both(data: Data, case: Case) -> Data:
-    """Return what `data` and the responder of `case` both hold out."""
-    log, split = data.log, case.checkpoint.card["split"]
+def _both(data: Data, split: Mapping[str, Any]) -> Data:
+    """Return what `data` and a training with the split of a card both hold out."""
+    log = data.log
     own = make_split(log, split["by"], split["seed"], split["fractions"])["test"]
     first = own.first if split["by"] == "time" else np.zeros_like(own.first)
     sessions, mine, its = np.intersect1d(data.part.sessions, own.sessions, return_indices=True)
