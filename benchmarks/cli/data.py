@@ -183,6 +183,43 @@ def profile(
 
 
 @app.command()
+def content(
+    log: LogPath,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="CSV, Parquet or .npy; see below.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write the log to.")],
+    item: Annotated[str, typer.Option(metavar="COLUMN", help="Of item ids.")] = "item",
+    text: Annotated[
+        list[str] | None, typer.Option(metavar="COLUMN", help="Text to encode; repeatable.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Of Sentence Transformers; by default all-MiniLM-L6-v2.")
+    ] = None,
+    overwrite: Overwrite = False,
+    device: Device = DEVICE,
+    threads: Threads = None,
+) -> None:
+    """Write a log whose items have content from FILE as further features.
+
+    FILE has a row for each item: columns of numbers or, in Parquet, of lists of numbers; with
+    `--text`, texts that a sentence encoder makes vectors of (needs recsim-env[text]). A .npy file
+    has an array [N, K] in the order of LOG's catalogue.
+
+    Example: `recsim data content logs/films movies.csv logs/titled --item movieId --text title`
+    """
+    from benchmarks.reports.tables import print_log
+    from responders.content import read_content, with_content
+
+    set_threads(threads)
+    loaded = SessionLog.load(log)
+    found = read_content(
+        file, loaded.catalogue, item=item, text=text or (), model=model, device=device
+    )
+    made = with_content(loaded, found)
+    made.save(out, overwrite=overwrite)
+    print_log(made, out)
+
+
+@app.command()
 def show(log: LogPath) -> None:
     """Print counts, click rates by position and step, users, time span and licence."""
     from benchmarks.reports.tables import print_log

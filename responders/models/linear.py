@@ -30,7 +30,7 @@ class LinearResponder(Responder):
         size = config.embedding_size
         self.items = ItemEncoder(
             shape.n_items, size, config.embedding, item_vectors,
-            config.min_shown, config.prior, config.delta,
+            config.min_shown, config.prior, config.delta, config.delta_dropout,
         )  # fmt: skip
         self.users = ClickedItems(shape.n_user_features, size)
         self.bias = nn.Parameter(torch.zeros(()))

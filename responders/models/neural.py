@@ -100,7 +100,7 @@ class NeuralResponder(Responder):
         self.next_click, self.next_skip = config.next_click, config.next_skip
         self.items = ItemEncoder(
             shape.n_items, size, config.embedding, item_vectors,
-            config.min_shown, config.prior, config.delta,
+            config.min_shown, config.prior, config.delta, config.delta_dropout,
         )  # fmt: skip
         self.readout = Readout(
             size,

@@ -40,6 +40,9 @@ class ItemConfig(Config):
     delta: float = setting(
         0.3, "With `content_delta`, the largest norm of the delta; that of the content is 1.", ge=0
     )
+    delta_dropout: float = setting(
+        0.5, "With `content_delta`, how often training leaves out the delta of an item.", ge=0, lt=1
+    )
 
 
 UNKNOWN_RATE = 0.01
@@ -95,6 +98,7 @@ class ItemEncoder(nn.Module):
         min_shown: items shown less often in training have no vector of their own.
         prior: pseudo-impressions at the mean click rate when a bias is learned.
         delta: with `content_delta`, the largest norm of an item's delta.
+        delta_dropout: how often training leaves it out.
     """
 
     def __init__(
@@ -106,6 +110,7 @@ class ItemEncoder(nn.Module):
         min_shown: int = 1,
         prior: float = 0.0,
         delta: float = 0.0,
+        delta_dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.row_of_item: Tensor
@@ -133,7 +138,7 @@ class ItemEncoder(nn.Module):
             self.register_buffer("scale", given.std(0, correction=0).clamp(min=1e-6))
             self.projection = nn.Linear(given.shape[1], size, bias=False)
             if embedding == "content_delta":
-                self.delta = BoundedDelta(n_rows, given.shape[1], delta, self.empty)
+                self.delta = BoundedDelta(n_rows, given.shape[1], delta, self.empty, delta_dropout)
             given = self._content(given) if self.uses_catalogue else given
             self.register_buffer("given", F.pad(given, (0, 0, 0, 2)))  # unknown, empty: zeros
 
