@@ -17,7 +17,7 @@ from responders.errors import InputError, check_seed, check_whole, near_matches
 from responders.known_truth.presets import TruthConfig
 from responders.known_truth.world import KnownTruth, make_truth
 from responders.log import ragged
-from responders.log.catalogue import Users
+from responders.log.catalogue import Catalogue, Users
 from responders.log.session_log import SessionLog
 from responders.log.storage import LogWriter
 from responders.models.state import State, take_rows
@@ -105,6 +105,7 @@ def synthesize(
     visits: int = 1,
     propensities: bool = False,
     name: str = "known truth",
+    catalogue: Catalogue | None = None,
     overwrite: bool = False,
     device: torch.device | str = "cpu",
     progress: bool = True,
@@ -124,6 +125,7 @@ def synthesize(
             earlier visits tell something of; the rest of the state is that of a new user.
         propensities: record the chance of each shown item, given those above it.
         name: of the log, for its card.
+        catalogue: the items, with features; None = generated ones.
         overwrite: replace a log at `out`.
         device: of the probabilities: auto, cpu or cuda.
         progress: show a progress bar.
@@ -134,7 +136,9 @@ def synthesize(
     """
     sessions, seed = check_whole("sessions", sessions, 1), check_seed(seed)
     visits = check_whole("visits", visits, 1)
-    truth = make_truth(settings).to(pick_device(device))
+    if catalogue is not None:
+        settings = settings.changed(n_items=len(catalogue))
+    truth = make_truth(settings, catalogue).to(pick_device(device))
     logging_policy = LoggingPolicy(truth, policy)
     generator = torch.Generator().manual_seed(seed)
     user, visit = np.divmod(np.arange(sessions), visits)
@@ -160,6 +164,8 @@ def synthesize(
             writer.append(slates["slate"], slates["click"], time, slates.get("propensity"))
             bar.update(len(slates["length"]))
         card = _card(settings, name, policy, seed)
+        if catalogue is not None:
+            card["given_items"] = True
         writer.finish(length, user, truth.catalogue, Users(ids, visible.numpy()), card)
     return SessionLog.load(out)
 
