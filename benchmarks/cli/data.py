@@ -99,7 +99,7 @@ def synthesize(
     sessions: Annotated[int, typer.Option(min=1, help="Sessions in total.")] = 20_000,
     seed: Seed = 0,
     policy: Annotated[
-        str, typer.Option(help="mixed, popular, uniform, personal or repeating.")
+        str, typer.Option(help="mixed, popular, uniform, personal, repeating or informed.")
     ] = "mixed",
     visits: Annotated[int, typer.Option(min=1, help="Sessions of each user.")] = 1,
     propensities: Annotated[

@@ -25,6 +25,7 @@ from benchmarks.studies.judging import judge
 from responders import EMPTY, InputError, SessionLog, fit
 from responders.config import parse_settings
 from responders.evaluation.predict import Predictions, predict
+from responders.log import ragged
 from responders.log.batch import Part
 from responders.log.split import make_split
 from responders.training.fit import configure
@@ -43,7 +44,8 @@ TEST_USERS = 0.3
 def hold_out(log: SessionLog, share: float, seed: int = 0) -> tuple[SessionLog, SessionLog]:
     """Split a log by user, and take a share of the shown items out of the first part.
 
-    Positions of these items become empty; the slates of the second part stay as they are.
+    Positions of these items become empty, and slates of nothing else are left out; the slates of
+    the second part stay as they are.
 
     Args:
         log: the log.
@@ -65,7 +67,13 @@ def hold_out(log: SessionLog, share: float, seed: int = 0) -> tuple[SessionLog, 
     train = log.select(~is_test)
     out = is_out[train.slate]
     slate, response = np.where(out, EMPTY, train.slate), np.where(out, 0, train.response)
-    return replace(train, slate=slate, response=response), log.select(is_test)
+    rows = (slate != EMPTY).any(1)
+    length = np.bincount(ragged.owner(train.session_length)[rows], minlength=train.n_sessions)
+    train = replace(
+        train, slate=slate[rows], response=response[rows], time=train.time[rows],
+        session_start=ragged.offsets(length), propensity=None,
+    )  # fmt: skip
+    return train.select(length > 0), log.select(is_test)
 
 
 def cold_items(

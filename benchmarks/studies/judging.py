@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from responders.evaluation.metrics import weighted_metrics
 from responders.evaluation.predict import Predictions
 
-METRICS = ("auc", "log_loss", "ece")
+METRICS = ("auc", "log_loss", "ece", "position_ece")
 
 
 def judge(
@@ -22,12 +22,13 @@ def judge(
         resamples: for the intervals.
 
     Returns:
-        For each responder, `auc`, `log_loss` and `ece` (means over seeds), their differences to the
-        first, `auc_gain` and so on, and the 95 % intervals `_low` and `_high` of all six over
-        seeds and users: both are drawn, the same ones for all responders. Those of `ece` are
-        corrected for the bias of the bootstrap.
+        For each responder, `auc`, `log_loss`, `ece` and `position_ece`, which has a bin for each
+        position (means over seeds), their differences to the first, `auc_gain` and so on, and the
+        95 % intervals `_low` and `_high` of all of them over seeds and users: both are drawn, the
+        same ones for all responders. Those of the calibration errors are corrected for the bias of
+        the bootstrap.
     """
-    metrics = {name: [weighted_metrics(run, 0.5) for run in found] for name, found in runs.items()}
+    metrics = {name: [_weighted(run) for run in found] for name, found in runs.items()}
     samples = {name: {metric: np.empty(resamples) for metric in METRICS} for name in runs}
     first, *_ = runs.values()
     user, rng = first[0].user, np.random.default_rng(0)
@@ -45,7 +46,8 @@ def judge(
         for name, by_seed in metrics.items()
     }
     for name, sample in samples.items():  # resampling adds noise to every bin: it raises the ECE
-        sample["ece"] += points[name]["ece"] - np.nanmean(sample["ece"])
+        for error in ("ece", "position_ece"):
+            sample[error] += points[name][error] - np.nanmean(sample[error])
     reference = next(iter(runs))
     rows: dict[str, dict[str, float]] = {}
     for name, point in points.items():
@@ -57,3 +59,14 @@ def judge(
                 low, high = np.nanpercentile(values, [2.5, 97.5])
                 row[f"{column}_low"], row[f"{column}_high"] = float(low), float(high)
     return rows
+
+
+def _weighted(run: Predictions) -> Callable[[np.ndarray], dict[str, float]]:
+    """Return a function from weights [P] to metrics, the calibration by position among them."""
+    metrics, error = weighted_metrics(run, 0.5), run.probability - run.click
+
+    def weighted(weight: np.ndarray) -> dict[str, float]:
+        gap = np.abs(np.bincount(run.position, weight * error)).sum() / weight.sum()
+        return metrics(weight) | {"position_ece": float(gap)}
+
+    return weighted

@@ -100,6 +100,7 @@ def main(
         "change of AUC": with_interval("auc_gain", 4),
         "ECE": with_interval("ece", 4),
         "change of ECE": with_interval("ece_gain", 4),
+        "ECE by position": with_interval("position_ece", 4),
     }
     caption = (
         f"{seeds} seeds; change: to the first row, on the same positions; 95 % intervals over "

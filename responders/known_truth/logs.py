@@ -26,9 +26,10 @@ from responders.progress import progress_bar
 _DAYS = 30  # within which sessions start
 _LONGEST_STEP = 330  # seconds from a slate to the next
 
-POLICIES = ("mixed", "popular", "uniform", "personal", "repeating")
+POLICIES = ("mixed", "popular", "uniform", "personal", "repeating", "informed")
 """Logging policies: by popularity and true taste (mixed), popularity, at random, by true taste;
-`repeating` is `mixed`, but half of the slates are the one before again."""
+`repeating` is `mixed`, but half of the slates are the one before again; `informed` is `personal`,
+but also sees the hidden part of taste, so that its slates reveal it."""
 
 
 class LoggingPolicy:
@@ -54,7 +55,7 @@ class LoggingPolicy:
         score = torch.zeros(len(state["fatigue"]), self.truth.config.n_items, device=self.device)
         if self.name == "popular":
             score = score + self.popularity
-        elif self.name == "personal":
+        elif self.name in ("personal", "informed"):
             score = score + self.truth.attraction(state)
         elif self.name in ("mixed", "repeating"):
             score = score + 0.6 * self.popularity + 0.6 * self.truth.attraction(state)
@@ -166,6 +167,8 @@ def synthesize(
         card = _card(settings, name, policy, seed)
         if catalogue is not None:
             card["given_items"] = True
+        if policy == "informed" and settings.hidden:  # slates tell more than the truth reads
+            del card["truth"]
         writer.finish(length, user, truth.catalogue, Users(ids, visible.numpy()), card)
     return SessionLog.load(out)
 
@@ -227,8 +230,9 @@ def _play(
     """Simulate users until all have left; return their slates session by session.
 
     Args:
-        logging: chooses the slates. It sees only what is known of the users: otherwise its slates
-            would reveal the hidden part of taste, and a model could beat the Bayes optimum.
+        logging: chooses the slates. Unless it is `informed`, it sees only what is known of the
+            users: otherwise its slates would reveal the hidden part of taste, and a model could
+            beat the Bayes optimum.
         visible: [B, d] the part of the users' taste that is known.
         hidden: [B, d] the rest.
         generator: of the randomness.
@@ -238,7 +242,7 @@ def _play(
     truth, s = logging.truth, logging.truth.config
     seen = visible.to(logging.device)
     state = truth.start_at((seen + hidden.to(seen.device))[:, None])
-    known = truth.start(seen) if s.hidden else None
+    known = truth.start(seen) if s.hidden and logging.name != "informed" else None
     hazard = torch.tensor(truth.hazard, dtype=torch.float32)
     b = len(seen)
     active, streak, time = torch.arange(b), torch.zeros(b, dtype=torch.int64), torch.zeros(b)

@@ -65,12 +65,15 @@ def place_items(config: TruthConfig, items: Catalogue) -> tuple[Catalogue, dict[
     closest to K random ones. Without layers the items lose their attributes, with rules for slates.
 
     Raises:
-        InputError: other than `config.n_items` items, no features, or clickbait, which has its own.
+        InputError: other than `config.n_items` items, no features, prices that are not above 0 or
+            all alike, or clickbait, which has its own feature.
     """
-    if len(items) != config.n_items or not items.features.shape[1] or config.clickbait:
+    priced = items.price is None or (items.price.min() > 0 and items.price.std() > 0)
+    fits = len(items) == config.n_items and items.features.shape[1] and priced
+    if not fits or config.clickbait:
         raise InputError(
-            f"a known-truth world of given items needs features, clickbait 0 and n_items "
-            f"{len(items)}, not {config.n_items}"
+            "a known-truth world of given items needs features, different prices above 0 or none, "
+            f"clickbait 0 and n_items {len(items)}, not {config.n_items}"
         )
     rng = np.random.default_rng([config.seed, 1])
     features = items.features.astype(np.float64)

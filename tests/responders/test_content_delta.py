@@ -64,6 +64,16 @@ def test_an_item_that_is_not_trained_keeps_its_content_vector(features: torch.Te
         assert not deltas[2:].any()
 
 
+def test_training_leaves_out_the_deltas_of_some_items() -> None:
+    delta = BoundedDelta(1000, K, 0.5, zero_row=999, dropout=0.3)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        delta.table.weight[:-1] = 1.0
+        dropped = (delta(torch.arange(999)) == 0).all(1)
+        assert float(dropped.float().mean()) == pytest.approx(0.3, abs=0.06)
+        assert delta.eval()(torch.arange(999)).all()
+
+
 def test_added_items_are_made_of_their_features(features: torch.Tensor) -> None:
     """The same vector as if the item had been there, unshown, from the start."""
     whole = encoder(features, 0.3)
