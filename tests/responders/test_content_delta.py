@@ -64,14 +64,47 @@ def test_an_item_that_is_not_trained_keeps_its_content_vector(features: torch.Te
         assert not deltas[2:].any()
 
 
-def test_training_leaves_out_the_deltas_of_some_items() -> None:
-    delta = BoundedDelta(1000, K, 0.5, zero_row=999, dropout=0.3)
+@pytest.mark.parametrize("embedding", ["content", "content_delta", "explicit", "learned"])
+def test_training_uses_only_the_features_of_items_treated_as_new(
+    features: torch.Tensor, embedding: str
+) -> None:
     torch.manual_seed(0)
+    given = None if embedding == "learned" else features
+    items = ItemEncoder(N, 4, embedding, given, delta=0.5, as_new=0.5)
     with torch.no_grad():
-        delta.table.weight[:-1] = 1.0
-        dropped = (delta(torch.arange(999)) == 0).all(1)
-        assert float(dropped.float().mean()) == pytest.approx(0.3, abs=0.06)
-        assert delta.eval()(torch.arange(999)).all()
+        items.bias_table.weight.normal_()
+        for table in (items.vector_table, items.delta and items.delta.table):
+            if table is not None:
+                table.weight.normal_()
+    rows = torch.arange(N)
+    vector, bias = items.eval().vector(rows), items.bias(rows)
+    items.train().treat_some_as_new()
+    is_new = items.bias(rows) == 0
+    if embedding == "learned":  # a new item has no vector at all
+        assert not is_new.any()
+        return
+    assert 0 < is_new.sum() < N
+    assert items.projection is not None
+    plain = items.projection(items.given[rows])
+    torch.testing.assert_close(items.vector(rows)[is_new], plain[is_new])
+    torch.testing.assert_close(items.vector(rows)[~is_new], vector[~is_new])
+    torch.testing.assert_close(items.bias(rows)[~is_new], bias[~is_new])
+    torch.testing.assert_close(items.eval().vector(rows), vector)
+
+
+def test_the_map_learns_from_content_alone(features: torch.Tensor) -> None:
+    items, found = encoder(features, 0.3), []
+    assert items.delta is not None
+    assert items.projection is not None
+    for std in (0.0, 1.0):
+        torch.nn.init.normal_(items.delta.table.weight, std=std)
+        items.zero_grad()
+        items.vector(torch.arange(N)).sum().backward()
+        assert items.delta.table.weight.grad is not None
+        found.append(items.projection.weight.grad)
+    torch.testing.assert_close(*found)
+    vector = items.projection(items.given[:N] + items.delta(torch.arange(N)))
+    torch.testing.assert_close(items.vector(torch.arange(N)), vector)
 
 
 def test_added_items_are_made_of_their_features(features: torch.Tensor) -> None:

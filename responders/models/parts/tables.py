@@ -34,15 +34,11 @@ class BoundedDelta(nn.Module):
         size: K.
         bound: the largest norm of a delta; 0 = the content vectors stay as they are.
         zero_row: whose delta stays zero.
-        dropout: how often training leaves out a delta, so that what reads the vectors also learns
-            from plain content, which is all that an item has that training never shows.
     """
 
-    def __init__(
-        self, n_rows: int, size: int, bound: float, zero_row: int, dropout: float = 0.0
-    ) -> None:
+    def __init__(self, n_rows: int, size: int, bound: float, zero_row: int) -> None:
         super().__init__()
-        self.length, self.bound, self.dropout = size**0.5, bound, dropout
+        self.length, self.bound = size**0.5, bound
         self.table = zero_row_table(n_rows, size, 0.0, zero_row)
 
     def normed(self, content: Tensor) -> Tensor:
@@ -53,10 +49,7 @@ class BoundedDelta(nn.Module):
         """Return the deltas [..., K] of table rows [...], of a norm of at most `bound` · √K."""
         free = self.table(rows)
         norm = torch.linalg.vector_norm(free, dim=-1, keepdim=True).clamp(min=1e-12)
-        delta = self.length * free * (self.bound / norm).clamp(max=1)
-        if self.training and self.dropout:
-            delta = delta * (torch.rand_like(norm) >= self.dropout)
-        return delta
+        return self.length * free * (self.bound / norm).clamp(max=1)
 
     def add_rows(self, n: int) -> None:
         """Append `n` deltas of zero."""
