@@ -9,7 +9,7 @@ import numpy as np
 from responders.evaluation.metrics import weighted_metrics
 from responders.evaluation.predict import Predictions
 
-METRICS = ("auc", "log_loss", "ece", "position_ece")
+METRICS = ("auc", "log_loss", "ece", "top")
 
 
 def judge(
@@ -22,11 +22,12 @@ def judge(
         resamples: for the intervals.
 
     Returns:
-        For each responder, `auc`, `log_loss`, `ece` and `position_ece`, which has a bin for each
-        position (means over seeds), their differences to the first, `auc_gain` and so on, and the
-        95 % intervals `_low` and `_high` of all of them over seeds and users: both are drawn, the
-        same ones for all responders. Those of the calibration errors are corrected for the bias of
-        the bootstrap.
+        For each responder, `auc`, `log_loss`, `ece` and `top` (means over seeds), their differences
+        to the first, `auc_gain` and so on, and the 95 % intervals `_low` and `_high` of all of them
+        over seeds and users: both are drawn, the same ones for all responders. Those of `ece` are
+        corrected for the bias of the bootstrap. `top` is predicted over observed clicks at the
+        first position, over the same ratio at all positions: above 1, the effect of the position is
+        overestimated.
     """
     metrics = {name: [_weighted(run) for run in found] for name, found in runs.items()}
     samples = {name: {metric: np.empty(resamples) for metric in METRICS} for name in runs}
@@ -46,8 +47,7 @@ def judge(
         for name, by_seed in metrics.items()
     }
     for name, sample in samples.items():  # resampling adds noise to every bin: it raises the ECE
-        for error in ("ece", "position_ece"):
-            sample[error] += points[name][error] - np.nanmean(sample[error])
+        sample["ece"] += points[name]["ece"] - np.nanmean(sample["ece"])
     reference = next(iter(runs))
     rows: dict[str, dict[str, float]] = {}
     for name, point in points.items():
@@ -62,11 +62,12 @@ def judge(
 
 
 def _weighted(run: Predictions) -> Callable[[np.ndarray], dict[str, float]]:
-    """Return a function from weights [P] to metrics, the calibration by position among them."""
-    metrics, error = weighted_metrics(run, 0.5), run.probability - run.click
+    """Return a function from weights [P] to metrics, `top` among them."""
+    metrics, is_first = weighted_metrics(run, 0.5), run.position == 0
 
     def weighted(weight: np.ndarray) -> dict[str, float]:
-        gap = np.abs(np.bincount(run.position, weight * error)).sum() / weight.sum()
-        return metrics(weight) | {"position_ece": float(gap)}
+        at_top = weight * is_first
+        ratios = [w @ run.probability / max(w @ run.click, 1e-9) for w in (at_top, weight)]
+        return metrics(weight) | {"top": float(ratios[0] / max(ratios[1], 1e-9))}
 
     return weighted

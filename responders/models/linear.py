@@ -30,7 +30,7 @@ class LinearResponder(Responder):
         size = config.embedding_size
         self.items = ItemEncoder(
             shape.n_items, size, config.embedding, item_vectors,
-            config.min_shown, config.prior, config.delta, config.as_new,
+            config.min_shown, config.prior, config.delta,
         )  # fmt: skip
         self.users = ClickedItems(shape.n_user_features, size)
         self.bias = nn.Parameter(torch.zeros(()))
@@ -49,7 +49,6 @@ class LinearResponder(Responder):
 
     def training_loss(self, batch: SessionBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the click loss and the loss of the items' prior."""
-        self.items.treat_some_as_new()
         loss, measures = super().training_loss(batch)
         click_rate = self.bias.detach().sigmoid()
         return loss + self.items.bias_prior_loss(batch.slate[batch.shown], click_rate), measures

@@ -100,7 +100,7 @@ class NeuralResponder(Responder):
         self.next_click, self.next_skip = config.next_click, config.next_skip
         self.items = ItemEncoder(
             shape.n_items, size, config.embedding, item_vectors,
-            config.min_shown, config.prior, config.delta, config.as_new,
+            config.min_shown, config.prior, config.delta,
         )  # fmt: skip
         self.readout = Readout(
             size,
@@ -202,7 +202,6 @@ class NeuralResponder(Responder):
 
     def training_loss(self, batch: SessionBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss of clicks, of the items' prior, and of next clicks and skips."""
-        self.items.treat_some_as_new()
         evaluation = self.evaluate(batch)
         extra, measures = self.extra_loss(batch, evaluation.memory)
         return click_loss(evaluation.logits, batch) + extra, measures

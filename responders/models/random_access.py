@@ -120,7 +120,6 @@ class RANCM(ClickMemory, NeuralResponder):
         """
         if batch.weight is not None:
             raise InputError("rancm learns sets of clicks, not positions: leave out ips_clip")
-        self.items.treat_some_as_new()
         rows = self.items.index(batch.slate)
         users = self.users(batch.user, self.items.vector(rows), batch.click)
         kept = batch.shown.any(2)

@@ -115,8 +115,9 @@ def test_responders_are_judged_on_the_slates_of_another_policy(
     assert [row["responder"] for row in rows] == ["mf", "mf:learning_rate=0.0001", "item_ctr"]
     assert rows[0]["log_loss_gain"] == 0
     for row in rows:
-        assert 0 <= row["position_ece"] <= row["position_ece_high"] < 0.5
+        assert row["top_low"] <= row["top"] <= row["top_high"]
         assert row["log_loss_gain"] == pytest.approx(row["log_loss"] - rows[0]["log_loss"])
         assert row["log_loss_low"] <= row["log_loss"] <= row["log_loss_high"]
+    assert rows[2]["top_high"] < 1  # item_ctr knows no position
     with pytest.raises(InputError, match="setting 'nope' is unknown"):
         other_policy(log, test, "mf:nope=1", tmp_path)

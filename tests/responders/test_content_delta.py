@@ -64,34 +64,6 @@ def test_an_item_that_is_not_trained_keeps_its_content_vector(features: torch.Te
         assert not deltas[2:].any()
 
 
-@pytest.mark.parametrize("embedding", ["content", "content_delta", "explicit", "learned"])
-def test_training_uses_only_the_features_of_items_treated_as_new(
-    features: torch.Tensor, embedding: str
-) -> None:
-    torch.manual_seed(0)
-    given = None if embedding == "learned" else features
-    items = ItemEncoder(N, 4, embedding, given, delta=0.5, as_new=0.5)
-    with torch.no_grad():
-        items.bias_table.weight.normal_()
-        for table in (items.vector_table, items.delta and items.delta.table):
-            if table is not None:
-                table.weight.normal_()
-    rows = torch.arange(N)
-    vector, bias = items.eval().vector(rows), items.bias(rows)
-    items.train().treat_some_as_new()
-    is_new = items.bias(rows) == 0
-    if embedding == "learned":  # a new item has no vector at all
-        assert not is_new.any()
-        return
-    assert 0 < is_new.sum() < N
-    assert items.projection is not None
-    plain = items.projection(items.given[rows])
-    torch.testing.assert_close(items.vector(rows)[is_new], plain[is_new])
-    torch.testing.assert_close(items.vector(rows)[~is_new], vector[~is_new])
-    torch.testing.assert_close(items.bias(rows)[~is_new], bias[~is_new])
-    torch.testing.assert_close(items.eval().vector(rows), vector)
-
-
 def test_the_map_learns_from_content_alone(features: torch.Tensor) -> None:
     items, found = encoder(features, 0.3), []
     assert items.delta is not None

@@ -40,12 +40,6 @@ class ItemConfig(Config):
     delta: float = setting(
         0.3, "With `content_delta`, the largest norm of the delta; that of the content is 1.", ge=0
     )
-    as_new: float = setting(
-        0.0,
-        "With an embedding of features, share of the items that each training step treats as new.",
-        ge=0,
-        lt=1,
-    )
 
 
 UNKNOWN_RATE = 0.01
@@ -101,7 +95,6 @@ class ItemEncoder(nn.Module):
         min_shown: items shown less often in training have no vector of their own.
         prior: pseudo-impressions at the mean click rate when a bias is learned.
         delta: with `content_delta`, the largest norm of an item's delta.
-        as_new: share of the items that `treat_some_as_new` draws.
     """
 
     def __init__(
@@ -113,7 +106,6 @@ class ItemEncoder(nn.Module):
         min_shown: int = 1,
         prior: float = 0.0,
         delta: float = 0.0,
-        as_new: float = 0.0,
     ) -> None:
         super().__init__()
         self.row_of_item: Tensor
@@ -123,14 +115,13 @@ class ItemEncoder(nn.Module):
         self.centre: Tensor
         self.scale: Tensor
         self.unknown, self.empty, self.size = n_items, n_items + 1, size
-        self.min_shown, self.prior, self.as_new = min_shown, prior, as_new
+        self.min_shown, self.prior = min_shown, prior
         self.uses_catalogue = embedding in FROM_FEATURES
         n_rows = n_items + 2
         rows = torch.cat([torch.tensor([self.empty]), torch.arange(n_items)])
         self.register_buffer("row_of_item", rows)  # [N + 1]: the row of item i is at i + 1
         self.register_buffer("vector_row", torch.arange(n_rows))  # whose vector a row uses
         self.register_buffer("prior_weight", torch.zeros(n_rows))  # prior / impressions
-        self.is_new: Tensor | None = None  # [n_rows] bool
         self.bias_table = zero_row_table(n_rows, 1, 0.0, self.empty)
         self.vector_table = None
         if embedding in ("learned", "content"):
@@ -189,31 +180,13 @@ class ItemEncoder(nn.Module):
             return self.vector_table(self.vector_row[rows])
         vector = self.projection(self.given[rows])
         if self.delta is not None:
-            delta = self._unless_new(self.delta(rows), rows)
             # The map learns from content alone: it must serve items that have no delta.
-            vector = vector + F.linear(delta, self.projection.weight.detach())
-        if self.vector_table is not None:
-            vector = vector + self._unless_new(self.vector_table(rows), rows)
-        return vector
+            vector = vector + F.linear(self.delta(rows), self.projection.weight.detach())
+        return vector if self.vector_table is None else vector + self.vector_table(rows)
 
     def bias(self, rows: Tensor) -> Tensor:
         """Return the biases [...] of table rows [...]."""
-        return self._unless_new(self.bias_table(rows), rows).squeeze(-1)
-
-    def treat_some_as_new(self) -> None:
-        """Draw the items of which training uses only the features, until the next draw.
-
-        So what reads the vectors also learns to answer for items without a bias, delta or vector
-        of their own, as DropoutNet does (Volkovs et al., NeurIPS 2017).
-        """
-        if self.uses_catalogue and self.as_new:
-            self.is_new = torch.rand(self.n_rows, device=self.given.device) < self.as_new
-
-    def _unless_new(self, learned: Tensor, rows: Tensor) -> Tensor:
-        """Return what was learned of table rows [...], [..., K], and zeros for those drawn."""
-        if not self.training or self.is_new is None:
-            return learned
-        return learned * ~self.is_new[rows].unsqueeze(-1)
+        return self.bias_table(rows).squeeze(-1)
 
     def initialise(self, log: SessionLog, sessions: np.ndarray) -> None:
         """Learn from the training sessions which items are too rare for a vector of their own.
@@ -269,4 +242,4 @@ class ItemEncoder(nn.Module):
                 self.vector_table = extended(self.vector_table, zeros)
             if self.delta is not None:
                 self.delta.add_rows(new)
-        self.row_of_item, self.is_new = torch.cat([self.row_of_item, rows]), None
+        self.row_of_item = torch.cat([self.row_of_item, rows])
