@@ -99,3 +99,16 @@ def test_texts_of_one_meaning_are_close(items: Catalogue, tmp_path: Path) -> Non
     assert vectors[0] @ vectors[2] > vectors[0] @ vectors[1] + 0.2
     with pytest.raises(InputError, match="no Sentence Transformers model"):
         encode_texts(["a"], str(tmp_path / "nowhere"))
+
+
+def test_the_command_writes_a_log_with_content(
+    recsim: Any, small_log: SessionLog, small_log_path: Path, tmp_path: Path
+) -> None:
+    vectors = np.random.default_rng(0).normal(size=(len(small_log.catalogue), 2))
+    np.save(tmp_path / "v.npy", vectors)
+    words = ["data", "content", small_log_path, tmp_path / "v.npy", tmp_path / "log"]
+    assert recsim(*words).code == 0
+    catalogue = SessionLog.load(tmp_path / "log").catalogue
+    np.testing.assert_allclose(catalogue.features[:, -2:], vectors, rtol=1e-6)
+    assert catalogue.feature_names[-1] == "content_feature_1"
+    assert "exists" in recsim(*words).err
