@@ -34,7 +34,7 @@ def imported(path: Path, types: bool = False) -> set[str]:
 ROOMS = [
     ["errors", "registry", "config", "files", "progress", "device", "installation", "compiling"],
     ["log"],
-    ["sources", "kernels", "behaviour"],
+    ["sources", "kernels", "behaviour", "content"],
     ["models"],
     ["known_truth", "profiles"],
     ["evaluation"],

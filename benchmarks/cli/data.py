@@ -99,7 +99,7 @@ def synthesize(
     sessions: Annotated[int, typer.Option(min=1, help="Sessions in total.")] = 20_000,
     seed: Seed = 0,
     policy: Annotated[
-        str, typer.Option(help="mixed, popular, uniform, personal or repeating.")
+        str, typer.Option(help="mixed, popular, uniform, personal, repeating or informed.")
     ] = "mixed",
     visits: Annotated[int, typer.Option(min=1, help="Sessions of each user.")] = 1,
     propensities: Annotated[
@@ -178,6 +178,43 @@ def profile(
     else:
         earlier = SessionLog.load(past)
     made = with_profiles(later, earlier, names_in(methods), config, seed=seed, device=device)
+    made.save(out, overwrite=overwrite)
+    print_log(made, out)
+
+
+@app.command()
+def content(
+    log: LogPath,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="CSV, Parquet or .npy; see below.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write the log to.")],
+    item: Annotated[str, typer.Option(metavar="COLUMN", help="Of item ids.")] = "item",
+    text: Annotated[
+        list[str] | None, typer.Option(metavar="COLUMN", help="Text to encode; repeatable.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Of Sentence Transformers; by default all-MiniLM-L6-v2.")
+    ] = None,
+    overwrite: Overwrite = False,
+    device: Device = DEVICE,
+    threads: Threads = None,
+) -> None:
+    """Write a log whose items have content from FILE as further features.
+
+    FILE has a row for each item: columns of numbers or, in Parquet, of lists of numbers; with
+    `--text`, texts that a sentence encoder makes vectors of (needs recsim-env[text]). A .npy file
+    has an array [N, K] in the order of LOG's catalogue.
+
+    Example: `recsim data content logs/films movies.csv logs/titled --item movieId --text title`
+    """
+    from benchmarks.reports.tables import print_log
+    from responders.content import read_content, with_content
+
+    set_threads(threads)
+    loaded = SessionLog.load(log)
+    found = read_content(
+        file, loaded.catalogue, item=item, text=text or (), model=model, device=device
+    )
+    made = with_content(loaded, found)
     made.save(out, overwrite=overwrite)
     print_log(made, out)
 

@@ -3,12 +3,15 @@
     python -m benchmarks.studies.cold_items LOG --test OTHER
 
 trains one responder with each embedding and compares the AUC over items shown in training (warm)
-and over all others (cold). The first embedding is the reference of the paired differences.
+and over all others (cold). The first embedding is the reference of the paired differences. With
+`--hold-out 0.2` instead of `--test`, a fifth of the items is taken out of the slates of 70 % of
+LOG's users, and the others judge.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,9 +22,10 @@ from benchmarks.cli.options import Settings
 from benchmarks.harness import check_out, names_in, publish, run_script
 from benchmarks.reports.tables import number, text, with_interval
 from benchmarks.studies.judging import judge
-from responders import InputError, SessionLog, fit
+from responders import EMPTY, InputError, SessionLog, fit
 from responders.config import parse_settings
 from responders.evaluation.predict import Predictions, predict
+from responders.log import ragged
 from responders.log.batch import Part
 from responders.log.split import make_split
 from responders.training.fit import configure
@@ -32,6 +36,44 @@ EMBEDDINGS = (
 """Compared by default: frozen content, with a bounded delta, fine-tuned, and the others."""
 
 PARTS = ("warm", "cold")
+
+TEST_USERS = 0.3
+"""Share of the users who judge where items are held out."""
+
+
+def hold_out(log: SessionLog, share: float, seed: int = 0) -> tuple[SessionLog, SessionLog]:
+    """Split a log by user, and take a share of the shown items out of the first part.
+
+    Positions of these items become empty, and slates of nothing else are left out; the slates of
+    the second part stay as they are.
+
+    Args:
+        log: the log.
+        share: of the items that the log shows, in (0, 1).
+        seed: of the draw of items and users.
+
+    Raises:
+        InputError: `share` is out of range, or a part would have no session.
+    """
+    if not 0 < share < 1:
+        raise InputError(f"the share of items held out must be within 0 and 1, not {share}")
+    rng = np.random.default_rng(seed)
+    shown = np.unique(log.slate[log.slate != EMPTY])
+    is_out = np.zeros(len(log.catalogue) + 1, bool)  # the last one is the empty position
+    is_out[rng.choice(shown, round(share * len(shown)), replace=False)] = True
+    is_test = (rng.permutation(len(log.users)) < TEST_USERS * len(log.users))[log.user]
+    if is_test.all() or not is_test.any():
+        raise InputError("the log has too few users to judge with some of them")
+    train = log.select(~is_test)
+    out = is_out[train.slate]
+    slate, response = np.where(out, EMPTY, train.slate), np.where(out, 0, train.response)
+    rows = (slate != EMPTY).any(1)
+    length = np.bincount(ragged.owner(train.session_length)[rows], minlength=train.n_sessions)
+    train = replace(
+        train, slate=slate[rows], response=response[rows], time=train.time[rows],
+        session_start=ragged.offsets(length), propensity=None,
+    )  # fmt: skip
+    return train.select(length > 0), log.select(is_test)
 
 
 def cold_items(
@@ -134,6 +176,10 @@ def main(
     test: Annotated[
         Path | None, typer.Option(help="Log to judge on; by default the last slates of LOG.")
     ] = None,
+    held_out: Annotated[
+        float | None,
+        typer.Option("--hold-out", help="Share of items that only users who judge are shown."),
+    ] = None,
     responder: Annotated[str, typer.Option(help="A name.")] = "scot",
     embeddings: Annotated[
         str, typer.Option(help="Comma-separated; the first is the reference.")
@@ -146,10 +192,14 @@ def main(
 ) -> None:
     """Compare embeddings on items that training never showed."""
     check_out(out)
-    loaded = SessionLog.load(log)
+    loaded, other = SessionLog.load(log), None if test is None else SessionLog.load(test)
+    if held_out is not None:
+        if test is not None:
+            raise InputError("give --test or --hold-out, and not both")
+        loaded, other = hold_out(loaded, held_out)
     rows = cold_items(
-        loaded, out, test=None if test is None else SessionLog.load(test), responder=responder,
-        embeddings=embeddings, settings=dict(parse_settings(settings or [])), seeds=seeds,
+        loaded, out, test=other, responder=responder, embeddings=embeddings,
+        settings=dict(parse_settings(settings or [])), seeds=seeds,
     )  # fmt: skip
     columns = {"embedding": text("embedding")}
     for part in PARTS:

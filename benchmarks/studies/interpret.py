@@ -29,7 +29,7 @@ from responders.interpretation.autoencoder import (
 from responders.interpretation.naming import correlation, describe, tastes
 from responders.interpretation.saving import save_autoencoder
 from responders.interpretation.states import States, hidden_states, losses
-from responders.known_truth.world import make_catalogue, truth_of
+from responders.known_truth.world import truth_of
 from responders.log.batch import Part
 from responders.log.split import FRACTIONS, make_split
 from responders.models.steered import has_hidden
@@ -229,7 +229,7 @@ def _clusters(source: _Source, codes: list[np.ndarray], log: SessionLog) -> list
     truth = truth_of(log)
     if truth is None:
         return []
-    is_in = np.eye(truth.config.clusters)[make_catalogue(truth.config)[1]["cluster"]]
+    is_in = np.eye(truth.config.clusters)[truth.clusters]
     shares, after = [], []
     for states in (source.train, source.test):
         after.append(np.asarray(states.clicks.sum(1)).ravel() > 0)

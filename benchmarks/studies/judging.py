@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from responders.evaluation.metrics import weighted_metrics
 from responders.evaluation.predict import Predictions
 
-METRICS = ("auc", "log_loss", "ece")
+METRICS = ("auc", "log_loss", "ece", "top")
 
 
 def judge(
@@ -22,12 +22,14 @@ def judge(
         resamples: for the intervals.
 
     Returns:
-        For each responder, `auc`, `log_loss` and `ece` (means over seeds), their differences to the
-        first, `auc_gain` and so on, and the 95 % intervals `_low` and `_high` of all six over
-        seeds and users: both are drawn, the same ones for all responders. Those of `ece` are
-        corrected for the bias of the bootstrap.
+        For each responder, `auc`, `log_loss`, `ece` and `top` (means over seeds), their differences
+        to the first, `auc_gain` and so on, and the 95 % intervals `_low` and `_high` of all of them
+        over seeds and users: both are drawn, the same ones for all responders. Those of `ece` are
+        corrected for the bias of the bootstrap. `top` is predicted over observed clicks at the
+        first position, over the same ratio at all positions: above 1, the effect of the position is
+        overestimated.
     """
-    metrics = {name: [weighted_metrics(run, 0.5) for run in found] for name, found in runs.items()}
+    metrics = {name: [_weighted(run) for run in found] for name, found in runs.items()}
     samples = {name: {metric: np.empty(resamples) for metric in METRICS} for name in runs}
     first, *_ = runs.values()
     user, rng = first[0].user, np.random.default_rng(0)
@@ -57,3 +59,15 @@ def judge(
                 low, high = np.nanpercentile(values, [2.5, 97.5])
                 row[f"{column}_low"], row[f"{column}_high"] = float(low), float(high)
     return rows
+
+
+def _weighted(run: Predictions) -> Callable[[np.ndarray], dict[str, float]]:
+    """Return a function from weights [P] to metrics, `top` among them."""
+    metrics, is_first = weighted_metrics(run, 0.5), run.position == 0
+
+    def weighted(weight: np.ndarray) -> dict[str, float]:
+        at_top = weight * is_first
+        ratios = [w @ run.probability / max(w @ run.click, 1e-9) for w in (at_top, weight)]
+        return metrics(weight) | {"top": float(ratios[0] / max(ratios[1], 1e-9))}
+
+    return weighted

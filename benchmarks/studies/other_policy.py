@@ -100,10 +100,11 @@ def main(
         "change of AUC": with_interval("auc_gain", 4),
         "ECE": with_interval("ece", 4),
         "change of ECE": with_interval("ece_gain", 4),
+        "top": with_interval("top", 2),
     }
     caption = (
         f"{seeds} seeds; change: to the first row, on the same positions; 95 % intervals over "
-        "seeds and users"
+        "seeds and users; top: how much the effect of the first position is overestimated, 1 = not"
     )
     title = f"Trained on {log.name}, judged on {other.name}"
     publish("other_policy", title, columns, rows, caption=caption, out=out)

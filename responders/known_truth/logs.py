@@ -17,7 +17,7 @@ from responders.errors import InputError, check_seed, check_whole, near_matches
 from responders.known_truth.presets import TruthConfig
 from responders.known_truth.world import KnownTruth, make_truth
 from responders.log import ragged
-from responders.log.catalogue import Users
+from responders.log.catalogue import Catalogue, Users
 from responders.log.session_log import SessionLog
 from responders.log.storage import LogWriter
 from responders.models.state import State, take_rows
@@ -26,9 +26,10 @@ from responders.progress import progress_bar
 _DAYS = 30  # within which sessions start
 _LONGEST_STEP = 330  # seconds from a slate to the next
 
-POLICIES = ("mixed", "popular", "uniform", "personal", "repeating")
+POLICIES = ("mixed", "popular", "uniform", "personal", "repeating", "informed")
 """Logging policies: by popularity and true taste (mixed), popularity, at random, by true taste;
-`repeating` is `mixed`, but half of the slates are the one before again."""
+`repeating` is `mixed`, but half of the slates are the one before again; `informed` is `personal`,
+but also sees the hidden part of taste, so that its slates reveal it."""
 
 
 class LoggingPolicy:
@@ -54,7 +55,7 @@ class LoggingPolicy:
         score = torch.zeros(len(state["fatigue"]), self.truth.config.n_items, device=self.device)
         if self.name == "popular":
             score = score + self.popularity
-        elif self.name == "personal":
+        elif self.name in ("personal", "informed"):
             score = score + self.truth.attraction(state)
         elif self.name in ("mixed", "repeating"):
             score = score + 0.6 * self.popularity + 0.6 * self.truth.attraction(state)
@@ -105,6 +106,7 @@ def synthesize(
     visits: int = 1,
     propensities: bool = False,
     name: str = "known truth",
+    catalogue: Catalogue | None = None,
     overwrite: bool = False,
     device: torch.device | str = "cpu",
     progress: bool = True,
@@ -124,6 +126,7 @@ def synthesize(
             earlier visits tell something of; the rest of the state is that of a new user.
         propensities: record the chance of each shown item, given those above it.
         name: of the log, for its card.
+        catalogue: the items, with features; None = generated ones.
         overwrite: replace a log at `out`.
         device: of the probabilities: auto, cpu or cuda.
         progress: show a progress bar.
@@ -134,7 +137,9 @@ def synthesize(
     """
     sessions, seed = check_whole("sessions", sessions, 1), check_seed(seed)
     visits = check_whole("visits", visits, 1)
-    truth = make_truth(settings).to(pick_device(device))
+    if catalogue is not None:
+        settings = settings.changed(n_items=len(catalogue))
+    truth = make_truth(settings, catalogue).to(pick_device(device))
     logging_policy = LoggingPolicy(truth, policy)
     generator = torch.Generator().manual_seed(seed)
     user, visit = np.divmod(np.arange(sessions), visits)
@@ -160,6 +165,10 @@ def synthesize(
             writer.append(slates["slate"], slates["click"], time, slates.get("propensity"))
             bar.update(len(slates["length"]))
         card = _card(settings, name, policy, seed)
+        if catalogue is not None:
+            card["given_items"] = True
+        if policy == "informed" and settings.hidden:  # slates tell more than the truth reads
+            del card["truth"]
         writer.finish(length, user, truth.catalogue, Users(ids, visible.numpy()), card)
     return SessionLog.load(out)
 
@@ -221,8 +230,9 @@ def _play(
     """Simulate users until all have left; return their slates session by session.
 
     Args:
-        logging: chooses the slates. It sees only what is known of the users: otherwise its slates
-            would reveal the hidden part of taste, and a model could beat the Bayes optimum.
+        logging: chooses the slates. Unless it is `informed`, it sees only what is known of the
+            users: otherwise its slates would reveal the hidden part of taste, and a model could
+            beat the Bayes optimum.
         visible: [B, d] the part of the users' taste that is known.
         hidden: [B, d] the rest.
         generator: of the randomness.
@@ -232,7 +242,7 @@ def _play(
     truth, s = logging.truth, logging.truth.config
     seen = visible.to(logging.device)
     state = truth.start_at((seen + hidden.to(seen.device))[:, None])
-    known = truth.start(seen) if s.hidden else None
+    known = truth.start(seen) if s.hidden and logging.name != "informed" else None
     hazard = torch.tensor(truth.hazard, dtype=torch.float32)
     b = len(seen)
     active, streak, time = torch.arange(b), torch.zeros(b, dtype=torch.int64), torch.zeros(b)

@@ -7,6 +7,7 @@ effect has one parameter that turns it off. Everything generated here is marked 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -57,6 +58,36 @@ def make_catalogue(config: TruthConfig) -> tuple[Catalogue, dict[str, np.ndarray
     return Catalogue(ids, features, price, attributes, names), truth
 
 
+def place_items(config: TruthConfig, items: Catalogue) -> tuple[Catalogue, dict[str, np.ndarray]]:
+    """Return given items and what `make_catalogue` returns of them.
+
+    Locations are a random projection of the standardised features, and clusters are of the items
+    closest to K random ones. Without layers the items lose their attributes, with rules for slates.
+
+    Raises:
+        InputError: other than `config.n_items` items, no features, prices that are not above 0 or
+            all alike, or clickbait, which has its own feature.
+    """
+    priced = items.price is None or (items.price.min() > 0 and items.price.std() > 0)
+    fits = len(items) == config.n_items and items.features.shape[1] and priced
+    if not fits or config.clickbait:
+        raise InputError(
+            "a known-truth world of given items needs features, different prices above 0 or none, "
+            f"clickbait 0 and n_items {len(items)}, not {config.n_items}"
+        )
+    rng = np.random.default_rng([config.seed, 1])
+    features = items.features.astype(np.float64)
+    features = (features - features.mean(0)) / features.std(0).clip(min=1e-6)
+    location = features @ rng.normal(size=(features.shape[1], config.dimensions))
+    location /= np.linalg.norm(location, axis=1, keepdims=True).clip(min=1e-9)
+    centre = location[rng.choice(len(items), config.clusters)]
+    truth = {"location": location, "cluster": (location @ centre.T).argmax(1)}
+    truth["quality"] = rng.normal(size=len(items))
+    price = np.exp(rng.normal(2.0, 0.6, len(items))) if items.price is None else items.price
+    attributes = items.attributes if config.layers else {}
+    return replace(items, price=price, attributes=attributes), truth
+
+
 class KnownTruth(Responder):
     """The users of a known-truth world, with P draws of the part of taste not in their features.
 
@@ -70,13 +101,16 @@ class KnownTruth(Responder):
     Args:
         shape: sizes of the log.
         config: the parameters of the world.
+        given: its items; None = those of `make_catalogue`.
     """
 
     config_class: ClassVar[type[Config]] = TruthConfig
     reads_clicks_above = True
     trained_by_gradient = False
 
-    def __init__(self, shape: LogShape, config: TruthConfig) -> None:
+    def __init__(
+        self, shape: LogShape, config: TruthConfig, given: Catalogue | None = None
+    ) -> None:
         super().__init__(shape, config)
         self.config: TruthConfig
         self.location: Tensor
@@ -88,7 +122,8 @@ class KnownTruth(Responder):
         self.allure: Tensor
         self.rotation: Tensor
         s = config
-        self.catalogue, items = make_catalogue(s)
+        self.catalogue, items = make_catalogue(s) if given is None else place_items(s, given)
+        self.clusters = items["cluster"]
         price = np.log(self.catalogue.price)  # type: ignore[arg-type]
         price = (price - price.mean()) / price.std()
         item_log_odds = s.base + s.quality * items["quality"] - s.price_effect * price
@@ -288,10 +323,10 @@ def _rotation(angle: float, dimensions: int) -> Tensor:
 
 
 @in_float32
-def make_truth(config: TruthConfig) -> KnownTruth:
-    """Return the users of the world with parameters `config`."""
+def make_truth(config: TruthConfig, given: Catalogue | None = None) -> KnownTruth:
+    """Return the users of the world with parameters `config`, and with the items `given`."""
     shape = LogShape(config.n_items, config.n_positions, config.dimensions)
-    return KnownTruth(shape, config).eval()
+    return KnownTruth(shape, config, given).eval()
 
 
 def truth_of(log: SessionLog) -> KnownTruth | None:
@@ -301,7 +336,9 @@ def truth_of(log: SessionLog) -> KnownTruth | None:
         return None
     if not isinstance(settings, dict):
         raise InputError(f"the log's card has a truth that is not a JSON object: {settings!r}")
-    truth = make_truth(TruthConfig().changed(**settings))
+    config = TruthConfig().changed(**settings)
+    given = log.catalogue.first(config.n_items) if log.card.get("given_items") else None
+    truth = make_truth(config, given)
     if truth.catalogue.fingerprint() != log.catalogue.fingerprint(len(truth.catalogue)):
         raise InputError("the log's card describes a known-truth world with another catalogue")
     return truth

@@ -131,6 +131,16 @@ class Catalogue:
             digest.update(np.ascontiguousarray(self.price[:first]).data)
         return digest.hexdigest()[:16]
 
+    def first(self, n: int) -> Catalogue:
+        """Return the first `n` items."""
+        return Catalogue(
+            self.ids[:n],
+            self.features[:n],
+            None if self.price is None else self.price[:n],
+            {name: column[:n] for name, column in self.attributes.items()},
+            self.feature_names,
+        )
+
     def extended(self, ids: Any, features: Any = None, price: Any = None) -> Catalogue:
         """Return this catalogue with new (cold) items appended.
 

@@ -75,7 +75,7 @@ def read(
         min_slates=min_slates,
         max_slates=max_slates,
         unique="sequence_id",
-        items=_catalogue(need(path.parent, "item_info.csv")),
+        items=read_items(need(path.parent, "item_info.csv")),
         notes={"user_features": "user_protrait of the session's first slate"},
     )
     chunks = read_text(path, _COLUMNS, separator="@", quoted=False, chunk_rows=chunk_rows)
@@ -100,7 +100,8 @@ def _file(raw: Path, which: str | None) -> Path:
     return found[which]
 
 
-def _catalogue(path: Path) -> Catalogue:
+def read_items(path: Path) -> Catalogue:
+    """Return the catalogue in `item_info.csv[.gz]`, see `read`."""
     table = Chunk.whole(read_text(path, _ITEM_COLUMNS, separator=" ", quoted=False))
     vector = float_lists(table, "item_vec")
     width = int(vector.length[0])

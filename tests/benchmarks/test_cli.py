@@ -137,7 +137,10 @@ def test_help_does_not_import_pytorch(words: list[str]) -> None:
     assert run.stdout.splitlines()[-1] == "False"
 
 
-COMPUTING = ["train", "evaluate", "compare", "bench", "demo", "data synthesize", "data profile"]
+COMPUTING = [
+    "train", "evaluate", "compare", "bench", "demo", "data synthesize", "data profile",
+    "data content",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("command", COMPUTING)

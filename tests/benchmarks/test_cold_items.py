@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.studies.cold_items import cold_items
+from benchmarks.studies.cold_items import cold_items, hold_out
 from benchmarks.studies.other_policy import other_policy
 from benchmarks.studies.profiles import profiles
-from responders import Catalogue, InputError, SessionLog
+from responders import EMPTY, Catalogue, InputError, SessionLog
 from responders.known_truth.logs import synthesize
 from responders.known_truth.presets import TruthConfig
 
@@ -46,6 +46,28 @@ def test_content_answers_for_cold_items_and_learned_vectors_do_not(
     shown = explicit["warm_positions"] + explicit["cold_positions"]
     assert shown == int((test.slate >= 0).sum())
     assert 0.2 < explicit["cold_positions"] / shown < 0.3
+
+
+def test_items_are_held_out_of_the_slates_of_some_users(
+    logs: tuple[SessionLog, SessionLog],
+) -> None:
+    log = logs[1]
+    train, judge = (part.validate() for part in hold_out(log, 0.25))
+    assert train.n_sessions == 210
+    assert train.n_sessions + judge.n_sessions == log.n_sessions
+    assert not np.intersect1d(train.users.ids, judge.users.ids).size
+    shown = np.unique(train.slate[train.slate != EMPTY])
+    assert len(shown) == 30
+    assert len(np.unique(judge.slate)) == 40
+    whole = log.select(np.isin(log.users.ids[log.user], train.users.ids))
+    kept = np.isin(whole.slate, shown)
+    assert train.response.sum() == (whole.response * kept).sum()
+    rows = kept.any(1)
+    assert not rows.all()
+    np.testing.assert_array_equal(train.slate, np.where(kept, whole.slate, EMPTY)[rows])
+    np.testing.assert_array_equal(train.time, whole.time[rows])
+    with pytest.raises(InputError, match="must be within 0 and 1"):
+        hold_out(log, 1.0)
 
 
 def test_profiles_of_users_who_come_back_help_a_responder(tmp_path: Path) -> None:
@@ -93,7 +115,9 @@ def test_responders_are_judged_on_the_slates_of_another_policy(
     assert [row["responder"] for row in rows] == ["mf", "mf:learning_rate=0.0001", "item_ctr"]
     assert rows[0]["log_loss_gain"] == 0
     for row in rows:
+        assert row["top_low"] <= row["top"] <= row["top_high"]
         assert row["log_loss_gain"] == pytest.approx(row["log_loss"] - rows[0]["log_loss"])
         assert row["log_loss_low"] <= row["log_loss"] <= row["log_loss_high"]
+    assert rows[2]["top_high"] < 1  # item_ctr knows no position
     with pytest.raises(InputError, match="setting 'nope' is unknown"):
         other_policy(log, test, "mf:nope=1", tmp_path)

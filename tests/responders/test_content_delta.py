@@ -64,6 +64,21 @@ def test_an_item_that_is_not_trained_keeps_its_content_vector(features: torch.Te
         assert not deltas[2:].any()
 
 
+def test_the_map_learns_from_content_alone(features: torch.Tensor) -> None:
+    items, found = encoder(features, 0.3), []
+    assert items.delta is not None
+    assert items.projection is not None
+    for std in (0.0, 1.0):
+        torch.nn.init.normal_(items.delta.table.weight, std=std)
+        items.zero_grad()
+        items.vector(torch.arange(N)).sum().backward()
+        assert items.delta.table.weight.grad is not None
+        found.append(items.projection.weight.grad)
+    torch.testing.assert_close(*found)
+    vector = items.projection(items.given[:N] + items.delta(torch.arange(N)))
+    torch.testing.assert_close(items.vector(torch.arange(N)), vector)
+
+
 def test_added_items_are_made_of_their_features(features: torch.Tensor) -> None:
     """The same vector as if the item had been there, unshown, from the start."""
     whole = encoder(features, 0.3)

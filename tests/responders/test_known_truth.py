@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from responders import InputError, SessionLog
+from responders import Catalogue, InputError, SessionLog
 from responders.behaviour.slate_rules import SlateRules
 from responders.evaluation.metrics import evaluate, log_loss
 from responders.evaluation.predict import predict
@@ -176,6 +176,45 @@ def test_the_optimum_is_calibrated_where_taste_is_hidden(
     best = log_loss(found.logit, found.click)
     assert best < log_loss(found.logit + 0.1, found.click)
     assert best < log_loss(found.logit - 0.1, found.click)
+
+
+def test_the_slates_of_an_informed_policy_reveal_hidden_taste(
+    small_world: TruthConfig, tmp_path: Path
+) -> None:
+    world = small_world.changed(hidden=0.9, taste=6.0, draws=32)
+    clicks = {}
+    for policy in ("personal", "informed"):
+        log = synthesize(tmp_path / policy, world, 300, policy=policy, progress=False)
+        clicks[policy] = log.response.mean()
+        assert (truth_of(log) is None) == (policy == "informed")
+    assert clicks["informed"] > 1.1 * clicks["personal"]
+
+
+def test_the_items_may_be_given(small_log: SessionLog, tmp_path: Path) -> None:
+    """Features, prices and, with layers, rules are theirs; what is true of them is repeatable."""
+    n = 30
+    rng = np.random.default_rng(0)
+    layer = {"layer": np.repeat([1, 2, 3], n // 3).astype(np.int8)}
+    items = Catalogue(np.arange(n), rng.normal(size=(n, 5)), 1 + rng.random(n), layer)
+    world = TruthConfig(n_positions=3, dimensions=3, clusters=4, max_slates=5)
+    free = synthesize(tmp_path / "free", world, 50, catalogue=items, progress=False).validate()
+    ruled = synthesize(
+        tmp_path / "ruled", world.changed(layers=3), 50, catalogue=items, progress=False
+    )
+    for log in (free, ruled):
+        np.testing.assert_array_equal(log.catalogue.features, items.features)
+        np.testing.assert_allclose(log.catalogue.price, items.price)  # type: ignore[arg-type]
+        truth = truth_of(log)
+        assert truth is not None
+        assert truth.config.n_items == n
+    assert not free.catalogue.attributes
+    np.testing.assert_array_equal(layer["layer"][ruled.slate], [[1, 2, 3]] * ruled.n_slates)
+    location = make_truth(world.changed(n_items=n), items).location
+    assert location[:-1].norm(dim=1) == pytest.approx(torch.ones(n), abs=1e-5)
+    for price in (None, np.full(n, 3.0), -np.arange(n)):
+        features = None if price is None else items.features
+        with pytest.raises(InputError, match="a known-truth world of given items needs"):
+            make_truth(world.changed(n_items=n), Catalogue(np.arange(n), features, price))
 
 
 def test_a_repeating_log_shows_half_of_its_slates_again(

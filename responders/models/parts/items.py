@@ -178,8 +178,10 @@ class ItemEncoder(nn.Module):
         if self.projection is None:
             assert self.vector_table is not None
             return self.vector_table(self.vector_row[rows])
-        given = self.given[rows]
-        vector = self.projection(given if self.delta is None else given + self.delta(rows))
+        vector = self.projection(self.given[rows])
+        if self.delta is not None:
+            # The map learns from content alone: it must serve items that have no delta.
+            vector = vector + F.linear(self.delta(rows), self.projection.weight.detach())
         return vector if self.vector_table is None else vector + self.vector_table(rows)
 
     def bias(self, rows: Tensor) -> Tensor:
