@@ -69,7 +69,7 @@ class BehaviourCloningPolicy(LogPolicy, NeuralPolicy):
 
     def fit_log(self, log: SessionLog) -> None:
         check_form(log, self.site)
-        column = self.net.column[torch.from_numpy(log.slate.astype(np.int64)).to(self.device) + 1]
+        column = self._column[torch.from_numpy(log.slate.astype(np.int64)).to(self.device) + 1]
         chosen = column < len(self.candidates)  # others are no candidates, or empty positions
         click = torch.from_numpy(log.response > 0).to(self.device)
         if self.config.imitate == "clicks":

@@ -137,6 +137,10 @@ class GRUTSPolicy(NeuralPolicy):
         n_user = self.site.features.shape[1]
         return Model(features, self.candidates, n_user, self.n_positions, self.config)
 
+    def state(self, observation: dict[str, Tensor]) -> State:
+        history = {name: observation[name] for name in ("item", "click")}
+        return State(self._features(observation), history)
+
     def rank(self, state: State) -> Tensor:
         return self.net(state)[0]
 

@@ -31,7 +31,10 @@ class NeuralConfig(Config):
 
 
 class State(NamedTuple):
-    """The features x [B, D] of B users, and the `item` and `click` [B, H · S] of the histories."""
+    """The features x [B, D] of B users, and how often candidates were `shown` and `clicked` [B, C].
+
+    See `UserFeatures` and `UserFeatures.repeats`.
+    """
 
     x: Tensor
     history: dict[str, Tensor]
@@ -121,6 +124,8 @@ class NeuralPolicy(Policy):
         self.candidates = most_clicked(self.catalogue)[: self.config.candidates].to(self.device)
         self._rules = self.rules.only(self.candidates)
         self._features = UserFeatures(self.site)
+        self._column = self.candidates.new_full((self.n_items + 1,), len(self.candidates))
+        self._column[self.candidates + 1] = torch.arange(len(self.candidates), device=self.device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.net = self.networks(self._features)
@@ -141,8 +146,8 @@ class NeuralPolicy(Policy):
 
     def state(self, observation: dict[str, Tensor]) -> State:
         """Return what the networks read of a batched `HistoryObservation`."""
-        history = {name: observation[name] for name in ("item", "click")}
-        return State(self._features(observation), history)
+        repeats = self._features.repeats(observation, self._column, len(self.candidates))
+        return State(self._features(observation), repeats)
 
     def show(self, world: World, slate: Tensor) -> Outcome:
         """Show slates [B, S] of candidates, -1 = empty, to the users of `world`."""

@@ -91,7 +91,11 @@ def _has_rules(rules: SlateRules) -> bool:
 
 
 def log_prob(
-    score: Tensor, slate: Tensor, rules: SlateRules, effects: Tensor | None = None
+    score: Tensor,
+    slate: Tensor,
+    rules: SlateRules,
+    effects: Tensor | None = None,
+    factors: Tensor | None = None,
 ) -> Tensor:
     """Return the log-probability [B, S] of each item of a slate, given those above it.
 
@@ -100,6 +104,7 @@ def log_prob(
         slate: [B, S] int64, valid; empty positions, -1, have log-probability 0.
         rules: of the slates; items that they forbid at a position cannot be drawn there.
         effects: see `best`; no gradient reaches them.
+        factors: `factors_of(slate, rules, effects)`, to save computing them.
     """
     if _has_rules(rules) or rules.n_positions > rules.n_items:
         return _log_prob_by_position(score, slate, rules, effects)
@@ -112,7 +117,9 @@ def log_prob(
         return chosen - left
     # A product of matrices adds up the items that are left: unlike a softmax at each position, it
     # keeps nothing of [B, S, N] for the gradients but the factors.
-    factors = _factors(slate, effects.detach())
+    if factors is None:
+        factors = factors_of(slate, rules, effects)
+    assert factors is not None
     largest = score.detach().amax(1, keepdim=True)
     total = torch.bmm(factors, (score - largest).exp().unsqueeze(2)).squeeze(2)
     factor = factors.gather(2, slate.unsqueeze(2)).squeeze(2)
@@ -120,11 +127,14 @@ def log_prob(
     return chosen - largest + factor.log() - total.clamp(min=least).log()
 
 
-def _factors(slate: Tensor, effects: Tensor) -> Tensor:
+@torch.no_grad()
+def factors_of(slate: Tensor, rules: SlateRules, effects: Tensor | None) -> Tensor | None:
     """Return [B, S, N], by what the odds of each item are multiplied at each position.
 
-    Those of the items above are 0.
+    Those of the items above are 0. None where `log_prob` does not use them. See `best`.
     """
+    if effects is None or _has_rules(rules) or rules.n_positions > rules.n_items:
+        return None
     mean = effects.new_zeros(len(slate), len(effects))
     factors = effects.new_empty(slate.shape[1], *mean.shape)
     for position in range(slate.shape[1]):

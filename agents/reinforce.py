@@ -109,7 +109,7 @@ class ReinforcePolicy(LogPolicy, NeuralPolicy):
         unknown = np.full(slate.shape, np.nan)
         return Logged(
             state=self.state(observe_log(log, rows, self.site)),
-            column=self.net.actor.column[slate + 1],
+            column=self._column[slate + 1],
             click=self.tensor(log.response[rows] > 0),
             later=self.tensor(later[rows]),
             propensity=self.tensor(unknown if log.propensity is None else log.propensity[rows]),

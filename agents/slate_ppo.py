@@ -23,6 +23,7 @@ class Step(NamedTuple):
 
     Args:
         state: before the slate.
+        gain: [B, C], see `Estimates`.
         slate: [B, S] int64, numbers of candidates, -1 = empty.
         log_prob: [B, S], of each item given those above it.
         click: [B, S] float32.
@@ -35,6 +36,7 @@ class Step(NamedTuple):
     """
 
     state: State
+    gain: Tensor
     slate: Tensor
     log_prob: Tensor
     click: Tensor
@@ -94,28 +96,37 @@ class SlatePPOPolicy(NeuralPolicy):
 
     def train(self, world: World, steps: int, seed: int) -> int:
         self.check_reward(world)
-        config, per_update = self.config, world.num_users * self.config.n_steps
+        per_update = world.num_users * self.config.n_steps
         n_updates = -(-steps // per_update)
         optimiser = self._optimiser()
         schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.1, n_updates)
         world.reset(seed=seed)
         for _ in range(n_updates):
             effects = self.net.effects()  # the same while slates are drawn and learned from
-            experience = self._act(world, effects)
-            data = tree_map(lambda v: v.flatten(0, 1), (experience, *self._credit(experience)))
-            for _ in range(config.n_epochs):
-                order = torch.randperm(per_update, generator=self._generator, device=self.device)
-                for rows in order.chunk(config.minibatches):
-                    part: Any = tree_map(lambda v, rows=rows: v[rows], data)
-                    step, by_position, advantage, returns = part
-                    loss = self._loss(step, by_position, advantage, returns, effects)
-                    optimiser.zero_grad()
-                    loss.backward()
-                    nn.utils.clip_grad_norm_(self.net.actor.parameters(), 0.5)
-                    optimiser.step()
+            self._update(optimiser, self._act(world, effects), effects)
             schedule.step()
         self.count_steps(n_updates * per_update)
         return n_updates * per_update
+
+    def _update(
+        self, optimiser: torch.optim.Adam, experience: Step, effects: Tensor | None
+    ) -> None:
+        """Learn from slates in minibatches, which are the same in each pass."""
+        credit = self._credit(experience)
+        data = tree_map(lambda v: v.flatten(0, 1), (experience, *credit))
+        order = torch.randperm(len(data[1]), generator=self._generator, device=self.device)
+        parts = []
+        for rows in order.chunk(self.config.minibatches):
+            step, *others = tree_map(lambda v, rows=rows: v[rows], data)
+            factors = plackett_luce.factors_of(step.slate, self._rules, effects)
+            parts.append((step, *others, effects, factors))
+        for _ in range(self.config.n_epochs):
+            for part in parts:
+                loss = self._loss(*part)
+                optimiser.zero_grad()
+                loss.backward()
+                nn.utils.clip_grad_norm_(self.net.actor.parameters(), 0.5)
+                optimiser.step()
 
     def _optimiser(self) -> torch.optim.Adam:
         net, config = self.net, self.config
@@ -146,6 +157,7 @@ class SlatePPOPolicy(NeuralPolicy):
             steps.append(
                 Step(
                     state=state,
+                    gain=found.gain,
                     slate=slate,
                     log_prob=log_prob,
                     click=outcome.click.float(),
@@ -162,10 +174,13 @@ class SlatePPOPolicy(NeuralPolicy):
 
     def _value_at_end(self, world: World, observe: HistoryObservation, truncated: Tensor) -> Tensor:
         """Return the values [B] of the states in which episodes were truncated, 0 for others."""
-        # Few steps truncate an episode, and networks for all users take longer than looking.
-        if not bool(truncated.any()):
-            return torch.zeros(len(truncated), device=self.device)
-        return self.net(self.state(observe(world))).value * truncated
+        # Few episodes are truncated, and the critic of all users takes longer than looking.
+        value = torch.zeros(len(truncated), device=self.device)
+        rows = truncated.nonzero().squeeze(1)
+        if len(rows):
+            last = tree_map(lambda v: v[rows], observe(world))
+            value[rows] = self.net.value(self.state(last))
+        return value
 
     def _credit(self, step: Step) -> tuple[Tensor, Tensor, Tensor]:
         """Return advantages of positions [T, B, S] and of slates [T, B], and returns [T, B]."""
@@ -187,10 +202,11 @@ class SlatePPOPolicy(NeuralPolicy):
         advantage: Tensor,
         returns: Tensor,
         effects: Tensor | None,
+        factors: Tensor | None,
     ) -> Tensor:
         config = self.config
-        found = self.net(step.state)
-        log_prob = plackett_luce.log_prob(found.score, step.slate, self._rules, effects)
+        found = self.net(step.state, step.gain)
+        log_prob = plackett_luce.log_prob(found.score, step.slate, self._rules, effects, factors)
         ratio = (log_prob - step.log_prob).exp()
         clipped = ratio.clamp(1 - config.clip, 1 + config.clip)
         gain = torch.minimum(ratio * by_position, clipped * by_position).sum(1).mean()

@@ -46,12 +46,14 @@ class Estimates(NamedTuple):
 
     Args:
         score: [B, C], the actor's scores of candidates.
+        gain: [B, C], log(P · q), which is part of them.
         click: [B, C], the click model's, see `ClickModel`.
         click_value: [B, C], what a click on each item is worth.
         value: [B], the discounted rewards that the critic expects.
     """
 
     score: Tensor
+    gain: Tensor
     click: Tensor
     click_value: Tensor
     value: Tensor
@@ -90,14 +92,23 @@ class Networks(nn.Module):
             return None
         return (self.factor * self.click_model.effects()).detach()
 
-    def forward(self, state: State) -> Estimates:
+    def forward(self, state: State, gain: Tensor | None = None) -> Estimates:
+        """Return what the networks say, with `gain` [B, C] as it was when a slate was drawn."""
         x, history = state
         with_gradient = x
         if self.memory is not None:
             summary = self.memory(history["slates"])[1][0]
             x, with_gradient = (torch.cat([x, m], 1) for m in (summary.detach(), summary))
         click, click_value = self.click_model(with_gradient, history), self.click_value(x, history)
-        with torch.no_grad():
-            gain = F.logsigmoid(click) + click_value.clamp(min=_LEAST).log()
+        if gain is None:
+            with torch.no_grad():
+                gain = F.logsigmoid(click) + click_value.clamp(min=_LEAST).log()
         score = torch.addcmul(self.actor(x, history), self.factor, gain)
-        return Estimates(score, click, click_value, self.critic(x).squeeze(1))
+        return Estimates(score, gain, click, click_value, self.critic(x).squeeze(1))
+
+    def value(self, state: State) -> Tensor:
+        """Return the discounted rewards [B] that the critic expects."""
+        x = state.x
+        if self.memory is not None:
+            x = torch.cat([x, self.memory(state.history["slates"])[1][0]], 1)
+        return self.critic(x).squeeze(1)

@@ -27,7 +27,6 @@ class UserFeatures:
 
     Attributes:
         items: [N, P] float32.
-        recency: [H · S] float32, 0.8 to the power of the slates since.
         size: D, the number of features.
         slate_size: number of features of each slate, see `by_slate`.
     """
@@ -43,7 +42,7 @@ class UserFeatures:
         decay = torch.tensor(_DECAYS, device=site.device).unsqueeze(1) ** age
         weight = decay / decay.sum(1, keepdim=True)
         self._weight = weight.repeat_interleave(site.n_positions, 1)  # [K, H · S]
-        self.recency = decay[1].repeat_interleave(site.n_positions)
+        self._recency = decay[1].repeat_interleave(site.n_positions)
         low, high = site.features
         self._middle, self._half = (low + high) / 2, ((high - low) / 2).clamp(min=1e-6)
         self._horizon, self._n_positions = site.horizon, site.n_positions
@@ -63,6 +62,25 @@ class UserFeatures:
         return torch.cat(parts, 1)
 
     @torch.no_grad()
+    def repeats(
+        self, observation: dict[str, Tensor], column: Tensor, n_columns: int
+    ) -> dict[str, Tensor]:
+        """Return how often items were `shown` and `clicked`, both [B, C], recent slates more.
+
+        Each time counts 0.8 to the power of the slates since.
+
+        Args:
+            observation: a batched `HistoryObservation`.
+            column: [N + 1] int64, the columns of the empty position and of all items; C = none.
+            n_columns: C.
+        """
+        place = column[observation["item"] + 1]
+        none = torch.zeros(len(place), n_columns + 1, device=place.device)
+        weight = self._recency.expand(place.shape)
+        counts = {"shown": weight, "clicked": weight * observation["click"]}
+        return {name: none.scatter_add(1, place, v)[:, :-1] for name, v in counts.items()}
+
+    @torch.no_grad()
     def by_slate(self, observation: dict[str, Tensor]) -> Tensor:
         """Return features of the last slates, [B, H, E], oldest first; 0 before the first one.
 
@@ -80,8 +98,7 @@ class ItemScores(nn.Module):
     """Scores C items for users: products of a network's output with item vectors, and more.
 
     score = f(x) · (W features + vector) + bias + the effects of having shown and clicked the very
-    item before, each weighted by 0.8 to the power of the slates since. Everything starts at 0 but
-    the item vectors.
+    item before. Everything starts at 0 but the item vectors.
 
     Args:
         features: of users and items.
@@ -96,13 +113,7 @@ class ItemScores(nn.Module):
     ) -> None:
         super().__init__()
         self.register_buffer("item_features", features.items[item], persistent=False)
-        column = item.new_full((len(features.items) + 1,), len(item))
-        column[item + 1] = torch.arange(len(item), device=item.device)
-        self.register_buffer("column", column, persistent=False)
-        self.register_buffer("recency", features.recency, persistent=False)
         self.item_features: Tensor
-        self.column: Tensor
-        self.recency: Tensor
         self.network = mlp(features.size + more, hidden_size, size)
         self.linear = nn.Linear(features.size + more, size, bias=False)
         self.mix = nn.Linear(features.items.shape[1], size, bias=False)
@@ -111,22 +122,19 @@ class ItemScores(nn.Module):
         self.repeated = nn.Parameter(torch.zeros(2))
         nn.init.zeros_(self.linear.weight)
 
-    def forward(self, x: Tensor, observation: dict[str, Tensor]) -> Tensor:
+    def forward(self, x: Tensor, history: dict[str, Tensor]) -> Tensor:
         """Return the scores [B, C].
 
         Args:
             x: [B, D], the users' features.
-            observation: has `item` and `click`, [B, H · S].
+            history: `shown` and `clicked` [B, C], see `UserFeatures.repeats`.
         """
         user = self.network(x) + self.linear(x)
-        vectors = F.pad(self.mix(self.item_features) + self.vector, (0, 0, 0, 1))
-        # The last column is of all other items of the history.
-        score = torch.addmm(F.pad(self.bias, (0, 1)), user, vectors.t())
-        clicked = observation["click"] * self.recency
-        effect = self.repeated[0] * self.recency + self.repeated[1] * clicked
-        column = self.column[observation["item"] + 1]
+        vectors = self.mix(self.item_features) + self.vector
+        score = torch.addmm(self.bias, user, vectors.t())
         # In place, as copies of [B, C] take longer than the additions.
-        return score.scatter_add_(1, column, effect.expand(column.shape))[:, :-1]
+        score.addcmul_(history["shown"], self.repeated[0])
+        return score.addcmul_(history["clicked"], self.repeated[1])
 
 
 def mlp(n_inputs: int, hidden_size: int, n_outputs: int) -> nn.Sequential:

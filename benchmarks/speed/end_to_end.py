@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import gymnasium
@@ -15,37 +17,49 @@ from agents.slate_ppo import SlatePPOConfig, SlatePPOPolicy
 from benchmarks.harness import run_script, time_calls
 from benchmarks.reports.tables import console, show_table
 from recsim_env.make import make_world
+from recsim_env.world import World
 
 _USERS = 1024
 _CHUNK = 16 * _USERS  # steps of one rollout of all users
 
-PPO_ACTIONS: dict[str, dict[str, Any]] = {
-    "slate of 10 among 50 candidates": {"candidates": 50},
-    "scores of 50 candidates": {"action": "scores", "candidates": 50},
-    "proto-item": {"action": "proto"},
-    "one of 50 arms": {"action": "arm", "candidates": 50},
+_SLATES = {"candidates": 50}
+_PASSES = {"n_epochs": 4, "batch_size": 4 * _USERS}
+STABLE_BASELINES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "slates of 10 among 50 candidates, 4 passes": (_SLATES, _PASSES),
+    "the same, 1 pass": (_SLATES, _PASSES | {"n_epochs": 1}),
+    "the same, defaults (10 passes, minibatches of 64)": (_SLATES, {}),
+    "scores of 50 candidates, 4 passes": ({"action": "scores", **_SLATES}, _PASSES),
+    "proto-item, 4 passes": ({"action": "proto"}, _PASSES),
 }
-"""The action spaces with which PPO is timed."""
+"""Arguments of the environment and of PPO, whose networks are two layers of 64."""
 
-_SMALL = {"hidden_size": 64, "n_epochs": 2, "minibatches": 8}
+_LIKE = {"candidates": 50, "hidden_size": 64}
 SLATE_PPO: dict[str, dict[str, Any]] = {
-    "250 candidates (defaults)": {},
-    "250 candidates, small": _SMALL,
-    "250 candidates, small, without effects of items above": _SMALL | {"reads_above": False},
-    "50 candidates, small": _SMALL | {"candidates": 50},
-    "50 candidates, small, without effects of items above, one pass": _SMALL | {
-        "candidates": 50, "reads_above": False, "n_epochs": 1, "minibatches": 16,
-    },
-}  # fmt: skip
-"""The settings with which `slate_ppo` is timed; small: layers as wide as PPO's, and two passes."""
+    "50 candidates, two layers of 64, 4 passes": _LIKE,
+    "the same, without effects of items above": _LIKE | {"reads_above": False},
+    "the same, 1 pass": _LIKE | {"reads_above": False, "n_epochs": 1},
+    "defaults (250 candidates, two layers of 128, 4 passes)": {},
+}
+"""The settings with which `slate_ppo` is timed; minibatches are a quarter of a rollout."""
 
 
-def learn_ppo(options: dict[str, Any]) -> Callable[[], int]:
-    """Return a function by which Stable-Baselines3's PPO learns and which returns its steps.
+@dataclass
+class Learner:
+    """Something that learns from `_CHUNK` steps of `world` with each call of `learn`.
 
-    `RecSim-ContentWise-v0`, 1,024 users, flat observations, two layers of 64; rollouts of 16 steps,
-    four epochs of minibatches of 4,096.
+    Args:
+        learn: called again and again.
+        world: whose steps are timed.
+        updates: an object and the name of its method that learns from a rollout.
     """
+
+    learn: Callable[[], object]
+    world: World
+    updates: tuple[object, str]
+
+
+def learn_ppo(options: dict[str, Any], settings: dict[str, Any]) -> Learner:
+    """Return PPO of Stable-Baselines3 in `RecSim-ContentWise-v0` with rollouts of 16 steps."""
     from stable_baselines3 import PPO
     from stable_baselines3.common.logger import Logger
 
@@ -55,41 +69,63 @@ def learn_ppo(options: dict[str, Any]) -> Callable[[], int]:
     vector = make_vector_env(
         _USERS, "contentwise", observe="flat", autoreset_mode="SameStep", **options
     )
-    model = PPO(
-        "MlpPolicy", SB3VecEnv(vector), n_steps=16, batch_size=4 * _USERS, n_epochs=4,
-        policy_kwargs={"net_arch": [64, 64]}, device="cpu", seed=0,
-    )  # fmt: skip
+    net = {"net_arch": [64, 64]}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of small minibatches
+        model = PPO(
+            "MlpPolicy", SB3VecEnv(vector), n_steps=_CHUNK // _USERS, policy_kwargs=net,
+            device="cpu", seed=0, **settings,
+        )  # fmt: skip
     model.set_logger(Logger(None, []))
-
-    def learn() -> int:
-        model.learn(_CHUNK)
-        return _CHUNK
-
-    return learn
+    return Learner(lambda: model.learn(_CHUNK), vector.world, (model, "train"))
 
 
-def learn_slate_ppo(settings: dict[str, Any]) -> Callable[[], int]:
-    """Return the same of `slate_ppo`, with as many users and also rollouts of 16 steps."""
+def learn_slate_ppo(settings: dict[str, Any]) -> Learner:
+    """Return `slate_ppo`, with as many users and rollouts as long."""
     world = make_world("contentwise", num_users=_USERS)
     policy = SlatePPOPolicy(world, SlatePPOConfig(**settings))
-    return lambda: policy.train(world, _CHUNK, seed=0)
+    return Learner(lambda: policy.train(world, _CHUNK, seed=0), world, (policy, "_update"))
 
 
-def learning_rates(learners: Sequence[Callable[[], int]], seconds: float) -> np.ndarray:
-    """Return steps per second of CPU time, [rounds, learners], after a round that is not counted.
+class Clock:
+    """Adds up the CPU time of calls of methods, in seconds, as `spent`."""
 
-    The learners take turns, for `seconds` and for three rounds at least.
+    def __init__(self, *methods: tuple[object, str]) -> None:
+        self.spent = 0.0
+        for owner, name in methods:
+            setattr(owner, name, self._timed(getattr(owner, name)))
+
+    def _timed(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **options: Any) -> Any:
+            began = time.process_time()
+            result = method(*args, **options)
+            self.spent += time.process_time() - began
+            return result
+
+        return call
+
+
+def learning_times(learners: Sequence[Learner], seconds: float) -> np.ndarray:
+    """Return CPU time per step, [rounds, learners, 3], after a round that is not counted.
+
+    The last axis is of the world's steps and resets, of the updates, and of all. The learners take
+    turns, for `seconds` and for three rounds at least.
     """
-    rounds: list[list[float]] = []
+    clocks = [
+        (Clock((each.world, "step"), (each.world, "reset")), Clock(each.updates))
+        for each in learners
+    ]
+    rounds: list[list[tuple[float, ...]]] = []
     end = time.process_time() + seconds
     while len(rounds) < 4 or time.process_time() < end:
-        rates = []
-        for learn in learners:
-            began = time.process_time()
-            steps = learn()
-            rates.append(steps / (time.process_time() - began))
-        rounds.append(rates)
-    return np.array(rounds[1:])
+        times = []
+        for learner, pair in zip(learners, clocks, strict=True):
+            began, before = time.process_time(), [clock.spent for clock in pair]
+            learner.learn()
+            parts = [clock.spent - spent for clock, spent in zip(pair, before, strict=True)]
+            times.append((*parts, time.process_time() - began))
+        rounds.append(times)
+    return np.array(rounds[1:]) / _CHUNK
 
 
 def measure_one_user(seconds: float) -> tuple[float, float]:
@@ -121,24 +157,32 @@ def show_end_to_end(seconds: float) -> None:
         f"one user through gym.make: {whole:,.0f} steps/s, {whole / bare:.0%} of the bare "
         f"responder's {bare:,.0f}"
     )
-    learners = {f"Stable-Baselines3: {k}": learn_ppo(v) for k, v in PPO_ACTIONS.items()}
+    learners = {f"Stable-Baselines3: {k}": learn_ppo(*v) for k, v in STABLE_BASELINES.items()}
     learners |= {f"slate_ppo: {k}": learn_slate_ppo(v) for k, v in SLATE_PPO.items()}
     show_learning(learners, seconds * len(learners))
 
 
-def show_learning(learners: dict[str, Callable[[], int]], seconds: float) -> None:
+def show_learning(learners: dict[str, Learner], seconds: float) -> None:
     """Print the rates of learners, which take turns, and ratios to the first."""
-    rates = learning_rates(list(learners.values()), seconds)
-    ratios = rates / rates[:, :1]
+    times = learning_times(list(learners.values()), seconds)
     show_table(
         f"PPO end to end, {_USERS:,} users",
-        ["action", "steps per second of CPU time, learning included", "ratio to the first"],
+        ["PPO", "users µs", "choosing µs", "updates µs", "steps/s", "ratio to the first"],
         [
-            [name, f"{np.median(rate):,.0f}", f"{np.median(r):.2f} ({r.min():.2f}–{r.max():.2f})"]
-            for name, rate, r in zip(learners, rates.T, ratios.T, strict=True)
+            _row(name, times[:, i], times[:, 0, 2] / times[:, i, 2])
+            for i, name in enumerate(learners)
         ],
-        "median of the rounds; least and greatest in parentheses",
+        "CPU time per step, median of the rounds; least and greatest in parentheses; choosing "
+        "= observations, networks, drawing: all but the other two",
     )
+
+
+def _row(name: str, times: np.ndarray, ratio: np.ndarray) -> list[str]:
+    """Return the cells of a learner with `times` [rounds, 3] and ratios [rounds]."""
+    users, updates, whole = np.median(times, axis=0)
+    parts = [f"{1e6 * part:.0f}" for part in (users, whole - users - updates, updates)]
+    spread = f"{np.median(ratio):.2f} ({ratio.min():.2f}–{ratio.max():.2f})"
+    return [name, *parts, f"{1 / whole:,.0f}", spread]
 
 
 def main(

@@ -57,7 +57,8 @@ def test_probabilities_of_all_slates_sum_to_one(
 ) -> None:
     slates = valid_slates(rules)
     scores = torch.tensor(score, dtype=torch.float64).expand(len(slates), -1)
-    log_prob = plackett_luce.log_prob(scores, slates, rules, effects)
+    factors = plackett_luce.factors_of(slates, rules, effects)
+    log_prob = plackett_luce.log_prob(scores, slates, rules, effects, factors)
     assert (log_prob <= 1e-9).all()
     assert float(log_prob.sum(1).exp().sum()) == pytest.approx(1, abs=1e-9)
 
@@ -136,6 +137,19 @@ def test_features_of_users_are_means_by_recency(small_log_path: Path) -> None:
     earlier = observe(world)["click"][:, : world.n_positions].float()
     torch.testing.assert_close(clicked, (click @ new + 0.5 * earlier @ old) / 1.5)
     assert x.shape == (3, features.size)
+
+
+def test_repeats_of_candidates_are_weighted_by_recency(small_log_path: Path) -> None:
+    world = make_world("any", num_users=3, responder=small_log_path, history=2)
+    policy = SlateQPolicy(world, QUICK[SlateQPolicy])
+    world.reset(seed=0)
+    inside, outside = policy.candidates[:1], torch.tensor([-1] * (world.n_positions - 1))
+    slate = torch.cat([inside, outside]).expand(3, -1)
+    first, second = world.step(slate).click[:, 0].float(), world.step(slate).click[:, 0].float()
+    history = policy.state(HistoryObservation(world)(world)).history
+    torch.testing.assert_close(history["shown"][:, 0], torch.full((3,), 1.8))
+    torch.testing.assert_close(history["clicked"][:, 0], second + 0.8 * first)
+    assert not history["shown"][:, 1:].any()
 
 
 def test_features_of_slates_are_means_of_their_items(small_log_path: Path) -> None:
