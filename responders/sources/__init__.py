@@ -36,8 +36,8 @@ def convert(
         options: options of the source's `read`, such as min_slates.
 
     Raises:
-        InputError: the source or an option is unknown, a file is missing or cannot be reached, `out`
-            is a URL, or the raw data has a fault.
+        InputError: the source or an option is unknown, a file is missing or cannot be reached,
+            `out` is a URL, or the raw data has a fault.
     """
     read = load(SOURCES, source, "source")
     known = set(inspect.signature(read).parameters) - {"raw", "out", "catalogue"}
