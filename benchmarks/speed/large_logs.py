@@ -1,13 +1,13 @@
 """Whether memory is independent of the size of a log, from raw file to trained responder.
 
-    python -m benchmarks.speed.large_logs --millions 1,4,8,16
+    python -m benchmarks.speed.large_logs --millions 1,4,16
 
 repeats a synthetic log with new session ids until it has so many million slates, writes it as the
 text of one web search log, and then, each in a process of its own, converts it and trains a
 responder for one epoch, with validation, test and everything that is estimated from the log. It
 prints the peak of private memory (`RssAnon`: without pages of mapped files, which the system can
 reclaim), its growth between the last two logs, and what 100 million slates would take. Metrics and
-leaving are measured on a part of a large log, so their share stops growing at 6.5 million slates.
+leaving are measured on a part of a large log, so their share stops growing at 4 million slates.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def run_here(task: str, responder: str, source: Path, out: Path) -> dict[str, fl
             log = convert("trec-session", source, out)
         else:
             log = SessionLog.load(source)
-            settings = {"epochs": 1, "batch_size": 1024}
+            settings = {"epochs": 1, "batch_size": 256}
             fit(log, responder, out, settings, device="cpu", progress=False)
     seconds = time.perf_counter() - began
     figures = {"seconds": seconds, "private_mb": peak[0] / 1024}
