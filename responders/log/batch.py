@@ -41,8 +41,8 @@ class Part:
         return Part(self.sessions[rows], self.first[rows], self.end[rows])
 
     def sample(self, most: int) -> Part:
-        """Return all sessions, or `most` of them at even distances if there are more."""
-        return self if len(self) <= most else self.take(np.arange(most) * len(self) // most)
+        """Return all sessions, or every k-th, so that at most `most` are left."""
+        return self.take(slice(None, None, -(-len(self) // most) or 1))
 
 
 @dataclass(frozen=True)

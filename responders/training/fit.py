@@ -38,7 +38,7 @@ from responders.training.initial_sessions import (
 from responders.training.processes import Processes, processes
 from responders.training.trainer import STATE, Trainer
 
-_MEASURED, _LEAVING = 30_000, 200_000
+_MEASURED, _LEAVING = 50_000, 200_000
 """Sessions at most on which a responder is tested and leaving is learned, to bound memory."""
 
 
