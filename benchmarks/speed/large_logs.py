@@ -7,7 +7,7 @@ text of one web search log, and then, each in a process of its own, converts it 
 responder for one epoch, with validation, test and everything that is estimated from the log. It
 prints the peak of private memory (`RssAnon`: without pages of mapped files, which the system can
 reclaim), its growth between the last two logs, and what 100 million slates would take. Metrics and
-leaving are measured on a part of a large log, so their share stops growing where there are a few million slates.
+leaving are measured on a part of a large log, so what they take stops growing at some size.
 """
 
 from __future__ import annotations
