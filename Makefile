@@ -28,7 +28,7 @@ test: install
 # Not the extra ray[rllib], which needs an old Gymnasium.
 ray: install
 	@$(PIP) install $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) -e '.[ray]' 'ray[tune]' dm-tree lz4 ormsgpack
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 0 tests/benchmarks/test_workers.py tests/recsim_env/test_rllib.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 0 tests/benchmarks/test_workers.py tests/recsim_env/test_rllib.py tests/recsim_env/test_ray_vector.py
 
 lint: install
 	$(BIN)/ruff check .

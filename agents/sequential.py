@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -18,6 +19,7 @@ from recsim_env.world import World
 from responders import InputError, SessionLog
 from responders.config import Config, setting
 from responders.progress import progress_bar
+from responders.training.processes import Processes, processes
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,9 @@ def train(
 ) -> list[Epoch]:
     """Train a model on histories until NDCG@10 of the targets is best, and return each epoch.
 
+    Processes that `torchrun` starts train together: each takes a share of every batch, and all end
+    with the same weights.
+
     Args:
         net: has the weights of its best epoch afterwards; without targets, of the last.
         data: from `sequences_of`; targets are not trained on.
@@ -129,11 +134,16 @@ def train(
     bar = progress_bar(
         range(config.epochs), desc=type(net).__name__, unit="epoch", disable=not progress
     )
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    gpus = [device] if device.type == "cuda" else []
+    with processes() as joined, torch.random.fork_rng(devices=gpus):
         torch.manual_seed(seed)
         for epoch in bar:
             began = time.process_time()
-            loss = _train_epoch(net, optimiser, item, skipped, config.batch_size)
+            order = torch.randperm(len(item)).to(device).split(config.batch_size)
+            with torch.random.fork_rng(devices=gpus, enabled=joined.count > 1):
+                if joined.count > 1:  # dropout and negatives of its own
+                    torch.manual_seed((seed + 1) * 1_000_003 + epoch * joined.count + joined.rank)
+                loss = _train_epoch(net, optimiser, item, skipped, order, joined)
             seconds = time.process_time() - began
             if not has_target.any():
                 found.append(Epoch(loss, None, seconds))
@@ -155,18 +165,25 @@ def _train_epoch(
     optimiser: torch.optim.Optimizer,
     item: Tensor,
     skipped: Tensor,
-    batch_size: int,
+    batches: Sequence[Tensor],
+    joined: Processes,
 ) -> float:
-    """Train on all sequences once, in random order; return the mean loss."""
+    """Train on the rows of each batch; return the mean loss."""
     net.train()
     losses = []
-    for rows in torch.randperm(len(item)).to(item.device).split(batch_size):
-        loss = net.loss(trimmed(item[rows]), trimmed(skipped[rows]))
+    for rows in batches:
+        share = joined.share_of_rows(rows)
+        loss = net.loss(trimmed(item[share]), trimmed(skipped[share]))
+        if joined.count > 1:  # a mean over the next clicks of the share: weigh it by their number
+            whole = 1 if share is not rows else joined.count
+            clicks = [(item[r, 1:] >= 0).sum().clamp(min=1) for r in (share, rows)]
+            loss = loss * clicks[0] / clicks[1] / whole
         optimiser.zero_grad()
         loss.backward()
+        joined.add_gradients(list(net.parameters()))
         optimiser.step()
         losses.append(loss.detach())
-    return float(torch.stack(losses).mean())
+    return joined.total(float(torch.stack(losses).mean()))[0]
 
 
 @torch.no_grad()

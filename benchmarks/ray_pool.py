@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import socket
-import threading
 from collections.abc import Callable
 from concurrent import futures
 from concurrent.futures import Executor, Future
@@ -13,6 +10,7 @@ from typing import Any
 import ray
 import torch
 
+from recsim_env.adapters.ray import connect
 from responders import InputError
 
 _PATIENCE = 30.0
@@ -37,7 +35,7 @@ class RayPool(Executor):
     def __init__(self, address: str, cpus: int, gpus: float) -> None:
         self._owner = not ray.is_initialized()
         if self._owner:
-            _connect(address)
+            connect(address)
         self._cpus = cpus
         options = {"num_cpus": cpus, "num_gpus": gpus, "max_calls": 1, "max_retries": 3}
         self._task = ray.remote(**options)(_call)
@@ -65,24 +63,6 @@ class RayPool(Executor):
         self._running.clear()
         if self._owner and ray.is_initialized():
             ray.shutdown()
-
-
-def _connect(address: str) -> None:
-    """Connect to a cluster and keep our handling of SIGTERM, which Ray replaces."""
-    handler = signal.getsignal(signal.SIGTERM)
-    host, colon, port = address.partition(":")
-    try:
-        if colon and port.isdigit():  # Ray would try for minutes
-            socket.create_connection((host, int(port)), timeout=10).close()
-        ray.init(address=address, log_to_driver=False, logging_level="warning")
-    except (OSError, ValueError, RuntimeError) as error:
-        raise InputError(
-            f"no Ray cluster at {address!r} ({error}): start one with `ray start --head`, or give "
-            "--ray local"
-        ) from error
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, handler)
 
 
 def _call(

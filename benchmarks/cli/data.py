@@ -38,7 +38,9 @@ def convert(
         str,
         typer.Argument(metavar="SOURCE", help=f"Format of the raw files: {', '.join(SOURCES)}."),
     ],
-    raw: Annotated[Path, typer.Argument(metavar="RAW", help="Raw file or folder as published.")],
+    raw: Annotated[
+        str, typer.Argument(metavar="RAW", help="Raw file or folder as published, or its URL.")
+    ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write the log to.")],
     catalogue: Annotated[
         Path | None,
@@ -73,6 +75,8 @@ def convert(
     Example: `recsim data convert rl4rs rl4rs-dataset/ logs/rl4rs`
 
     Example: `recsim data convert csv shown.csv logs/mine --session user --session visit --time at`
+
+    Example: `recsim data convert csv s3://bucket/shown/ logs/mine`
     """
     from benchmarks.reports.tables import print_log
     from responders.sources import convert as convert_source

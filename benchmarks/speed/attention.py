@@ -99,11 +99,11 @@ def epoch(name: str, sessions: int, slates: int, batch_size: int, device: str) -
     responder.to(device).train()
     optimiser = torch.optim.Adam([p for p in responder.parameters() if p.requires_grad])
     began = 0.0
-    for i, group in enumerate(plan_batches(part, batch_size)):
+    for i, rows in enumerate(plan_batches(part, batch_size)):
         if i == 1:
             synchronize(device)
             began = time.perf_counter()
-        loss, _ = responder.training_loss(make_batch(log, group).to(device))
+        loss, _ = responder.training_loss(make_batch(log, part.take(rows)).to(device))
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

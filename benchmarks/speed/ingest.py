@@ -14,7 +14,6 @@ import json
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,21 +25,21 @@ import pyarrow.compute as pc
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.speed.memory import memory, peak_memory
+from benchmarks.speed.memory import memory, peak_memory, peak_private
 from responders.log.ragged import offsets, owner
 from responders.sources import convert
 
 _BLOCK = 4096  # rows generated at a time
 
 
-def _text(values: np.ndarray, separator: str) -> pa.Array:
+def text_of(values: np.ndarray, separator: str) -> pa.Array:
     """Return each row of [n, k] numbers as one string."""
     cells = pa.array(values.ravel()).cast(pa.string())
     start = pa.array(np.arange(len(values) + 1, dtype=np.int32) * values.shape[1])
     return pc.binary_join(pa.ListArray.from_arrays(start, cells), separator)
 
 
-def _rows(columns: list[Any], separator: str) -> bytes:
+def lines_of(columns: list[Any], separator: str) -> bytes:
     """Return the rows of several columns of numbers or strings as lines of text."""
     strings = [pa.array(c).cast(pa.string()) for c in columns]
     lines = pc.binary_join_element_wise(*strings, separator)
@@ -61,11 +60,11 @@ def write_rl4rs(folder: Path, rows: int, seed: int = 0) -> Path:
     rng = np.random.default_rng(seed)
     vectors = rng.normal(size=(283, 40)).round(4)
     ids = np.arange(1, 284)
-    items = [ids, _text(vectors, ","), rng.integers(1, 99, 283) / 2, ids % 3 + 1, ids % 3]
+    items = [ids, text_of(vectors, ","), rng.integers(1, 99, 283) / 2, ids % 3 + 1, ids % 3]
     header = b"item_id item_vec price location special_item\n"
-    (folder / "item_info.csv").write_bytes(header + _rows(items, " "))
-    item_feature = _text(vectors[:9].reshape(1, -1), ",")[0].as_py()
-    user_features = _text(rng.normal(size=(1000, 42)).round(3), ",")
+    (folder / "item_info.csv").write_bytes(header + lines_of(items, " "))
+    item_feature = text_of(vectors[:9].reshape(1, -1), ",")[0].as_py()
+    user_features = text_of(rng.normal(size=(1000, 42)).round(3), ",")
     path = folder / "rl4rs_dataset_b_sl.csv"
     session = 1
     with path.open("wb") as file:
@@ -83,14 +82,14 @@ def write_rl4rs(folder: Path, rows: int, seed: int = 0) -> Path:
                 2_000_000 + first + np.arange(n),
                 user,
                 sequence,
-                _text(rng.integers(1, 284, (n, 9)), ","),
-                _text(rng.integers(0, 2, (n, 9)), ","),
-                _text(rng.integers(1, 284, (n, 20)), ","),
+                text_of(rng.integers(1, 284, (n, 9)), ","),
+                text_of(rng.integers(0, 2, (n, 9)), ","),
+                text_of(rng.integers(1, 284, (n, 20)), ","),
                 user_features.take(pa.array(user % 1000)),
                 pa.array([item_feature]).take(pa.array(np.zeros(n, np.int64))),
                 np.ones(n, np.int64),
             ]
-            file.write(_rows(columns, "@"))
+            file.write(lines_of(columns, "@"))
     return folder
 
 
@@ -105,9 +104,9 @@ def write_contentwise(folder: Path, rows: int, seed: int = 0) -> Path:
         for first, n in _blocks(recommendations):
             ids = first + np.arange(n)
             shown = _series(ids[:, None], np.arange(20))
-            left, right = _text(shown[:, :12], " "), _text(shown[:, 12:], " ")
+            left, right = text_of(shown[:, :12], " "), text_of(shown[:, 12:], " ")
             series = pc.binary_join_element_wise('"[', left, "\n ", right, ']"', "")
-            file.write(_rows([ids, rng.integers(0, 9, n), np.full(n, 20), series], ","))
+            file.write(lines_of([ids, rng.integers(0, 9, n), np.full(n, 20), series], ","))
     with gzip.open(folder / "interactions.csv.gz", "wb", compresslevel=1) as file:
         file.write(
             b"utc_ts_milliseconds,user_id,item_id,series_id,episode_number,series_length,"
@@ -126,7 +125,7 @@ def write_contentwise(folder: Path, rows: int, seed: int = 0) -> Path:
                 rng.random(n).round(3),
                 np.full(n, -1.0),
             ]
-            file.write(_rows(columns, ","))
+            file.write(lines_of(columns, ","))
     return folder
 
 
@@ -147,19 +146,10 @@ def convert_here(source: str, raw: Path, out: Path) -> dict[str, Any]:
     `peak_mb` is all resident memory, including pages of mapped files, which the system can reclaim;
     `private_mb` excludes them.
     """
-    private, stop = [memory("RssAnon")], threading.Event()
-
-    def watch() -> None:
-        while not stop.wait(0.01):
-            private.append(max(private.pop(), memory("RssAnon")))
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
     started, before = time.perf_counter(), memory("VmRSS")
-    log = convert(source, raw, out)
+    with peak_private() as private:
+        log = convert(source, raw, out)
     seconds = time.perf_counter() - started
-    stop.set()
-    watcher.join()
     peak = peak_memory()
     counts = log.card["counts"]
     return {

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -31,3 +33,24 @@ def forget_peak() -> None:
     """Reset `peak_memory`, if the system supports it (Linux)."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
+
+
+@contextlib.contextmanager
+def peak_private() -> Iterator[list[int]]:
+    """Yield a list of one number: the peak of this process's private memory in kB so far.
+
+    Pages of mapped files do not count, as the system can reclaim them.
+    """
+    peak, stop = [memory("RssAnon")], threading.Event()
+
+    def watch() -> None:
+        while not stop.wait(0.01):
+            peak[0] = max(peak[0], memory("RssAnon"))
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield peak
+    finally:
+        stop.set()
+        watcher.join()

@@ -24,6 +24,7 @@ DECAY = 0.8
 _QUANTILES = 101
 _SIGNATURE = 64
 _SLATES = 20_000  # a sample of the log that suffices for the quantiles
+_AT_ONCE = 2_000  # slates, as each takes the vectors of all that were shown before
 
 
 @dataclass(frozen=True)
@@ -103,15 +104,17 @@ def repetition(slate: Tensor, slates: Tensor, vectors: Tensor) -> Tensor:
 
 def fit_support(log: SessionLog, sessions: np.ndarray) -> Support:
     """Return the support of the slates of `sessions` of a log, of a sample if there are many."""
-    length = log.session_length[sessions]
-    session, step = np.repeat(sessions, length), ragged.place(length)
-    if len(step) > _SLATES:
-        kept = np.random.default_rng(0).choice(len(step), _SLATES, replace=False)
-        session, step = session[kept], step[kept]
-    slates, _ = history(log, session, step, WINDOW)
-    found = repetition(
-        torch.from_numpy(log.slate[log.session_start[session] + step].astype(np.int64)),
-        torch.from_numpy(slates.astype(np.int64)),
-        unit_vectors(log.catalogue),
-    )
-    return Support(tuple(np.quantile(found.numpy(), np.linspace(0, 1, _QUANTILES)).tolist()))
+    start = ragged.offsets(log.session_length[sessions])  # of each session among their slates
+    chosen, vectors = np.arange(min(start[-1], _SLATES)), unit_vectors(log.catalogue)
+    if start[-1] > _SLATES:
+        chosen = np.random.default_rng(0).choice(start[-1], _SLATES, replace=False)
+    found = []
+    for first in range(0, len(chosen), _AT_ONCE):
+        slate = chosen[first : first + _AT_ONCE]
+        owner = np.searchsorted(start, slate, "right") - 1
+        session, step = sessions[owner], slate - start[owner]
+        slates, _ = history(log, session, step, WINDOW)
+        shown = torch.from_numpy(log.slate[log.session_start[session] + step].astype(np.int64))
+        found.append(repetition(shown, torch.from_numpy(slates.astype(np.int64)), vectors))
+    shares = np.linspace(0, 1, _QUANTILES)
+    return Support(tuple(np.quantile(torch.cat(found).numpy(), shares).tolist()))

@@ -87,7 +87,8 @@ def predict(
     batches = plan_batches(part, batch_size)
     silent = not progress
     generator = torch.Generator(device).manual_seed(0)
-    for group in progress_bar(batches, desc="evaluate", unit="batch", disable=silent, leave=False):
+    for rows in progress_bar(batches, desc="evaluate", unit="batch", disable=silent, leave=False):
+        group = part.take(rows)
         batch = make_batch(log, group)
         step = torch.arange(batch.slate.shape[1])
         counted = (step >= torch.from_numpy(group.first)[:, None]) & (step < batch.length[:, None])

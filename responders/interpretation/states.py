@@ -62,15 +62,16 @@ Moment = tuple[np.ndarray, int, State, Tensor, Tensor]
 
 def walk(responder: Responder, log: SessionLog, part: Part) -> Iterator[Moment]:
     """Yield users before each counted slate of `part`, in batches."""
-    for group in plan_batches(part, 256):
+    for rows in plan_batches(part, 256):
+        group = part.take(rows)
         batch = make_batch(log, group)
         state = responder.start(batch.user)
         for r in range(batch.slate.shape[1]):
             slate, click = batch.slate[:, r], batch.click[:, r]
             counted = np.flatnonzero((r >= group.first) & (r < group.end))
             if len(counted):
-                rows = torch.from_numpy(counted)
-                yield group.sessions[counted], r, take_rows(state, rows), slate[rows], click[rows]
+                at = torch.from_numpy(counted)
+                yield group.sessions[counted], r, take_rows(state, at), slate[at], click[at]
             state = responder.observe(state, slate, click)
 
 

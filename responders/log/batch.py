@@ -40,6 +40,10 @@ class Part:
         """Return the sessions at `rows` (indices or a slice) of this part."""
         return Part(self.sessions[rows], self.first[rows], self.end[rows])
 
+    def sample(self, most: int) -> Part:
+        """Return all sessions, or every k-th, so that at most `most` are left."""
+        return self.take(slice(None, None, -(-len(self) // most) or 1))
+
 
 @dataclass(frozen=True)
 class SessionBatch:
@@ -139,17 +143,21 @@ def inverse_propensity(
     return (ratio / max(ratio[shown].mean(), 1e-30) * shown).astype(np.float32)
 
 
-def plan_batches(part: Part, size: int, rng: np.random.Generator | None = None) -> list[Part]:
+def plan_batches(part: Part, size: int, rng: np.random.Generator | None = None) -> list[np.ndarray]:
     """Group the sessions of `part` into batches of similar length, to reduce padding.
 
     With `rng`, sessions are shuffled among similar lengths, and so is the order of the batches.
+
+    Returns:
+        for each batch the rows of `part`, for `Part.take`.
     """
-    noise = np.zeros(len(part))
-    if rng is not None:
-        part = part.take(rng.permutation(len(part)))
+    if rng is None:
+        order = np.argsort(part.end, kind="stable")
+    else:
+        shuffled = rng.permutation(len(part))
         noise = rng.uniform(-0.1, 0.1, len(part))  # so that batches differ between epochs
-    order = np.argsort(part.end * (1 + noise), kind="stable")
-    groups = [part.take(order[i : i + size]) for i in range(0, len(order), size)]
+        order = shuffled[np.argsort(part.end[shuffled] * (1 + noise), kind="stable")]
+    groups = [order[i : i + size] for i in range(0, len(order), size)]
     if rng is not None:
         groups = [groups[i] for i in rng.permutation(len(groups))]
     return groups

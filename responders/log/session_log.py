@@ -22,7 +22,7 @@ from responders.log.catalogue import EMPTY, Catalogue, Users, frozen
 from responders.log.frame import Names, fields_of
 from responders.log.storage import LogWriter, read_columns
 
-_CHUNK = 1 << 17  # slates processed at a time, to bound memory
+_CHUNK, _SESSIONS = 1 << 17, 1 << 12  # slates, sessions processed at a time, to bound memory
 
 
 @dataclass(frozen=True)
@@ -107,16 +107,21 @@ class SessionLog:
         self.users.validate()
         for first in range(0, self.n_slates, _CHUNK):
             self._validate_rows(slice(first, min(first + _CHUNK, self.n_slates)))
-        not_later = np.diff(self.time) <= 0
-        not_later[self.session_start[1:-1] - 1] = False  # times may decrease between sessions
+            self._validate_times(first, min(first + _CHUNK, self.n_slates - 1))
+        return self
+
+    def _validate_times(self, first: int, last: int) -> None:
+        """Check that no slate of `first` to `last` is earlier than the one before it."""
+        not_later = np.diff(self.time[first : last + 1]) <= 0
+        begins = slice(*np.searchsorted(self.session_start, [first + 1, last + 1]))
+        not_later[self.session_start[begins] - 1 - first] = False  # another session may be earlier
         if not_later.any():
-            row = int(np.argmax(not_later))
+            row = first + int(np.argmax(not_later))
             raise InputError(
                 f"time does not increase in session {self.session_of(row)}: slate {row} is at "
                 f"{self.time[row]} s and slate {row + 1} at {self.time[row + 1]} s (duplicate or "
                 "out of order); sort each session by time and give every slate its own second"
             )
-        return self
 
     def _validate_shape(self) -> None:
         if self.slate.ndim != 2:
@@ -171,14 +176,16 @@ class SessionLog:
     def rows(self, sessions: Sequence[int] | np.ndarray) -> np.ndarray:
         """Return the indices of all slates of `sessions`, session by session, int64."""
         sessions = np.asarray(sessions, dtype=np.int64)
-        length = self.session_length[sessions]
-        return np.repeat(self.session_start[sessions], length) + ragged.place(length)
+        start = self.session_start[sessions]
+        length = self.session_start[sessions + 1] - start
+        return np.repeat(start, length) + ragged.place(length)
 
     def blocks(self, sessions: Sequence[int] | np.ndarray) -> Iterator[np.ndarray]:
         """Yield `rows(sessions)` in blocks, so that reading them takes bounded memory."""
-        rows = self.rows(sessions)
-        for first in range(0, len(rows), _CHUNK):
-            yield rows[first : first + _CHUNK]
+        for i in range(0, len(sessions), _SESSIONS):
+            rows = self.rows(sessions[i : i + _SESSIONS])
+            for first in range(0, len(rows), _CHUNK):
+                yield rows[first : first + _CHUNK]
 
     def select(
         self, sessions: Sequence[int] | np.ndarray, first_slates: int | np.ndarray | None = None

@@ -14,6 +14,7 @@ from responders.log.session_log import SessionLog
 
 PARTS = ("train", "validation", "test")
 FRACTIONS = (0.8, 0.1, 0.1)
+_HASHED = 1 << 16  # ids at a time: as text they take ten times the memory
 CONTEXT = 0.8
 """Share of a test session's slates that only serve as history (arXiv 2409.20055)."""
 
@@ -33,11 +34,17 @@ def split_users(
     seed = check_seed(seed)
     # The hash takes 16 characters.
     key = f"{seed:016d}" if seed < 10**16 else sha256(str(seed).encode()).hexdigest()[:16]
-    salted = pd.util.hash_array(log.users.ids.astype(str).astype(object), hash_key=key)
+    ids = log.users.ids
+    salted = np.concatenate(
+        [
+            pd.util.hash_array(ids[i : i + _HASHED].astype(str).astype(object), hash_key=key)
+            for i in range(0, len(ids), _HASHED)
+        ]
+    )
     rank = np.empty(len(log.users), dtype=np.int64)
     rank[np.argsort(salted, kind="stable")] = np.arange(len(log.users))
     bounds = np.round(np.cumsum(fractions)[:-1] * len(log.users))
-    part = np.searchsorted(bounds, rank, side="right")[log.user]
+    part = np.searchsorted(bounds, rank, side="right").astype(np.int8)[log.user]
     split = {
         name: Part.of(log, np.flatnonzero(part == i), CONTEXT if name == "test" else 0.0)
         for i, name in enumerate(PARTS)
@@ -113,6 +120,13 @@ def parse_fractions(text: str) -> tuple[float, float, float]:
     except ValueError:
         raise InputError(f"fractions are three numbers such as 0.8,0.1,0.1, not {text!r}") from None
     return train, validation, test
+
+
+def sample_users(log: SessionLog, sessions: np.ndarray, most: int) -> np.ndarray:
+    """Return `sessions` if there are at most about `most`, or all those of every k-th user."""
+    step = -(-len(sessions) // most)
+    sample = sessions[log.user[sessions] % step == 0] if step > 1 else sessions
+    return sample if len(sample) else sessions[:most]
 
 
 def visible_log(log: SessionLog, part: Part) -> tuple[SessionLog, np.ndarray]:

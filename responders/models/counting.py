@@ -14,9 +14,11 @@ from responders.config import Config, setting
 from responders.log.batch import SessionBatch
 from responders.log.counts import count, logit, position_log_odds
 from responders.log.session_log import SessionLog
-from responders.models.base import LogShape, Responder
+from responders.models.base import LogShape, Responder, Response
 from responders.models.parts.items import ItemEncoder
 from responders.models.state import State
+
+_TABLE = 1 << 22  # probabilities that are worth their memory
 
 
 class CountingResponder(Responder):
@@ -24,6 +26,25 @@ class CountingResponder(Responder):
 
     reads_history = False
     trained_by_gradient = False
+
+    def tabulate(self) -> tuple[Tensor, Tensor] | None:
+        """Return the probability of each item at each position, [N + 1, S], and positions [S].
+
+        The last row, of empty positions, is 0.
+        """
+        n, s = self.shape.n_items, self.shape.n_positions
+        if n * s > _TABLE:
+            return None
+        device = next(iter(self.state_dict().values())).device
+        item = torch.arange(n, device=device).unsqueeze(1).expand(n, s)
+        return F.pad(self.score(item).sigmoid(), (0, 0, 0, 1)), torch.arange(s, device=device)
+
+    def respond(self, state: State, slate: Tensor, uniform: Tensor) -> Response:
+        if self.prepared is None:
+            return super().respond(state, slate, uniform)
+        table, position = self.prepared
+        probability = table[slate, position[: slate.shape[1]]]  # -1 is the last row
+        return Response(uniform < probability, probability, state)
 
     def start(self, user: Tensor) -> State:
         """Return an empty state."""

@@ -14,7 +14,7 @@ from responders.log.catalogue import Catalogue
 from responders.log.session_log import SessionLog
 from responders.sources._reading.assemble import assemble
 from responders.sources._reading.chunk import CHUNK_ROWS, Chunk
-from responders.sources._reading.files import only
+from responders.sources._reading.files import only, raw_path
 from responders.sources._reading.parse import Ragged, integer_lists
 from responders.sources._reading.slates import Slates, SourceSpec
 from responders.sources._reading.text import read_text
@@ -41,7 +41,7 @@ def read(
         min_slates: shortest session kept.
         max_slates: longest session kept; None = any.
     """
-    path = _file(Path(raw))
+    path = _file(raw_path(raw))
     spec = SourceSpec(
         name=f"amazon-{path.name.split('.')[0].lower()}",
         source="Amazon 5-core sequences; one item a slate, always clicked (implicit feedback)",

@@ -21,7 +21,7 @@ from responders.log.ragged import offsets, owner
 from responders.log.session_log import SessionLog
 from responders.sources._reading.assemble import assemble
 from responders.sources._reading.chunk import CHUNK_ROWS, Chunk
-from responders.sources._reading.files import find, need
+from responders.sources._reading.files import find, need, raw_path
 from responders.sources._reading.parquet import read_parquet
 from responders.sources._reading.parse import Ragged, integer_lists, integers, microseconds
 from responders.sources._reading.slates import Slates, SourceSpec
@@ -69,7 +69,7 @@ def read(
         max_slates: longest session kept; None = any.
         max_positions: later positions are cut off; None = as many as the widest slate has.
     """
-    raw = Path(raw)
+    raw = raw_path(raw)
     interactions = _files(raw, "interactions")
     impressions = _files(raw, "impressions-direct-link")
     spec = SourceSpec(

@@ -34,7 +34,7 @@ from responders.log.frame import (
 from responders.log.session_log import SessionLog
 from responders.log.storage import LogWriter
 from responders.sources._reading.chunk import CHUNK_ROWS, Chunk
-from responders.sources._reading.files import existing_file
+from responders.sources._reading.files import existing_file, raw_path
 from responders.sources._reading.parquet import read_parquet
 from responders.sources._reading.staged_table import StagedTable, whole_groups
 from responders.sources._reading.text import read_text, text_header
@@ -89,7 +89,7 @@ def read(
     with LogWriter(Path(out), overwrite) as writer:
         scratch = writer.folder / "scratch"
         scratch.mkdir()
-        rows = _Rows(Path(raw), names, scratch)
+        rows = _Rows(raw_path(raw), names, scratch)
         with rows.table:
             rows.stage(chunk_rows)
         _write(writer, rows, rows.catalogue(catalogue))
@@ -141,7 +141,8 @@ class _Rows:
         if self.is_text:
             return text_header(path)
         try:
-            return list(pq.read_schema(path).names)
+            with path.open("rb") as file:
+                return list(pq.read_schema(file).names)
         except (pa.ArrowException, OSError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise InputError(f"{path} cannot be read as Parquet ({reason})") from error

@@ -16,7 +16,7 @@ from responders.log.catalogue import Catalogue
 from responders.log.session_log import SessionLog
 from responders.sources._reading.assemble import assemble
 from responders.sources._reading.chunk import CHUNK_ROWS, Chunk
-from responders.sources._reading.files import need
+from responders.sources._reading.files import need, raw_path
 from responders.sources._reading.parquet import read_parquet
 from responders.sources._reading.parse import Ragged, integer_lists, integers, microseconds
 from responders.sources._reading.slates import Slates, SourceSpec
@@ -55,7 +55,7 @@ def read(
         max_slates: longest session kept; None = any.
         max_positions: later positions are cut off; None = as many as the widest slate has.
     """
-    raw = Path(raw)
+    raw = raw_path(raw)
     path = need(raw, "behaviors.parquet") if raw.is_dir() else raw
     options = {
         "min_slates": min_slates,
@@ -117,7 +117,7 @@ def read_history(
         overwrite: replace `out` if it exists.
         chunk_rows: users in memory at a time.
     """
-    raw = Path(raw)
+    raw = raw_path(raw)
     path = need(raw, "history.parquet") if raw.is_dir() else raw
     spec = SourceSpec(
         name="ebnerd-history",

@@ -21,7 +21,7 @@ from responders.log.catalogue import Catalogue
 from responders.log.session_log import SessionLog
 from responders.sources._reading.assemble import assemble
 from responders.sources._reading.chunk import CHUNK_ROWS, Chunk
-from responders.sources._reading.files import find, need
+from responders.sources._reading.files import find, need, raw_path
 from responders.sources._reading.parse import Ragged, distinct_integers, floats, integers
 from responders.sources._reading.slates import Slates, SourceSpec
 from responders.sources._reading.text import read_text
@@ -62,7 +62,7 @@ def read(
     """
     check_whole("negatives", negatives, 0)
     rng = np.random.default_rng(check_seed(seed))
-    raw = Path(raw)
+    raw = raw_path(raw)
     path = need(raw, "ratings.csv") if raw.is_dir() else raw
     films = find(raw, "movies.csv") if raw.is_dir() else None
     spec = SourceSpec(

@@ -16,7 +16,7 @@ from responders.log.catalogue import Catalogue, Users
 from responders.log.session_log import SessionLog
 from responders.sources._reading.assemble import assemble
 from responders.sources._reading.chunk import CHUNK_ROWS, Chunk
-from responders.sources._reading.files import existing, need, only
+from responders.sources._reading.files import existing, need, only, raw_path
 from responders.sources._reading.parse import (
     Ragged,
     distinct_integers,
@@ -55,7 +55,7 @@ def read(
         overwrite: replace `out` if it exists.
         chunk_rows: rows in memory at a time.
     """
-    path = _file(Path(raw))
+    path = _file(raw_path(raw))
     stem = path.name.split(".csv")[0]
     items, columns = _catalogue(need(path.parent, f"{stem}_item_context.csv", "item_context.csv"))
     users = _Users()

@@ -17,7 +17,7 @@ from responders.log.catalogue import Catalogue
 from responders.log.session_log import SessionLog
 from responders.sources._reading.assemble import assemble
 from responders.sources._reading.chunk import CHUNK_ROWS, Chunk
-from responders.sources._reading.files import existing, need
+from responders.sources._reading.files import existing, need, raw_path
 from responders.sources._reading.parse import (
     Ragged,
     distinct_integers,
@@ -66,7 +66,7 @@ def read(
         min_slates: shortest session kept.
         max_slates: longest session kept; None = any.
     """
-    path = _file(Path(raw), which)
+    path = _file(raw_path(raw), which)
     spec = SourceSpec(
         name=path.name.split(".")[0].replace("_dataset", "").replace("_", "-"),
         source="RL4RS, slates of a mobile game's shop",

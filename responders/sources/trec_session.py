@@ -18,7 +18,7 @@ from responders.log.catalogue import Catalogue
 from responders.log.session_log import SessionLog
 from responders.sources._reading.assemble import assemble
 from responders.sources._reading.chunk import CHUNK_ROWS, Chunk
-from responders.sources._reading.files import find
+from responders.sources._reading.files import find, raw_path
 from responders.sources._reading.parse import Ragged, integer_lists, integers
 from responders.sources._reading.slates import NO_ITEM, Slates, SourceSpec
 from responders.sources._reading.text import read_text
@@ -50,7 +50,7 @@ def read(
         min_slates: shortest session kept.
         max_slates: longest session kept; None = any.
     """
-    paths = _files(Path(raw))
+    paths = _files(raw_path(raw))
     spec = SourceSpec(
         name="trec-session",
         source="web search sessions with clicks (TREC Session track 2014, inferred)",

@@ -24,7 +24,7 @@ from responders.evaluation.predict import predict
 from responders.files import lock, write_json
 from responders.log.batch import Part
 from responders.log.session_log import SessionLog
-from responders.log.split import CONTEXT, FRACTIONS, make_split, visible_log
+from responders.log.split import CONTEXT, FRACTIONS, make_split, sample_users, visible_log
 from responders.models.base import Responder
 from responders.models.build import build_responder, responder_class
 from responders.training.checkpoint import Checkpoint, load_responder, save_checkpoint
@@ -37,6 +37,9 @@ from responders.training.initial_sessions import (
 )
 from responders.training.processes import Processes, processes
 from responders.training.trainer import STATE, Trainer
+
+_MEASURED, _LEAVING = 50_000, 200_000
+"""Sessions at most on which a responder is tested and leaving is learned, to bound memory."""
 
 
 def configure(name: str, settings: Mapping[str, Any]) -> tuple[Config, TrainConfig]:
@@ -197,6 +200,7 @@ def _train(
             "from_all_users": ["weights", "hazard", "returns", "support", "initial_sessions"],
             "training": again,
         }
+    sample = seen[0], sample_users(*seen, _LEAVING)
     card = {
         "synthetic": log.synthetic,
         "responder": description,
@@ -220,8 +224,8 @@ def _train(
         responder,
         card,
         make_initial_sessions(log, to_start, seen),
-        fit_hazard(*seen),
-        fit_returns(*seen),
+        fit_hazard(*sample),
+        fit_returns(*sample),
         fit_support(*seen),
     )
     (out / STATE).unlink(missing_ok=True)
@@ -282,7 +286,7 @@ def _measure(
 ) -> tuple[float, dict[str, Any]]:
     """Return the threshold fitted on the validation part and the metrics on the test part."""
     validation, test = (
-        predict(responder, log, parts[name], device=device, progress=progress)
+        predict(responder, log, parts[name].sample(_MEASURED), device=device, progress=progress)
         for name in ("validation", "test")
     )
     threshold = best_threshold(validation)

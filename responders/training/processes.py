@@ -58,6 +58,10 @@ class Processes:
             return batch
         return batch.share(self.rank, self.count)
 
+    def share_of_rows(self, rows: Tensor) -> Tensor:
+        """Return the rows [n] of this process; all of them if there is not one for each."""
+        return rows[self.rank :: self.count] if len(rows) >= self.count else rows
+
     def share_of_part(self, part: Part) -> Part:
         """Return the sessions of this process."""
         return part.take(slice(self.rank, None, self.count))

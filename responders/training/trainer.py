@@ -37,6 +37,8 @@ from responders.training.checkpoint import save_tensors
 from responders.training.config import TrainConfig
 from responders.training.processes import Processes
 
+_VALIDATED = 10_000  # sessions at a time, to bound memory
+
 STATE = "resume.safetensors"
 """The file in a training folder from which training resumes."""
 
@@ -170,7 +172,8 @@ class Trainer:
             group["lr"] = state.learning_rate
         with self._bar(len(plan)) as bar:
             bar.update(state.batch)
-            for part in plan[state.batch :]:  # a resumed epoch skips the batches already done
+            for rows in plan[state.batch :]:  # a resumed epoch skips the batches already done
+                part = self.split["train"].take(rows)
                 self._step(make_batch(self.log, part, self.config.ips_clip))
                 bar.update()
                 bar.set_postfix(loss=f"{state.loss_sum / state.positions:.4f}", refresh=False)
@@ -222,14 +225,7 @@ class Trainer:
         state, row = self.state, {"train_loss": self.state.loss_sum / self.state.positions}
         improved = True
         if self.rates is None:
-            averaged = cast(Responder, self.averaged.module)
-            part = self.processes.share_of_part(self.split["validation"])
-            result = predict(averaged, self.log, part, device=self.device)
-            loss, n = log_loss(result.logit, result.click), len(result.click)
-            if self.processes.count > 1:
-                total, positions = self.processes.total(loss * n, n)
-                loss = total / positions
-            row["validation_log_loss"] = loss
+            loss = row["validation_log_loss"] = self._validation_loss()
             improved = loss < state.best - 1e-6
             state.best = loss if improved else state.best
         row["learning_rate"] = state.learning_rate
@@ -244,6 +240,18 @@ class Trainer:
             state.learning_rate /= 2
         state.epoch, state.batch, state.loss_sum, state.positions = state.epoch + 1, 0, 0.0, 0
         state.measures = {}
+
+    def _validation_loss(self) -> float:
+        """Return the log-loss of the averaged weights, predicting some sessions at a time."""
+        averaged = cast(Responder, self.averaged.module)
+        part, total, positions = self.processes.share_of_part(self.split["validation"]), 0.0, 0.0
+        for first in range(0, len(part), _VALIDATED):
+            some = part.take(slice(first, first + _VALIDATED))
+            result = predict(averaged, self.log, some, device=self.device)
+            n = len(result.click)
+            total, positions = total + log_loss(result.logit, result.click) * n, positions + n
+        total, positions = self.processes.total(total, positions)
+        return total / positions
 
     def _bar(self, total: int) -> Any:
         last = self.config.epochs if self.rates is None else len(self.rates)

@@ -1,6 +1,8 @@
 """Sequential recommenders, on logs in which the next item is certain."""
 
 import itertools
+import os
+import socket
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from agents.site import Site
 from recsim_env import make_world
 from responders import Catalogue, InputError, SessionLog, Users
 from responders.registry import load
+from tests.commands import SERVER
 
 NAMES = ["sasrec", "gru4rec", "bert4rec", "pnfrec"]
 SMALL = {"size": 32, "dropout": 0.0, "learning_rate": 0.005, "batch_size": 32, "length": 4}
@@ -129,6 +132,37 @@ def test_training_stops_when_validation_gets_no_better() -> None:
     epochs = policy.fit_sequences(replace(sequences_of(pairs, 4), n_items=30))
     assert len(epochs) == 200  # nothing to validate on
     assert epochs[-1].ndcg is None
+
+
+def fit_and_save(out: Path, environment: dict[str, str]) -> None:
+    os.environ |= environment
+    torch.set_num_threads(1)
+    policy = make("sasrec", chains(97), epochs=3)  # the last batch has too few rows to share
+    epochs = policy.fit_sequences(sequences_of(chains(97), 4, leave_out=1))
+    curve = [[epoch.loss, epoch.ndcg] for epoch in epochs]
+    np.savez(out, curve=curve, items=policy.net.items.weight.detach().numpy())
+
+
+@pytest.mark.skipif(os.name == "nt", reason="starts processes by a fork server")
+def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        where = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(free.getsockname()[1])}
+    where["WORLD_SIZE"] = "2"
+    jobs = {"one": {}, "first": where | {"RANK": "0"}, "second": where | {"RANK": "1"}}
+    workers = [
+        SERVER.Process(target=fit_and_save, args=(tmp_path / f"{name}.npz", e))
+        for name, e in jobs.items()
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(100)
+        assert worker.exitcode == 0
+    one, first, second = (np.load(tmp_path / f"{name}.npz") for name in jobs)
+    np.testing.assert_allclose(first["curve"], one["curve"], atol=1e-5)
+    np.testing.assert_allclose(first["items"], one["items"], atol=1e-4)
+    np.testing.assert_array_equal(second["items"], first["items"])
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -4,15 +4,19 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from benchmarks.studies.compare import compare
 from benchmarks.studies.leaderboard import run
 from benchmarks.workers import Workers, run_cases
 from responders import InputError
+from responders.training.trainer import STATE
 from tests.benchmarks.test_leaderboard import OPTIONS, values
 from tests.commands import alive, wait_for
 
@@ -77,6 +81,32 @@ def test_a_cluster_that_loses_a_process_gives_the_same_table(cluster: str, tmp_p
     assert died.exists(), "a process was killed"
     here = run("RecSim-v0", policies, **options)
     assert values(there.rows) == values(here.rows)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
+def test_a_training_whose_process_is_killed_goes_on_to_the_same_table(
+    cluster: str, small_log_path: Path, tmp_path: Path
+) -> None:
+    settings = {"epochs": "4", "patience": "9", "hidden_size": "8", "batch_size": "16"}
+    options: Any = {"splits": "user", "seeds": 1, "settings": settings, "progress": False}
+    killed: list[int] = []
+
+    def kill_one() -> None:
+        wait_for(lambda: list((tmp_path / "there").rglob(STATE)), 180)
+        [saved] = (tmp_path / "there").rglob(STATE)
+        lock = saved.parent.with_name(f".{saved.parent.name}.lock")
+        killed.append(int(lock.read_text()))
+        os.kill(killed[0], signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_one)
+    killer.start()
+    workers = Workers(ray=cluster)
+    there = compare(small_log_path, "slate_gru", out=tmp_path / "there", workers=workers, **options)
+    killer.join()
+    assert killed
+    here = compare(small_log_path, "slate_gru", out=tmp_path / "here", **options)
+    for name in ("log_loss", "auc", "auc_low", "unconditional_log_loss"):
+        np.testing.assert_array_equal(there.table[name], here.table[name])
 
 
 def test_bad_input_and_missing_clusters_are_one_clear_error(cluster: str) -> None:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from responders import Catalogue, InputError, SessionLog, Users
+from responders.log import session_log
 from responders.log.storage import LogWriter
 
 
@@ -253,3 +254,19 @@ def test_summary_counts() -> None:
     assert summary["clicks"] == 2
     assert summary["click_rate_by_position"] == [pytest.approx(1 / 3, abs=1e-4), 0.5]
     assert summary["slates_per_session"] == {"min": 1, "median": 1.5, "mean": 1.5, "max": 2}
+
+
+def test_slates_are_read_in_blocks(small_log: SessionLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    sessions = np.arange(0, 600, 7)
+    monkeypatch.setattr(session_log, "_CHUNK", 9)
+    monkeypatch.setattr(session_log, "_SESSIONS", 4)
+    blocks = list(small_log.blocks(sessions))
+    assert max(map(len, blocks)) <= 9
+    np.testing.assert_array_equal(np.concatenate(blocks), small_log.rows(sessions))
+    small_log.validate()
+    monkeypatch.setattr(session_log, "_CHUNK", 3)  # so that some repeat starts a block
+    for row in np.setdiff1d(np.arange(1, 20), small_log.session_start):
+        time = small_log.time.copy()
+        time[row] = time[row - 1]
+        with pytest.raises(InputError, match=f"slate {row - 1} is at .* and slate {row} at"):
+            replace(small_log, time=time).validate()

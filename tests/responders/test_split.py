@@ -1,12 +1,14 @@
 """Splits of a log by user and by time."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from responders import InputError, SessionLog, fit
-from responders.log.split import PARTS, make_split, split_users
+from responders.log.batch import Part
+from responders.log.split import PARTS, make_split, sample_users, split_users
 
 
 def test_the_fractions_of_the_split_are_an_argument(small_log: SessionLog, tmp_path: Path) -> None:
@@ -85,3 +87,14 @@ def test_logs_without_times_cannot_be_split_by_time(small_log: SessionLog) -> No
     at_once = SessionLog(**{**vars(short), "time": np.zeros(short.n_slates)})
     with pytest.raises(InputError, match="cannot be split by time"):
         make_split(at_once, "time", 0)
+
+
+def test_samples_of_sessions_and_users(small_log: SessionLog) -> None:
+    visits = replace(small_log, user=np.arange(600) // 3)
+    assert sample_users(visits, np.arange(600), 600).tolist() == list(range(600))
+    sample = sample_users(visits, np.arange(600), 100)
+    assert len(sample) == 102
+    assert (np.bincount(visits.user[sample])[visits.user[sample]] == 3).all(), "all of a user's"
+    everything = Part.of(small_log, np.arange(600))
+    assert len(everything.sample(600)) == 600
+    assert everything.sample(250).sessions.tolist() == list(range(0, 600, 3))

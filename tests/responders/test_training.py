@@ -25,6 +25,7 @@ from responders.models.counting import PBM
 from responders.models.neural import NeuralConfig
 from responders.models.parts.items import given_item_vectors
 from responders.models.recurrent import SlateGRUConfig
+from responders.training import trainer as trainer_module
 from responders.training.checkpoint import load_responder
 from responders.training.config import TrainConfig
 from responders.training.fit import configure, fit
@@ -208,6 +209,17 @@ def test_training_does_not_touch_the_global_random_state(
     before = torch.get_rng_state()
     fit(small_log, "slate_gru", tmp_path / "out", {"epochs": 1}, progress=False)
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_validation_in_blocks_gives_the_loss_of_all(
+    small_log: SessionLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split = split_users(small_log)
+    responder, _ = build_responder("mf", small_log, split["train"].sessions)
+    trainer = Trainer(responder, small_log, split, TrainConfig(), tmp_path / "o", progress=False)
+    whole = trainer._validation_loss()
+    monkeypatch.setattr(trainer_module, "_VALIDATED", 7)
+    assert trainer._validation_loss() == pytest.approx(whole, rel=1e-12)
 
 
 def test_a_loss_that_explodes_is_named(small_log: SessionLog, tmp_path: Path) -> None:

@@ -163,7 +163,9 @@ def _model(
     generator = torch.Generator(device).manual_seed(0)
     shape = (log.n_slates, log.n_positions)
     logged, expected = np.zeros(shape), np.zeros(shape)
-    for group in plan_batches(Part.of(log, sessions), 128):
+    part = Part.of(log, sessions)
+    for rows in plan_batches(part, 128):
+        group = part.take(rows)
         batch = make_batch(log, group).to(device)
         state = responder.start(batch.user)
         for r in range(batch.slate.shape[1]):

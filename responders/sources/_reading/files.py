@@ -7,6 +7,29 @@ from pathlib import Path
 from responders.errors import InputError
 
 
+def raw_path(raw: str | Path) -> Path:
+    """Return the path of raw data; a URL such as s3://bucket/folder becomes a `upath.UPath`.
+
+    That is no `Path`, but has the methods of one that reading needs.
+
+    Raises:
+        InputError: universal-pathlib or the driver of the store is not installed, or the store
+            cannot be reached.
+    """
+    if "://" not in str(raw):
+        return Path(raw)
+    try:
+        from upath import UPath
+    except ImportError:
+        raise InputError(f"{raw} is a URL: pip install 'recsim-env[remote]' to read it") from None
+    try:
+        path: Path = UPath(raw)
+        path.exists()  # loads the driver, and connects
+    except Exception as error:  # each driver has its own kinds
+        raise InputError(f"{raw} cannot be reached: {error or type(error).__name__}") from error
+    return path
+
+
 def existing(path: Path) -> Path:
     """Return `path`; raise `InputError` if it does not exist."""
     if not path.exists():

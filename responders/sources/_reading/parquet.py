@@ -39,7 +39,7 @@ def read_parquet(
     first = 0
     bar = progress_bar(unit="row", unit_scale=True, desc=path.name, leave=False)
     try:
-        with pq.ParquetFile(path, pre_buffer=False) as file, bar:
+        with path.open("rb") as raw, pq.ParquetFile(raw, pre_buffer=False) as file, bar:
             bar.total = file.metadata.num_rows
             stored = list(file.schema_arrow.names)
             alias = {}

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,9 @@ import torch.nn.functional as F
 from responders.kernels.parallel import sharded_cross_entropy
 from tests.commands import SERVER
 from tests.responders.kernels.losses import inputs
+from tests.test_docs import ROOT, blocks
+
+PAGE = ROOT / "docs" / "training.md"
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="forks")
 
@@ -46,3 +50,38 @@ def test_shards_give_the_loss_and_gradients_of_the_whole(count: int, tmp_path: P
     for worker in workers:
         worker.join(100)
     assert [worker.exitcode for worker in workers] == [0] * count
+
+
+def learn_a_table(rank: int, count: int, out: Path) -> None:
+    """Follow the documentation's recipe; write the losses, the vectors and the other weights."""
+    torch.set_num_threads(1)
+    store = torch.distributed.FileStore(str(out / f"store{count}"), count)
+    torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=count)
+    [text] = [text for _, _, text in blocks(PAGE) if "RowwiseParallel" in text]
+    names: dict[str, Any] = {}
+    torch.manual_seed(0)
+    exec(compile(text.replace("10_000_001, 32", "11, 8"), PAGE, "exec"), names)
+    clicks, vectors = torch.randint(11, (5, 4, 6)), torch.randn(11, 8)
+    table = names["table"].weight
+    shard = table.to_local()
+    assert len(shard) == (11 if count == 1 else 6 - rank)
+    with torch.no_grad():
+        shard.copy_(vectors[names["first"] :][: len(shard)])
+    losses = [names["learn"](batch) for batch in clicks]
+    learned = [torch.tensor(losses), table.full_tensor().detach()]
+    torch.save([*learned, *names["encoder"].parameters()], out / f"{rank} of {count}")
+    torch.distributed.destroy_process_group()
+
+
+def test_a_table_over_several_processes_learns_as_one(tmp_path: Path) -> None:
+    jobs = [(0, 1), (0, 2), (1, 2)]
+    workers = [SERVER.Process(target=learn_a_table, args=(*job, tmp_path)) for job in jobs]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(100)
+        assert worker.exitcode == 0
+    whole, *shared = (torch.load(tmp_path / f"{rank} of {count}") for rank, count in jobs)
+    assert whole[0][-1] < whole[0][0]
+    for learned in shared:
+        torch.testing.assert_close(learned, whole, atol=1e-5, rtol=1e-4)

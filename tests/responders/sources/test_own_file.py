@@ -121,3 +121,44 @@ def test_faults_in_a_folder_of_files(tmp_path: Path, logs: Path) -> None:
     with pytest.raises(InputError, match="raw has both"):
         convert("csv", raw, logs / "log")
     assert not list(logs.iterdir())
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_folder_at_a_url(kind: str, logs: Path) -> None:
+    """Every store that fsspec knows is read like the disk; here its memory is one."""
+    upath = pytest.importorskip("upath")
+    folder = upath.UPath(f"memory://{kind}/shown")
+    folder.mkdir(parents=True)
+    frame = pd.DataFrame({"session": [1, 1, 2, 2], "item": [7, 8, 8, 9], "click": [0, 1, 1, 0]})
+    frame["time"] = [1, 2, 1, 2]
+    for session, rows in frame.groupby("session"):
+        text = rows.to_csv(index=False).encode() if kind == "csv" else rows.to_parquet()
+        (folder / f"{session}.{kind}").write_bytes(text)
+    found = convert("csv", str(folder), logs / "remote").to_frame()
+    pd.testing.assert_frame_equal(found, SessionLog.from_frame(frame).to_frame())
+
+
+def test_known_names_in_a_folder_at_a_url(logs: Path) -> None:
+    upath = pytest.importorskip("upath")
+    folder = upath.UPath("memory://films")
+    folder.mkdir(parents=True)
+    (folder / "ratings.csv").write_text("userId,movieId,rating,timestamp\n1,5,4.5,10\n1,6,2,20\n")
+    (folder / "movies.csv").write_text("movieId,title,genres\n5,A (1990),Drama\n6,B (1991),War\n")
+    log = convert("movielens", str(folder), logs / "films")
+    assert log.response.ravel().tolist() == [1, 0]
+    assert "year" in log.catalogue.feature_names
+
+
+@pytest.mark.parametrize(
+    ("raw", "out", "message"),
+    [
+        ("nowhere://bucket/shown", "log", "nowhere://bucket/shown cannot be reached"),
+        ("memory://missing", "log", "there is no file or folder memory://missing"),
+        ("memory://missing", "s3://bucket/log", "a log is written to a local folder"),
+    ],
+)
+def test_faults_of_a_url(raw: str, out: str, message: str, logs: Path) -> None:
+    pytest.importorskip("upath")
+    with pytest.raises(InputError, match=message):
+        convert("csv", raw, out if "://" in out else logs / out)
+    assert not list(logs.iterdir())
