@@ -14,6 +14,9 @@ from responders.errors import InputError
 from responders.log import columns
 from responders.log.catalogue import EMPTY, Catalogue
 from responders.log.session_log import SessionLog
+from responders.progress import progress_bar
+
+_BLOCK = 512  # texts encoded between two updates of the progress bar
 
 
 def with_content(log: SessionLog, content: Catalogue) -> SessionLog:
@@ -89,6 +92,8 @@ def read_content(
         texts = frame[list(text)].fillna("").astype(str).agg(". ".join, axis=1).tolist()
         kept = Catalogue(ids).index(items.ids)
         kept = kept[kept != EMPTY]  # only texts of the log's items are encoded
+        if not len(kept):
+            return Catalogue(ids)
         vectors = encode_texts([texts[i] for i in kept], model, device=device)
         names = [f"text_{i}" for i in range(vectors.shape[1])]
         found = Catalogue(ids[kept], vectors, feature_names=tuple(names))
@@ -108,7 +113,11 @@ def read_content(
 
 @in_float32
 def encode_texts(
-    texts: Sequence[str], model: str | None = None, *, device: str = "auto"
+    texts: Sequence[str],
+    model: str | None = None,
+    *,
+    device: str = "auto",
+    progress: bool = True,
 ) -> np.ndarray:
     """Return sentence embeddings [n, K] float32 of texts (Reimers and Gurevych, EMNLP 2019).
 
@@ -119,6 +128,7 @@ def encode_texts(
         model: folder of a Sentence Transformers model, or the name of one that was downloaded
             before; None = all-MiniLM-L6-v2 (K = 384), which the extra brings along.
         device: auto, cpu or cuda.
+        progress: show a progress bar.
 
     Raises:
         InputError: the extra is not installed, or the model is not on this machine.
@@ -145,7 +155,10 @@ def encode_texts(
             f"there is no Sentence Transformers model {model!r} on this machine ({reason}): give "
             "its folder, or download it first"
         ) from error
-    return encoder.encode(list(texts), show_progress_bar=False).astype(np.float32)
+    blocks = [list(texts[i : i + _BLOCK]) for i in range(0, len(texts), _BLOCK)]
+    bar = progress_bar(blocks, desc="encode", unit="block", disable=not progress)
+    vectors = [encoder.encode(block, show_progress_bar=False) for block in bar]
+    return np.concatenate(vectors).astype(np.float32)
 
 
 def _array(path: Path, n_items: int) -> np.ndarray:

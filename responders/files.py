@@ -94,12 +94,13 @@ def new_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
             leaderboard; another process writes to it; or its parent is not writable.
     """
     with lock(path):
-        _check_free(path, overwrite)
+        check_free(path, overwrite)
         with build_folder(path) as building:
             yield building
 
 
-def _check_free(path: Path, overwrite: bool) -> None:
+def check_free(path: Path, overwrite: bool) -> None:
+    """Raise `InputError` unless `new_folder` could write to `path`, as far as it exists."""
     if path.is_mount():
         raise InputError(f"{path} is a mount point, which cannot be replaced: name a folder in it")
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):

