@@ -41,8 +41,8 @@ def connect(address: str) -> None:
         ray.init(address=address, log_to_driver=False, logging_level="warning")
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(
-            f"no Ray cluster at {address!r} ({error}): start one with `ray start --head`, give local "
-            "in place of the address, or set RAY_AUTH_MODE=token if the cluster asks for a token"
+            f"no Ray cluster at {address!r} ({error}): start one with `ray start --head`, give "
+            "local in place of the address, or set RAY_AUTH_MODE=token if the cluster asks for a token"
         ) from error
     finally:
         if threading.current_thread() is threading.main_thread():
