@@ -42,7 +42,7 @@ def connect(address: str) -> None:
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(
             f"no Ray cluster at {address!r} ({error}): start one with `ray start --head`, give "
-            "local in place of the address, or set RAY_AUTH_MODE=token if the cluster asks for a token"
+            "local in place of the address, or set RAY_AUTH_MODE=token if it asks for a token"
         ) from error
     finally:
         if threading.current_thread() is threading.main_thread():
