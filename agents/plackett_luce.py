@@ -90,6 +90,11 @@ def _has_rules(rules: SlateRules) -> bool:
     return rules.allowed is not None or rules.special is not None
 
 
+def _by_position(rules: SlateRules) -> bool:
+    """Whether `log_prob` must mask the items at each position, as not all are free there."""
+    return _has_rules(rules) or rules.n_positions > rules.n_items
+
+
 def log_prob(
     score: Tensor,
     slate: Tensor,
@@ -106,7 +111,7 @@ def log_prob(
         effects: see `best`; no gradient reaches them.
         factors: `factors_of(slate, rules, effects)`, to save computing them.
     """
-    if _has_rules(rules) or rules.n_positions > rules.n_items:
+    if _by_position(rules):
         return _log_prob_by_position(score, slate, rules, effects)
     chosen = score.gather(1, slate)
     if effects is None:
@@ -133,7 +138,7 @@ def factors_of(slate: Tensor, rules: SlateRules, effects: Tensor | None) -> Tens
 
     Those of the items above are 0. None where `log_prob` does not use them. See `best`.
     """
-    if effects is None or _has_rules(rules) or rules.n_positions > rules.n_items:
+    if effects is None or _by_position(rules):
         return None
     mean = effects.new_zeros(len(slate), len(effects))
     factors = effects.new_empty(slate.shape[1], *mean.shape)

@@ -171,9 +171,9 @@ class RayVectorEnv(VectorEnv):
             seed = None if seed is None else check_seed(seed)
             seeds = [seed] * len(self._actors)
             super().reset(seed=seed)
+        shares = {name: self._shares(value) for name, value in options.items()}
         given = [
-            {name: self._shares(value)[i] for name, value in options.items()}
-            for i in range(len(self._actors))
+            {name: share[i] for name, share in shares.items()} for i in range(len(self._actors))
         ]
         parts = self._call("reset", list(zip(seeds, given, strict=True)))
         self._fresh = False
