@@ -125,6 +125,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "scot window": ("scot", {"window": 3}),
     "hstu window": ("hstu", {"window": 2}),
     "min_gru layers": ("min_gru", {"layers": 2}),
+    "min_gru no feedback": ("min_gru", {"feedback": False}),
     "session_gru activation": ("session_gru", {"activation": True}),
     "slate_transformer activation": ("slate_transformer", {"activation": True}),
 }
@@ -139,7 +140,13 @@ TRUTHS: dict[str, dict[str, Any]] = {
 """Parameters of known-truth worlds, by a name for the tests."""
 
 EVERY_RESPONDER = [*RESPONDERS, *VARIANTS, *TRUTHS]
-COMPILED = ["session_gru", "hierarchical_gru", "session_gru content_delta"]
+COMPILED = [
+    "session_gru",
+    "hierarchical_gru",
+    "session_gru content_delta",
+    "min_gru layers",
+    "min_gru no feedback",
+]
 """Those with a compiled form."""
 
 

@@ -8,18 +8,20 @@ MinGRU (arXiv 2410.01201) keeps a state of constant size and trains by a paralle
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from responders.compiling import are_few
 from responders.config import Config, setting
 from responders.log.batch import SessionBatch
-from responders.models.base import LogShape
-from responders.models.neural import Evaluation, NeuralConfig, NeuralResponder
+from responders.models.base import LogShape, Response, average_over_draws
+from responders.models.neural import Evaluation, NeuralConfig, NeuralResponder, Prepared
 from responders.models.parts.attention import FeedForward
+from responders.models.parts.feedback import Feedback
 from responders.models.parts.linear_attention import LinearAttentionBlock
 from responders.models.parts.packing import (
     gather,
@@ -31,6 +33,18 @@ from responders.models.parts.pointwise import PointwiseBlock
 from responders.models.parts.scan import MinGRUCell
 from responders.models.parts.users import UserFeatures
 from responders.models.state import State, put_rows
+
+if TYPE_CHECKING:
+    from responders.models.compiled.trunk import CompiledMinGRU
+
+
+@dataclass(frozen=True)
+class SlateTrunkConfig(NeuralConfig):
+    """Settings of the trunks that read a token a slate."""
+
+    feedback: bool = setting(
+        True, "Let clicks change the log-odds of positions below in the slate."
+    )
 
 
 class SlateTrunk(NeuralResponder):
@@ -44,8 +58,14 @@ class SlateTrunk(NeuralResponder):
     from which the next slate is scored.
     """
 
-    def __init__(self, shape: LogShape, config: NeuralConfig, item_vectors: Tensor | None) -> None:
+    def __init__(
+        self, shape: LogShape, config: SlateTrunkConfig, item_vectors: Tensor | None
+    ) -> None:
         super().__init__(shape, config, item_vectors, memory_size=config.hidden_size)
+        self.reads_clicks_above = config.feedback
+        self.feedback = None
+        if config.feedback:
+            self.feedback = Feedback(shape.n_positions, config.embedding_size, config.hidden_size)
         self.lift = nn.Linear(2 * config.embedding_size + 1, config.hidden_size)
 
     def read(self, token: Tensor, user: Tensor) -> tuple[Tensor, Tensor]:
@@ -100,8 +120,53 @@ class SlateTrunk(NeuralResponder):
 
     def logits(self, state: State, slate: Tensor, click: Tensor | None = None) -> Tensor:
         rows = self.items.index(slate)
-        score = self._score(self.memory(state), rows, self._vector(rows))
-        return self.finish(score, state, slate)
+        hidden, item = self.memory(state), self._vector(rows)
+        score = self._score(hidden, rows, item) + self.session_log_odds(state, slate)
+        attraction = self.readout.count(score, slate >= 0)
+        return self._log_odds(attraction, hidden, rows, item, click)
+
+    def marginal(self, state: State, slate: Tensor) -> Tensor:
+        if self.feedback is None:
+            return super().marginal(state, slate)
+        return average_over_draws(self._draw, self._scores(state, slate), slate)
+
+    def respond(
+        self, state: State, slate: Tensor, uniform: Tensor, offset: Tensor | None = None
+    ) -> Response:
+        if self.feedback is None:
+            return super().respond(state, slate, uniform)
+        response = self._draw(self._scores(state, slate, offset), slate, uniform)
+        return replace(response, state=self.observe(state, slate, response.click))
+
+    def _scores(self, state: State, slate: Tensor, offset: Tensor | None = None) -> State:
+        """Return log-odds [B, S] without feedback, and the effects [B, S, S] of the feedback."""
+        assert self.feedback is not None
+        rows, hidden = self.items.index(slate), self.memory(state)
+        item = self._vector(rows)
+        offset = self.session_log_odds(state, slate) if offset is None else offset
+        return {
+            "attraction": self.readout.count(self._score(hidden, rows, item) + offset, slate >= 0),
+            "effects": self.feedback.effects(hidden, item, positions_of(rows)),
+        }
+
+    def _draw(self, scores: State, slate: Tensor, uniform: Tensor) -> Response:
+        """Draw the clicks on a slate; the state of the response is `scores`."""
+        click, probability = Feedback.draw(
+            scores["effects"], scores["attraction"], self.readout.bound, slate >= 0, uniform
+        )
+        return Response(click, probability, scores)
+
+    def _log_odds(
+        self, attraction: Tensor, hidden: Tensor, rows: Tensor, item: Tensor, click: Tensor | None
+    ) -> Tensor:
+        """Return the log-odds [..., S] of clicks, given those above where they are read."""
+        log_odds = self.readout.bound(attraction)
+        if self.feedback is None or click is None:
+            return log_odds
+        # The rates without feedback are learned as such, not from what they do to it.
+        difference = (click - log_odds.detach().sigmoid()) * (rows != self.items.empty)
+        effects = self.feedback.effects(hidden, item, positions_of(rows))
+        return self.readout.bound(attraction + Feedback.changes(effects, difference))
 
     def observe(self, state: State, slate: Tensor, click: Tensor) -> State:
         shown = slate >= 0
@@ -116,11 +181,13 @@ class SlateTrunk(NeuralResponder):
         token, order = self._token(item, batch.shown, batch.click), packed_order(seen)
         first, states = self.read(gather(token, order), batch.user)
         hidden = states_before_slates(states, first, seen.unsqueeze(2))
-        return Evaluation(self.finish_batch(self._score(hidden, rows, item), batch), hidden)
+        score = self._score(hidden, rows, item) + self.session.parallel(self.items, batch)
+        attraction = self.readout.count(score, batch.shown)
+        return Evaluation(self._log_odds(attraction, hidden, rows, item, batch.click), hidden)
 
 
 @dataclass(frozen=True)
-class MinGRUConfig(NeuralConfig):
+class MinGRUConfig(SlateTrunkConfig):
     """Settings of `MinGRU`."""
 
     layers: int = setting(1, "Layers of the trunk.", ge=1, le=64)
@@ -154,6 +221,20 @@ class MinGRU(SlateTrunk):
         )
         self.cells: Sequence[MinGRUCell] = cells  # type: ignore[assignment]
         self.feed_forwards: Sequence[FeedForward] = forwards  # type: ignore[assignment]
+        self._compiled: tuple[Prepared, CompiledMinGRU] | None = None
+
+    def respond(
+        self, state: State, slate: Tensor, uniform: Tensor, offset: Tensor | None = None
+    ) -> Response:
+        prepared = self.prepared
+        # The compiled form is faster for few users. It lacks the base-level activation.
+        if prepared is None or self.session.activation is not None or not are_few(slate):
+            return super().respond(state, slate, uniform, offset)
+        if self._compiled is None or self._compiled[0] is not prepared:
+            from responders.models.compiled.trunk import CompiledMinGRU  # imports numba
+
+            self._compiled = prepared, CompiledMinGRU(self, prepared.session)
+        return self._compiled[1](state, slate, uniform)
 
     def _first(self, user: Tensor) -> Tensor:
         return self.initial(user).unflatten(-1, (len(self.cells), -1))
@@ -180,7 +261,7 @@ class MinGRU(SlateTrunk):
 
 
 @dataclass(frozen=True)
-class HSTUConfig(NeuralConfig):
+class HSTUConfig(SlateTrunkConfig):
     """Settings of `HSTU`."""
 
     heads: int = setting(4, "Attention heads.", ge=1, le=64)
@@ -249,7 +330,7 @@ class HSTU(SlateTrunk):
 
 
 @dataclass(frozen=True)
-class LinearAttentionConfig(NeuralConfig):
+class LinearAttentionConfig(SlateTrunkConfig):
     """Settings of `LinearAttention`."""
 
     heads: int = setting(4, "Attention heads; each has a memory of (H / heads)² numbers.", ge=1)

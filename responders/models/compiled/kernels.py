@@ -13,7 +13,15 @@ import numpy as np
 
 from responders.compiling import compiled
 from responders.models.compiled.activations import exponential, sigmoid, tanh
-from responders.models.compiled.session import Items, Memory, Session, add_session, dot, observe
+from responders.models.compiled.session import (
+    Items,
+    Memory,
+    Session,
+    add_session,
+    dot,
+    look_up,
+    observe,
+)
 
 _ZERO, _ONE = np.float32(0), np.float32(1)
 
@@ -63,15 +71,9 @@ def respond(
         IndexError: the slate is too wide or has an item outside the catalogue.
     """
     n_users, n_positions = slate.shape
-    empty = items.row_of_item[0]
-    if n_positions > network.position.shape[0]:
-        raise IndexError("the slate has more positions than the responder")
-    rows = np.empty(n_positions, np.int64)
+    empty, rows = items.row_of_item[0], np.empty(n_positions, np.int64)
     for user in range(n_users):
-        for s in range(n_positions):
-            if not -1 <= slate[user, s] < items.row_of_item.shape[0] - 1:
-                raise IndexError("the slate has an item outside the catalogue")
-            rows[s] = items.row_of_item[slate[user, s] + 1]
+        look_up(slate[user], network.position.shape[0], items, rows)
         if not is_offset_given:
             add_session(user, slate[user], rows, memory, items, session, offset[user])
         memory.above[user] = read(

@@ -7,13 +7,18 @@ import torch
 from torch import Tensor
 
 from responders.models.base import Response
+from responders.models.compiled.arrays import (
+    array,
+    finishing_of,
+    memory_of,
+    session_of,
+    session_state,
+)
 from responders.models.compiled.kernels import Network, respond
-from responders.models.compiled.session import Items, Memory, Session
+from responders.models.compiled.session import Items
 from responders.models.neural import Prepared
 from responders.models.parts.click_gru import Tables
-from responders.models.parts.exposure import CURVATURE
 from responders.models.parts.items import ItemEncoder
-from responders.models.parts.readout import STEP
 from responders.models.parts.session_context import SessionContext, SessionTables
 from responders.models.state import State
 
@@ -37,7 +42,6 @@ class CompiledGRU:
         recurrent: tuple[Tensor, Tensor],
         carries_mean: bool,
     ) -> None:
-        self.has_match, self.has_exposure = context.match is not None, context.exposure is not None
         self.constants = (
             items_of(items, prepared.session, prepared.network),
             network_of(prepared.network, *recurrent),
@@ -49,7 +53,7 @@ class CompiledGRU:
         self, state: State, slate: Tensor, uniform: Tensor, offset: Tensor | None = None
     ) -> Response:
         """Draw the clicks of B users on `slate`; see `NeuralResponder.respond`."""
-        memory = self._copy(state)
+        memory = memory_of(state["hidden"], state["above"], state["session"])
         added = np.empty(slate.shape, np.float32) if offset is None else array(offset)
         click = np.zeros(slate.shape, np.bool_)
         probability = np.zeros(slate.shape, np.float32)
@@ -57,30 +61,12 @@ class CompiledGRU:
             array(slate), array(uniform), memory, *self.constants, added, offset is not None,
             click, probability,
         )  # fmt: skip
-        return Response(torch.from_numpy(click), torch.from_numpy(probability), self._state(memory))
-
-    def _copy(self, state: State) -> Memory:
-        """Return a state as arrays of its own."""
-        session = state["session"]
-        users = session["users"].values() if self.has_match else _NO_USERS
-        exposure = session["exposure"].values() if self.has_exposure else _NO_EXPOSURE
-        leaves = state["hidden"], state["above"], session["counts"], *users, *exposure
-        return Memory(*(leaf.numpy().copy() for leaf in leaves))
-
-    def _state(self, memory: Memory) -> State:
-        hidden, above, counts, features, clicked, clicks, groups, slates = map(
-            torch.from_numpy, memory
-        )
-        session: State = {"counts": counts}
-        if self.has_match:
-            session["users"] = {"features": features, "clicked": clicked, "clicks": clicks}
-        if self.has_exposure:
-            session["exposure"] = {"groups": groups, "slates": slates}
-        return {"hidden": hidden, "above": above, "session": session}
-
-
-_NO_USERS = torch.zeros(0, 0), torch.zeros(0, 0), torch.zeros(0, 0)
-_NO_EXPOSURE = torch.zeros(0, 0, 0), torch.zeros(0, 0, 0, dtype=torch.int64)
+        after: State = {
+            "hidden": torch.from_numpy(memory.hidden),
+            "above": torch.from_numpy(memory.above),
+            "session": session_state(memory, state["session"]),
+        }
+        return Response(torch.from_numpy(click), torch.from_numpy(probability), after)
 
 
 def items_of(items: ItemEncoder, session: SessionTables, tables: Tables) -> Items:
@@ -91,36 +77,7 @@ def items_of(items: ItemEncoder, session: SessionTables, tables: Tables) -> Item
 
 def network_of(tables: Tables, weight: Tensor, bias: Tensor) -> Network:
     """Return the weights of the network: the tables and the recurrent ones, [3H, H] and [3H]."""
-    per_click, bounds = tables.finishing
-    looked = torch.zeros(len(tables.position))
-    log_looked, log_missed = (
-        (looked, looked - torch.inf) if bounds is None else (bounds.log_looked, bounds.log_missed)
-    )
     return Network(
         *map(array, (weight.t(), bias, tables.position, tables.last_click)),
-        *map(array, (per_click, log_looked, log_missed)),
+        *finishing_of(tables.finishing, len(tables.position)),
     )
-
-
-def session_of(context: SessionContext) -> Session:
-    """Return the weights of a session context."""
-    none = torch.zeros(0)
-    match = none.view(0, 0) if context.match is None else context.match.matrix.weight
-    exposure = context.exposure
-    decay, recency, linear, logarithmic = none, none.view(0, 0), none, none
-    if exposure is not None:
-        decay, recency = exposure.decay, exposure.recency
-        linear, logarithmic = (STEP * exposure.weight.detach()).square()
-    return Session(
-        array(context.counts.weight.weight[0]),
-        array(match),
-        array(decay),
-        array(recency),
-        array(linear),
-        array(logarithmic / CURVATURE**0.5),
-    )
-
-
-def array(tensor: Tensor) -> np.ndarray:
-    """Return a tensor as a contiguous array, which shares its memory where that is possible."""
-    return np.ascontiguousarray(tensor.detach().numpy())

@@ -54,6 +54,21 @@ class Session(NamedTuple):
 
 
 @compiled
+def look_up(slate: np.ndarray, most: int, items: Items, rows: np.ndarray) -> None:
+    """Write the table rows of a slate [S] of at most `most` positions into `rows` [S].
+
+    Raises:
+        IndexError: the slate is too wide or has an item outside the catalogue.
+    """
+    if slate.shape[0] > most:
+        raise IndexError("the slate has more positions than the responder")
+    for s in range(slate.shape[0]):
+        if not -1 <= slate[s] < items.row_of_item.shape[0] - 1:
+            raise IndexError("the slate has an item outside the catalogue")
+        rows[s] = items.row_of_item[slate[s] + 1]
+
+
+@compiled
 def add_session(
     user: int,
     slate: np.ndarray,

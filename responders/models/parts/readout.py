@@ -115,11 +115,18 @@ class Readout(nn.Module):
             click: [..., S]; None where clicks are not read: then the probabilities that the items
                 would have without clicks above are counted.
         """
-        per_click, bounds = self.finishing()
-        bounded = (lambda x: x) if bounds is None else bounds[: log_odds.shape[-1]]
-        click = bounded(log_odds).sigmoid() if click is None else click
+        return self.bound(self.count(log_odds, shown, click))
+
+    def count(self, log_odds: Tensor, shown: Tensor, click: Tensor | None = None) -> Tensor:
+        """Return log-odds [..., S] with the clicks above counted; see `finish`."""
+        click = self.bound(log_odds).sigmoid() if click is None else click
         click = click.to(log_odds.dtype) * shown
-        return bounded(log_odds + per_click * (click.cumsum(-1) - click))
+        return log_odds + self.finishing().per_click * (click.cumsum(-1) - click)
+
+    def bound(self, log_odds: Tensor) -> Tensor:
+        """Return log-odds [..., S] of attraction, bounded by the examination."""
+        bounds = self.finishing().bounds
+        return log_odds if bounds is None else bounds[: log_odds.shape[-1]](log_odds)
 
 
 @dataclass(frozen=True)
