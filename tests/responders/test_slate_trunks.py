@@ -7,10 +7,11 @@ from torch.nn import functional as F
 from responders import InputError
 from responders.log.batch import SessionBatch
 from responders.models.base import LogShape, unroll
+from responders.models.parts.feedback import Feedback
 from responders.models.parts.linear_attention import LinearAttentionBlock
 from responders.models.parts.pointwise import PointwiseBlock
 from responders.models.parts.scan import MinGRUCell, linear_scan
-from responders.models.slate_trunks import HSTU, HSTUConfig, MinGRU
+from responders.models.slate_trunks import HSTU, HSTUConfig, MinGRU, MinGRUConfig
 from tests.conftest import random_responder
 
 
@@ -76,6 +77,48 @@ def test_the_state_of_a_long_session_is_bounded_and_exact(name: str) -> None:
             state = responder.observe(state, slate[:, t], batch.click[:, t])
             sizes.append(sum(value.numel() for value in state["trunk"].values()))
     assert sizes[10] == sizes[-1]
+
+
+@torch.no_grad()
+def test_feedback_is_the_sum_over_the_clicks_above_and_has_mean_zero() -> None:
+    torch.manual_seed(0)
+    feedback, hidden, item = Feedback(3, 4, 5), torch.randn(2, 5), torch.randn(2, 3, 4)
+    for parameter in feedback.parameters():
+        parameter.normal_(0, 0.5)
+    effects, attraction = feedback.effects(hidden, item, torch.arange(3)), torch.randn(2, 3)
+    shown, expected = torch.ones(2, 3, dtype=torch.bool), attraction.sigmoid()
+    _, never = Feedback.draw(effects, attraction, lambda x: x, shown, torch.full((2, 3), 1.0))
+    click, always = Feedback.draw(effects, attraction, lambda x: x, shown, torch.zeros(2, 3))
+    assert click.all()
+    for probability, clicks in ((never, 0.0), (always, 1.0)):
+        change = Feedback.changes(effects, clicks - expected)
+        by_hand = effects[:, 2, 0] * (clicks - expected[:, 0])
+        by_hand += effects[:, 2, 1] * (clicks - expected[:, 1])
+        torch.testing.assert_close(change[:, 2], by_hand)
+        torch.testing.assert_close(probability.logit(), attraction + change)
+    first = expected[:, 0] * always[:, 1].logit() + (1 - expected[:, 0]) * never[:, 1].logit()
+    torch.testing.assert_close(first, attraction[:, 1])  # on average nothing has changed
+
+
+def test_feedback_learns_that_clicks_of_a_slate_go_together() -> None:
+    """Users click all items of a slate or none, which no state before the slate can tell."""
+    torch.manual_seed(0)
+    responder = MinGRU(LogShape(9, 4, 0), MinGRUConfig(embedding_size=4, hidden_size=4))
+    optimiser = torch.optim.Adam(responder.parameters(), 0.05)
+    slate = torch.randint(0, 9, (64, 3, 4))
+    click = (torch.rand(64, 3, 1) < 0.5).float().expand(slate.shape)
+    batch = SessionBatch(slate, click, torch.zeros(64, 0), torch.full((64,), 3))
+    for _ in range(40):
+        optimiser.zero_grad()
+        loss, _ = responder.training_loss(batch)
+        (loss / 64).backward()
+        optimiser.step()
+    probability = responder.eval()(batch).detach().sigmoid()
+    assert probability[:, :, 1:][click[:, :, 1:] > 0].mean() > 0.9
+    assert probability[:, :, 1:][click[:, :, 1:] == 0].mean() < 0.1
+    with torch.no_grad():
+        marginal = responder.marginal(responder.start(torch.zeros(64, 0)), slate[:, 0])
+    assert 0.4 < marginal.mean() < 0.6
 
 
 def test_min_gru_can_remember_and_forget_at_a_click() -> None:
