@@ -151,8 +151,9 @@ class SlateTrunk(NeuralResponder):
 
     def _draw(self, scores: State, slate: Tensor, uniform: Tensor) -> Response:
         """Draw the clicks on a slate; the state of the response is `scores`."""
+        bounds = self.readout.finishing().bounds
         click, probability = Feedback.draw(
-            scores["effects"], scores["attraction"], self.readout.bound, slate >= 0, uniform
+            scores["effects"], scores["attraction"], bounds, slate >= 0, uniform
         )
         return Response(click, probability, scores)
 

@@ -87,8 +87,8 @@ def test_feedback_is_the_sum_over_the_clicks_above_and_has_mean_zero() -> None:
         parameter.normal_(0, 0.5)
     effects, attraction = feedback.effects(hidden, item, torch.arange(3)), torch.randn(2, 3)
     shown, expected = torch.ones(2, 3, dtype=torch.bool), attraction.sigmoid()
-    _, never = Feedback.draw(effects, attraction, lambda x: x, shown, torch.full((2, 3), 1.0))
-    click, always = Feedback.draw(effects, attraction, lambda x: x, shown, torch.zeros(2, 3))
+    _, never = Feedback.draw(effects, attraction, None, shown, torch.full((2, 3), 1.0))
+    click, always = Feedback.draw(effects, attraction, None, shown, torch.zeros(2, 3))
     assert click.all()
     for probability, clicks in ((never, 0.0), (always, 1.0)):
         change = Feedback.changes(effects, clicks - expected)

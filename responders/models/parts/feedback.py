@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
+
+from responders.models.parts.readout import Bounds
 
 
 class Feedback(nn.Module):
@@ -58,7 +58,7 @@ class Feedback(nn.Module):
     def draw(
         effects: Tensor,
         attraction: Tensor,
-        bound: Callable[[Tensor], Tensor],
+        bounds: Bounds | None,
         shown: Tensor,
         uniform: Tensor,
     ) -> tuple[Tensor, Tensor]:
@@ -66,23 +66,25 @@ class Feedback(nn.Module):
 
         Args:
             effects: [B, S, S].
-            attraction: [B, S] log-odds without feedback.
-            bound: the bounds of log-odds [B, S], for example those of the examination.
+            attraction: [B, S] log-odds without feedback, not bounded.
+            bounds: of the positions; None = nothing is bounded.
             shown: [B, S] bool, False at empty positions.
             uniform: [B, S] in [0, 1): a position is clicked where it is below the probability.
 
         Returns:
             Clicks [B, S] bool and their probabilities [B, S]; both 0 at empty positions.
         """
-        expected = bound(attraction).sigmoid() * shown
-        clicks, probabilities, columns = [], [], effects.unbind(2)
-        for s, column in enumerate(columns):
-            # Bounds depend on the position, so that all S log-odds are bounded and one is used.
-            probability = bound(attraction)[:, s].sigmoid() * shown[:, s]
-            click = uniform[:, s] < probability
+        bound = (lambda s, x: x) if bounds is None else (lambda s, x: bounds[s](x))
+        # Positions come first, so that those of all users at a position lie next to each other.
+        columns, filled = effects.permute(2, 1, 0).contiguous(), shown.t().to(attraction.dtype)
+        start, numbers = attraction.t().contiguous(), uniform.t().contiguous()
+        log_odds, clicks, probabilities = start, [], []
+        for s in range(len(start)):
+            expected = bound(s, start[s]).sigmoid() * filled[s]
+            probability = bound(s, log_odds[s]).sigmoid() * filled[s]
+            click = numbers[s] < probability
             # Changes also the log-odds of positions above, which are not read any more.
-            difference = click.to(attraction.dtype) - expected[:, s]
-            attraction = torch.addcmul(attraction, column, difference.unsqueeze(1))
+            log_odds = torch.addcmul(log_odds, columns[s], click.to(start.dtype) - expected)
             clicks.append(click)
             probabilities.append(probability)
         return torch.stack(clicks, 1), torch.stack(probabilities, 1)
