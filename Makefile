@@ -48,7 +48,7 @@ ASSETS := recsim_env/assets
 assets: install
 	rm -rf build/assets && mkdir -p build/assets
 	cd build/assets && ../../$(BIN)/recsim data synthesize known-contentwise --preset contentwise --sessions 20000 --seed 0
-	cd build/assets && ../../$(BIN)/recsim train known-contentwise --responder session_gru --set embedding=content --out contentwise
+	cd build/assets && ../../$(BIN)/recsim train known-contentwise --responder min_gru --set embedding=content --out contentwise
 	cd build/assets && ../../$(BIN)/recsim fidelity contentwise known-contentwise --out fidelity-contentwise
 	cd build/assets && ../../$(BIN)/recsim data synthesize known-rl4rs --preset rl4rs --sessions 45942 --seed 0
 	cd build/assets && ../../$(BIN)/recsim train known-rl4rs --responder session_gru --set embedding=content --set dropout=0 --out rl4rs
