@@ -130,7 +130,7 @@ def optimism(
             runs.append(measure(checkpoint, names_in(policies), users, steps, seed))
         loss = float(np.mean(losses))
         rows += [
-            {"responder": responder, "policy": policy, "log_loss": loss, **_ratios(runs, policy)}
+            {"responder": responder, "policy": policy, "log_loss": loss, **ratios(runs, policy)}
             for policy in names_in(policies)
         ]
     return rows
@@ -165,9 +165,10 @@ def learned_users(
     )  # fmt: skip
 
 
-def _ratios(
+def ratios(
     runs: Sequence[Mapping[str, tuple[np.ndarray, np.ndarray]]], policy: str
 ) -> dict[str, float]:
+    """Return the facts of a row of `optimism`, of what `measure` returned for each training."""
     learned, true = (np.concatenate([run[policy][world] for run in runs]) for world in (0, 1))
     best = np.concatenate([run["oracle"][1] for run in runs])
     weights = np.stack(list(run_and_user_weights([len(run[policy][0]) for run in runs], 1000)))

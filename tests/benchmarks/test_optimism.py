@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks.studies.optimism import measure, optimism
+from benchmarks.studies.pessimism import pessimism
 from benchmarks.studies.support import support
 from recsim_env.loading import open_responder
 from responders import InputError, SessionLog, fit
@@ -77,4 +78,25 @@ def test_repetition_tells_where_a_responder_without_fatigue_errs(
 def test_disagreement_needs_two_responders(small_log: SessionLog, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="two or more responders"):
         support(small_log, "mf", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_policy_learns_from_an_ensemble_with_each_pessimism(
+    small_log: SessionLog, tmp_path: Path
+) -> None:
+    rows = pessimism(
+        small_log, "item_ctr", tmp_path, members=2, penalties=[2], users=20, seeds=1, steps=40,
+        progress=False,
+    )  # fmt: skip
+    names = ["clicks", "clicks - 2 × disagreement", "supported_clicks", "popular"]
+    assert [row["reward"] for row in rows] == names
+    assert rows[-1]["gain"] == rows[-1]["gain_low"] == 0
+    for row in rows[:-1]:
+        assert row["gain_low"] <= row["gain"] <= row["gain_high"]
+        assert row["gain"] == pytest.approx(row["true"] - rows[-1]["true"])
+
+
+def test_one_member_cannot_disagree(small_log: SessionLog, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="two or more members"):
+        pessimism(small_log, "mf", tmp_path / "out", members=1)
     assert not (tmp_path / "out").exists()
