@@ -135,6 +135,6 @@ def test_the_suite_goes_on_after_a_kill_and_past_failures(recsim: Any, tmp_path:
     stored = json.loads((out / "suite.json").read_text())
     assert (stored["users"], stored["training_steps"]) == (10, 50)
     learned = json.loads((out / "gap" / "leaderboard.json").read_text())
-    assert (learned["training_responder"], learned["responder"]) == ("session_gru", "known_truth")
+    assert (learned["training_responder"], learned["responder"]) == ("min_gru", "known_truth")
     assert (out / "suite.png").stat().st_size > 10_000
     assert [path.name for path in out.parent.iterdir()] == ["out"]
