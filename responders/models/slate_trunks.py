@@ -234,7 +234,11 @@ class MinGRU(SlateTrunk):
         if self._compiled is None or self._compiled[0] is not prepared:
             from responders.models.compiled.trunk import CompiledMinGRU  # imports numba
 
-            self._compiled = prepared, CompiledMinGRU(self, prepared.session)
+            step = CompiledMinGRU(
+                self.items, self.readout, self.feedback, self.session, prepared.session,
+                self.lift, self.cells, self.feed_forwards,
+            )  # fmt: skip
+            self._compiled = prepared, step
         return self._compiled[1](state, slate, uniform)
 
     def _first(self, user: Tensor) -> Tensor:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from responders.models.base import Response
 from responders.models.compiled.arrays import (
@@ -18,27 +18,45 @@ from responders.models.compiled.arrays import (
 )
 from responders.models.compiled.session import Items
 from responders.models.compiled.trunk_kernels import Answering, Layers, respond
-from responders.models.parts.session_context import SessionTables
+from responders.models.parts.attention import FeedForward
+from responders.models.parts.feedback import Feedback
+from responders.models.parts.items import ItemEncoder
+from responders.models.parts.readout import Readout
+from responders.models.parts.scan import MinGRUCell
+from responders.models.parts.session_context import SessionContext, SessionTables
 from responders.models.state import State
-
-if TYPE_CHECKING:
-    from responders.models.slate_trunks import MinGRU, SlateTrunk
 
 
 class CompiledMinGRU:
-    """The `respond` of a `MinGRU` in compiled loops.
+    """The `respond` of a `MinGRU` in compiled loops. Its arguments are the parts of the responder.
 
     Args:
-        responder: with weights that do not change.
-        tables: of its session context, on the CPU.
+        items: makes the item vectors.
+        readout: makes the log-odds.
+        feedback: of clicks; None = there is none.
+        session: the session context.
+        tables: of the session context, on the CPU.
+        lift: makes the tokens.
+        cells: of the layers.
+        feed_forwards: of the layers.
     """
 
-    def __init__(self, responder: MinGRU, tables: SessionTables) -> None:
+    def __init__(
+        self,
+        items: ItemEncoder,
+        readout: Readout,
+        feedback: Feedback | None,
+        session: SessionContext,
+        tables: SessionTables,
+        lift: nn.Linear,
+        cells: Sequence[MinGRUCell],
+        feed_forwards: Sequence[FeedForward],
+    ) -> None:
         self.constants = (
-            items_of(responder, tables),
-            answering_of(responder),
-            layers_of(responder),
-            session_of(responder.session),
+            items_of(items, readout, tables),
+            answering_of(items, readout, feedback),
+            layers_of(lift, cells, feed_forwards),
+            session_of(session),
         )
 
     def __call__(self, state: State, slate: Tensor, uniform: Tensor) -> Response:
@@ -59,9 +77,8 @@ class CompiledMinGRU:
         return Response(torch.from_numpy(click), torch.from_numpy(probability), after)
 
 
-def items_of(responder: SlateTrunk, tables: SessionTables) -> Items:
+def items_of(items: ItemEncoder, readout: Readout, tables: SessionTables) -> Items:
     """Return the tables of items; those of a GRU's gates are empty."""
-    items, readout = responder.items, responder.readout
     none, every = torch.zeros(0, 0), items.every_row()
     vector = items.vector(every)
     weight = vector @ readout.match.weight + readout.out.weight
@@ -69,13 +86,12 @@ def items_of(responder: SlateTrunk, tables: SessionTables) -> Items:
     return Items(*map(array, (items.row_of_item, none, none, weight, bias, *tables)))
 
 
-def answering_of(responder: SlateTrunk) -> Answering:
+def answering_of(items: ItemEncoder, readout: Readout, feedback: Feedback | None) -> Answering:
     """Return what makes log-odds of a hidden state and a slate."""
-    readout, feedback = responder.readout, responder.feedback
     position = readout.position_bias.weight.squeeze(1)
     parts = [torch.zeros(0, 0)] * 5 + [torch.zeros(0)]
     if feedback is not None:
-        vector = responder.items.vector(responder.items.every_row())
+        vector = items.vector(items.every_row())
         parts = [
             feedback.query(vector),
             feedback.key(vector),
@@ -88,14 +104,14 @@ def answering_of(responder: SlateTrunk) -> Answering:
     return Answering(array(position), *finishing, *map(array, parts))
 
 
-def layers_of(responder: MinGRU) -> Layers:
+def layers_of(
+    lift: nn.Linear, cells: Sequence[MinGRUCell], feed_forwards: Sequence[FeedForward]
+) -> Layers:
     """Return the weights of the trunk."""
-    gates = [cell.gate for cell in responder.cells]
-    candidates = [cell.candidate for cell in responder.cells]
-    norms, inner, _, outer = zip(*responder.feed_forwards, strict=True)
+    gates, candidates = [cell.gate for cell in cells], [cell.candidate for cell in cells]
+    norms, inner, _, outer = zip(*feed_forwards, strict=True)
     stacked = []
     for modules in (gates, candidates, norms, inner, outer):
         weights = [m.weight.t() if m.weight.ndim == 2 else m.weight for m in modules]
         stacked += [torch.stack(weights), torch.stack([m.bias for m in modules])]
-    lift = responder.lift
     return Layers(*map(array, (lift.weight.t(), lift.bias, *stacked)))
