@@ -26,6 +26,8 @@ from responders.models.parts.scan import MinGRUCell
 from responders.models.parts.session_context import SessionContext, SessionTables
 from responders.models.state import State
 
+_NOTHING = torch.zeros(0, dtype=torch.int64)
+
 
 class CompiledMinGRU:
     """The `respond` of a `MinGRU` in compiled loops. Its arguments are the parts of the responder.
@@ -62,7 +64,7 @@ class CompiledMinGRU:
     def __call__(self, state: State, slate: Tensor, uniform: Tensor) -> Response:
         """Draw the clicks of B users on `slate`; see `Responder.respond`."""
         trunk, session = state["trunk"], state["session"]
-        memory = memory_of(trunk["hidden"], torch.zeros(0, dtype=torch.int64), session)
+        memory = memory_of(trunk["hidden"], _NOTHING, session)
         layers = trunk["layers"].numpy().copy()
         click = np.zeros(slate.shape, np.bool_)
         probability = np.zeros(slate.shape, np.float32)
@@ -88,30 +90,30 @@ def items_of(items: ItemEncoder, readout: Readout, tables: SessionTables) -> Ite
 
 def answering_of(items: ItemEncoder, readout: Readout, feedback: Feedback | None) -> Answering:
     """Return what makes log-odds of a hidden state and a slate."""
-    position = readout.position_bias.weight.squeeze(1)
-    parts = [torch.zeros(0, 0)] * 5 + [torch.zeros(0)]
+    position = readout.position_bias.weight.squeeze(1).detach().numpy()
+    per_click, *bounds = finishing_of(readout.finishing(), len(position))
+    pair = position_pair = gate = torch.zeros(0, 0)
     if feedback is not None:
         vector = items.vector(items.every_row())
-        parts = [
-            feedback.query(vector),
-            feedback.key(vector),
-            feedback.position_query.weight,
-            feedback.position_key.weight,
-            feedback.gate.weight.t(),
-            feedback.gate.bias,
-        ]
-    finishing = finishing_of(readout.finishing(), len(position))
-    return Answering(array(position), *finishing, *map(array, parts))
+        pair = torch.cat([feedback.query(vector), feedback.key(vector)], 1)
+        position_pair = torch.cat([feedback.position_query.weight, feedback.position_key.weight], 1)
+        gate = with_bias(feedback.gate)
+    return Answering(
+        per_click, np.stack([position, *bounds]), *map(array, (pair, position_pair, gate))
+    )
 
 
 def layers_of(
     lift: nn.Linear, cells: Sequence[MinGRUCell], feed_forwards: Sequence[FeedForward]
 ) -> Layers:
     """Return the weights of the trunk."""
-    gates, candidates = [cell.gate for cell in cells], [cell.candidate for cell in cells]
     norms, inner, _, outer = zip(*feed_forwards, strict=True)
-    stacked = []
-    for modules in (gates, candidates, norms, inner, outer):
-        weights = [m.weight.t() if m.weight.ndim == 2 else m.weight for m in modules]
-        stacked += [torch.stack(weights), torch.stack([m.bias for m in modules])]
-    return Layers(*map(array, (lift.weight.t(), lift.bias, *stacked)))
+    cell = [torch.cat([with_bias(c.gate), with_bias(c.candidate)], 1) for c in cells]
+    norm = [torch.stack([n.weight, n.bias]) for n in norms]
+    stacked = cell, norm, *([with_bias(m) for m in modules] for modules in (inner, outer))
+    return Layers(array(with_bias(lift)), *(array(torch.stack(each)) for each in stacked))
+
+
+def with_bias(layer: nn.Linear) -> Tensor:
+    """Return the transposed weights of a layer and its bias as the last row, [n + 1, m]."""
+    return torch.cat([layer.weight.t(), layer.bias.unsqueeze(0)])

@@ -28,36 +28,30 @@ _ZERO, _ONE, _TWO, _HALF = (np.float32(x) for x in (0, 1, 2, 0.5))
 _ROOT_HALF, _EPSILON = np.float32(math.sqrt(0.5)), np.float32(1e-5)
 
 
+# Few arrays, as numba takes a part of a microsecond to receive each.
+
+
 class Answering(NamedTuple):
     """What makes log-odds of a hidden state and a slate, with the feedback of clicks."""
 
-    position: np.ndarray  # [S] log-odds
     per_click: np.ndarray  # [1]
-    log_looked: np.ndarray  # [S]; zeros where nothing is bounded
-    log_missed: np.ndarray  # [S]; -inf where nothing is bounded
-    query: np.ndarray  # [rows, d]; [0, 0] without feedback, as are the others
-    key: np.ndarray  # [rows, d]
-    position_query: np.ndarray  # [S, d]
-    position_key: np.ndarray  # [S, d]
-    gate: np.ndarray  # [H, d] transposed
-    gate_bias: np.ndarray  # [d]
+    position: np.ndarray  # [3, S] log-odds; log of looked at and of missed (0, -inf: no bounds)
+    pair: np.ndarray  # [rows, 2d] queries and keys; [0, 0] without feedback, as are the next two
+    position_pair: np.ndarray  # [S, 2d]
+    gate: np.ndarray  # [H + 1, d] transposed, the last row is the bias
 
 
 class Layers(NamedTuple):
-    """The weights of the trunk, transposed, so that inner loops run over the results."""
+    """The weights of the trunk, transposed, so that inner loops run over the results.
 
-    lift: np.ndarray  # [2d + 1, H]
-    lift_bias: np.ndarray  # [H]
-    gate: np.ndarray  # [L, H, H]
-    gate_bias: np.ndarray  # [L, H]
-    candidate: np.ndarray  # [L, H, H]
-    candidate_bias: np.ndarray  # [L, H]
-    norm: np.ndarray  # [L, H]
-    norm_bias: np.ndarray  # [L, H]
-    inner: np.ndarray  # [L, H, 2H]
-    inner_bias: np.ndarray  # [L, 2H]
-    outer: np.ndarray  # [L, 2H, H]
-    outer_bias: np.ndarray  # [L, H]
+    The last row of each matrix is its bias.
+    """
+
+    lift: np.ndarray  # [2d + 2, H]
+    cell: np.ndarray  # [L, H + 1, 2H] of the gate and the candidate
+    norm: np.ndarray  # [L, 2, H] weight and bias
+    inner: np.ndarray  # [L, H + 1, 2H]
+    outer: np.ndarray  # [L, 2H + 1, H]
 
 
 @compiled
@@ -93,7 +87,7 @@ def respond(
     n_users, n_positions = slate.shape
     rows, log_odds = np.empty(n_positions, np.int64), np.empty(n_positions, np.float32)
     for user in range(n_users):
-        look_up(slate[user], answering.position.shape[0], items, rows)
+        look_up(slate[user], answering.position.shape[1], items, rows)
         add_session(user, slate[user], rows, memory, items, session, log_odds)
         score(rows, slate[user], memory.hidden[user], items, answering, log_odds)
         draw(
@@ -119,7 +113,7 @@ def score(
         if slate[s] < 0:
             continue
         x = log_odds[s] + dot(items.readout[rows[s]], hidden)
-        x += items.bias[rows[s]] + answering.position[s]
+        x += items.bias[rows[s]] + answering.position[0, s]
         log_odds[s] = x + answering.per_click[0] * n_expected
         n_expected += sigmoid(bound(x, s, answering))
 
@@ -136,12 +130,10 @@ def draw(
     probability: np.ndarray,
 ) -> None:
     """Draw the clicks of a slate [S] position by position, `Feedback.draw`."""
-    size = answering.gate_bias.shape[0]
-    scale, above = answering.gate_bias.copy(), np.zeros(size, np.float32)
+    size = answering.gate.shape[1]
+    scale, above = np.empty(size, np.float32), np.zeros(size, np.float32)
     if size:
-        for k in range(hidden.shape[0]):
-            for i in range(size):
-                scale[i] += hidden[k] * answering.gate[k, i]
+        linear(hidden, answering.gate, scale)
     for i in range(size):
         scale[i] = _TWO * sigmoid(scale[i])
     for s in range(rows.shape[0]):
@@ -149,21 +141,22 @@ def draw(
             continue
         change = _ZERO
         for i in range(size):
-            query = answering.query[rows[s], i] + answering.position_query[s, i]
+            query = answering.pair[rows[s], i] + answering.position_pair[s, i]
             change += query * scale[i] * above[i]
         probability[s] = sigmoid(bound(log_odds[s] + change, s, answering))
         click[s] = uniform[s] < probability[s]
         if size:
             difference = np.float32(click[s]) - sigmoid(bound(log_odds[s], s, answering))
             for i in range(size):
-                key = answering.key[rows[s], i] + answering.position_key[s, i]
+                key = answering.pair[rows[s], size + i] + answering.position_pair[s, size + i]
                 above[i] += difference * key
 
 
 @compiled
 def bound(log_odds: np.float32, s: int, answering: Answering) -> np.float32:
     """Return log-odds bounded by the examination of position `s`."""
-    return log_odds + answering.log_looked[s] - softplus(log_odds + answering.log_missed[s])
+    _, looked, missed = answering.position
+    return log_odds + looked[s] - softplus(log_odds + missed[s])
 
 
 @compiled
@@ -197,20 +190,18 @@ def advance(
         mean[d + i] /= n_shown
     mean[2 * d] = np.float32(n_clicks > 0)
     token, inner = np.empty(size, np.float32), np.empty(2 * size, np.float32)
-    gate, candidate = np.empty(size, np.float32), np.empty(size, np.float32)
-    normal = np.empty(size, np.float32)
-    linear(mean, layers.lift, layers.lift_bias, token)
+    cell, normal = np.empty(2 * size, np.float32), np.empty(size, np.float32)
+    linear(mean, layers.lift, token)
     for layer in range(states.shape[0]):
         state = states[layer]
-        linear(token, layers.gate[layer], layers.gate_bias[layer], gate)
-        linear(token, layers.candidate[layer], layers.candidate_bias[layer], candidate)
+        linear(token, layers.cell[layer], cell)
         for i in range(size):
-            state[i] += sigmoid(gate[i]) * (candidate[i] - state[i])
-        normalise(state, layers.norm[layer], layers.norm_bias[layer], normal)
-        linear(normal, layers.inner[layer], layers.inner_bias[layer], inner)
+            state[i] += sigmoid(cell[i]) * (cell[size + i] - state[i])
+        normalise(state, layers.norm[layer], normal)
+        linear(normal, layers.inner[layer], inner)
         for i in range(2 * size):
             inner[i] *= _HALF * np.float32(_ONE + math.erf(inner[i] * _ROOT_HALF))  # GELU
-        linear(inner, layers.outer[layer], layers.outer_bias[layer], token)
+        linear(inner, layers.outer[layer], token)
         for i in range(size):
             token[i] += state[i]
     for i in range(size):
@@ -218,18 +209,19 @@ def advance(
 
 
 @compiled
-def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, result: np.ndarray) -> None:
-    """Write x [n] · weight [n, m] + bias [m] into `result` [m]."""
+def linear(x: np.ndarray, weight: np.ndarray, result: np.ndarray) -> None:
+    """Write (x, 1) [n + 1] · weight [n + 1, m] into `result` [m]."""
+    n = x.shape[0]
     for j in range(result.shape[0]):
-        result[j] = bias[j]
-    for k in range(x.shape[0]):
+        result[j] = weight[n, j]
+    for k in range(n):
         for j in range(result.shape[0]):
             result[j] += x[k] * weight[k, j]
 
 
 @compiled
-def normalise(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, result: np.ndarray) -> None:
-    """Write the layer norm of x [n] into `result` [n]."""
+def normalise(x: np.ndarray, norm: np.ndarray, result: np.ndarray) -> None:
+    """Write the layer norm of x [n], with weight and bias [2, n], into `result` [n]."""
     n, mean, square = np.float32(x.shape[0]), _ZERO, _ZERO
     for i in range(x.shape[0]):
         mean += x[i]
@@ -238,4 +230,4 @@ def normalise(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, result: np.nd
         square += (x[i] - mean) * (x[i] - mean)
     scale = _ONE / np.sqrt(square / n + _EPSILON)
     for i in range(x.shape[0]):
-        result[i] = (x[i] - mean) * scale * weight[i] + bias[i]
+        result[i] = (x[i] - mean) * scale * norm[0, i] + norm[1, i]
