@@ -12,6 +12,7 @@ from agents.linear_features import impressions, item_components, user_state
 from agents.policy import Policy
 from agents.site import Site
 from agents.transition import Transition
+from recsim_env.candidates import most_clicked
 from recsim_env.world import World
 from responders.config import Config, setting
 
@@ -23,6 +24,9 @@ class LinUCBConfig(Config):
     exploration: float = setting(0.3, "α, standard errors added to the estimate.", ge=0)
     regularisation: float = setting(1.0, "λ, initial diagonal of the matrices.", gt=0)
     components: int = setting(8, "Principal components of the item features.", ge=1, le=256)
+    candidates: int = setting(
+        250, "Items to choose from: the most clicked ones, where the catalogue counts.", ge=1
+    )
 
 
 class LinUCBPolicy(Policy):
@@ -32,7 +36,8 @@ class LinUCBPolicy(Policy):
     the history. For each item, θ = A⁻¹b with A = λI + Σ xxᵀ over its impressions and b = Σ x over
     its clicks; the items with the highest xᵀθ + α √(xᵀA⁻¹x) are shown. The impressions of a step
     are added at once, and only the matrices of items that were shown are inverted again. It takes
-    N × d² numbers.
+    C × d² numbers for C candidates. A candidate that was never shown has the same bound for all
+    users and comes before most others, so a world of B users tries S new ones in a step.
 
     Args:
         world: see `Policy`.
@@ -50,25 +55,33 @@ class LinUCBPolicy(Policy):
         self.exploration = self.config.exploration
         self.items = item_components(self.site, self.config.components)
         d = 1 + self.site.features.shape[1] + self.items.shape[1]
+        candidates = most_clicked(self.catalogue)[: self.config.candidates].sort().values
+        self._candidates, c = candidates.to(self.device), len(candidates)
+        self._rules = self.rules.only(self._candidates)
         eye = torch.eye(d, device=self.device)
-        self.gram = (self.config.regularisation * eye).repeat(self.n_items, 1, 1)
-        self.inverse = (eye / self.config.regularisation).repeat(self.n_items, 1, 1)
-        self.target = torch.zeros(self.n_items, d, device=self.device)
-        self.weight = torch.zeros(self.n_items, d, device=self.device)
+        self.gram = (self.config.regularisation * eye).repeat(c, 1, 1)
+        self.inverse = (eye / self.config.regularisation).repeat(c, 1, 1)
+        self.target = torch.zeros(c, d, device=self.device)
+        self.weight = torch.zeros(c, d, device=self.device)
 
     def act(self, observation: dict[str, Tensor]) -> Tensor:
         x = user_state(self.site, self.items, observation)
         outer = (x.unsqueeze(2) * x.unsqueeze(1)).flatten(1)
-        variance = outer @ self.inverse.flatten(1).t()  # xᵀA⁻¹x of all users and items
+        variance = outer @ self.inverse.flatten(1).t()  # xᵀA⁻¹x of all users and candidates
         bound = x @ self.weight.t() + self.exploration * variance.clamp(min=0).sqrt()
-        return self.rules.choose(bound)
+        slate = self._rules.choose(bound)
+        return torch.where(slate >= 0, self._candidates[slate], -1)
 
     def score(self, observation: dict[str, Tensor]) -> Tensor:
-        return user_state(self.site, self.items, observation) @ self.weight.t()
+        value = user_state(self.site, self.items, observation) @ self.weight.t()
+        return self.among_all(value, self._candidates)
 
     def learn(self, transition: Transition) -> None:
         state = user_state(self.site, self.items, transition.observation)
         item, click, x = impressions(transition, state)
+        known = torch.isin(item, self._candidates)
+        click, x = click[known], x[known]
+        item = torch.searchsorted(self._candidates, item[known])
         self.gram.index_add_(0, item, x.unsqueeze(2) * x.unsqueeze(1))
         self.target.index_add_(0, item, x * click.unsqueeze(1))
         shown = item.unique()

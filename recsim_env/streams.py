@@ -50,7 +50,7 @@ class UserStreams:
     Args:
         num_users: B.
         seed: of all streams, 0 or more; or one for each user, who then draws what the first user of
-            a world with that seed draws.
+            a world with that seed draws, whatever `first_user` is.
         first_user: number of the first user.
         device: of the numbers.
     """
@@ -66,7 +66,7 @@ class UserStreams:
         if isinstance(seed, Sequence) and not isinstance(seed, str):
             if len(seed) != num_users:
                 raise InputError(f"{len(seed)} seeds were given for {num_users} users")
-            seed, user = [check_seed(each) for each in seed], torch.full_like(user, first_user)
+            seed, user = [check_seed(each) for each in seed], torch.zeros_like(user)
         else:
             seed = check_seed(seed)
         start = _mix_all(torch.tensor(seed, device=device) + 1)

@@ -72,6 +72,7 @@ class World:
 
     Attributes:
         episodes: the state of all users, `Episodes`.
+        first_user: as given; `reset(seed=…)` reads it, so it can be set before.
         n_members: members of an ensemble; 0 without one.
         n_objectives: M, rewards per step; None for a scalar reward.
 
@@ -133,7 +134,7 @@ class World:
             support is not None,
         )  # fmt: skip
         self.reward, self.n_objectives = make_reward(reward, context)
-        self._one_member, self._first_user = one_member, first_user
+        self._one_member, self.first_user = one_member, first_user
         self.population = Population(
             self.responder, initial_sessions, warm_start, history, shift, self.device
         )
@@ -167,7 +168,7 @@ class World:
         if seed is not None:
             if mask is not None:
                 raise InputError("a seed resets all users: call reset without a mask")
-            self.streams = UserStreams(self.num_users, seed, self._first_user, self.device)
+            self.streams = UserStreams(self.num_users, seed, self.first_user, self.device)
         uniform = self.streams.uniform(2 if self._one_member else 1, mask)
         user = self.population.draw(uniform[:, 0]) if user is None else user
         member = (uniform[:, 1] * self.n_members).long() if self._one_member else None

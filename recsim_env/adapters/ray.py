@@ -241,6 +241,7 @@ class _Share:
         """Made at the first call, as Ray takes an error of `__init__` for the actor's death."""
         envs = gym.make_vec(self.id, num_envs=self.num_envs, **self.kwargs).unwrapped
         assert isinstance(envs, WorldVectorEnv)
+        envs.world.first_user = self.first_user
         return envs
 
     def spaces(self) -> tuple[Any, ...]:
@@ -254,8 +255,6 @@ class _Share:
         mask = options.get("reset_mask")
         if mask is not None and not np.any(mask):
             return self.envs._observe(), with_masks(self.envs._state_info())
-        # A seed for each user gives the first stream of that seed, as in `gym.make`.
-        self.envs.world._first_user = 0 if isinstance(seed, list) else self.first_user
         return self.envs.reset(seed=seed, options=options)
 
     def step(self, actions: np.ndarray) -> StepReturn:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:  # PyTorch, pandas and pyarrow are imported with the reader
     from responders.log.catalogue import Catalogue
     from responders.log.session_log import SessionLog
 
+_OF_CONNECTIONS = ("botocore", "aiohttp", "google", "gcsfs", "azure")
+"""The packages whose errors are no `OSError` where a connection to a store breaks."""
+
 
 def convert(
     source: str,
@@ -50,7 +53,12 @@ def convert(
     path = raw_path(raw)
     if not path.exists():
         raise InputError(f"there is no file or folder {raw}: give the raw data of {source}")
-    log: SessionLog = read(path, Path(out), catalogue, overwrite=overwrite, **options)
+    try:
+        log: SessionLog = read(path, Path(out), catalogue, overwrite=overwrite, **options)
+    except Exception as error:
+        if "://" in str(raw) and type(error).__module__.partition(".")[0] in _OF_CONNECTIONS:
+            raise InputError(f"{raw} was not read to its end: {error}; try again") from error
+        raise
     return log
 
 

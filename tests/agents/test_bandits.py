@@ -79,6 +79,25 @@ def test_lin_ucb_is_ridge_regression_with_its_standard_error() -> None:
     assert policy.act(t.observation).equal(bound.topk(2).indices)
 
 
+def test_lin_ucb_shows_its_candidates_and_learns_of_nothing_else() -> None:
+    catalogue = Catalogue(
+        np.arange(N),
+        FEATURED.catalogue.features,
+        attributes={"clicked": np.array([1, 9, 0, 8, 7, 2])},
+    )
+    site = Site(catalogue, 2, FEATURED.features)
+    policy = LinUCBPolicy(site, LinUCBConfig(candidates=3, components=2))
+    everything = LinUCBPolicy(site, LinUCBConfig(components=2))
+    t = random_step(site)
+    for each in (policy, everything):
+        each.learn(t)
+    assert policy.weight.equal(everything.weight[[1, 3, 4]])
+    assert torch.isin(policy.act(t.observation), torch.tensor([1, 3, 4])).all()
+    score = policy.score(t.observation)
+    assert score[:, [1, 3, 4]].equal(everything.score(t.observation)[:, [1, 3, 4]])
+    assert (score[:, [0, 2, 5]] < score[:, [1, 3, 4]].amin(1, keepdim=True)).all()
+
+
 def test_lin_ts_samples_the_posterior_of_one_regression() -> None:
     policy = LinTSPolicy(FEATURED, LinTSConfig(exploration=0.5, components=2))
     t = random_step(FEATURED)

@@ -30,7 +30,7 @@ def small(trained: Path, **options: Any) -> World:
 def play(world: World, steps: int, seed: int = 0) -> list[dict[str, torch.Tensor]]:
     """Random slates from a generator per user, so that they do not depend on the batch either."""
     world.reset(seed=seed)
-    first = world._first_user
+    first = world.first_user
     draws = [np.random.default_rng(first + i) for i in range(world.num_users)]
     seen = []
     for _ in range(steps):
