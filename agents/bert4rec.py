@@ -30,9 +30,9 @@ class BERT4Rec(SequenceModel):
     def __init__(self, n_items: int, config: BERT4RecConfig) -> None:
         super().__init__(n_items, config)
         self.length, self.masked = config.length, config.masked
-        self.mask = nn.Parameter(torch.randn(config.size) * config.size**-0.5)
+        self.mask = nn.Parameter(torch.randn(config.size) * 0.02)
         self.position = nn.Embedding(config.length, config.size)
-        nn.init.normal_(self.position.weight, std=config.size**-0.5)
+        nn.init.normal_(self.position.weight, std=0.02)
         self.drop = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config.size, config.heads) for _ in range(config.layers))
         self.head = nn.Sequential(

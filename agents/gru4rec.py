@@ -16,13 +16,14 @@ class GRU4RecConfig(SequentialConfig):
     """Settings of `GRU4RecPolicy`."""
 
     layers: int = setting(1, "Layers of the network.", ge=1, le=100)
+    learning_rate: float = setting(0.003, "Of Adam.", gt=0)
 
 
 class GRU4Rec(SequenceModel):
     """GRU over the items clicked so far; scores are products with item vectors."""
 
     def __init__(self, n_items: int, config: GRU4RecConfig) -> None:
-        super().__init__(n_items, config)
+        super().__init__(n_items, config, config.size**-0.5)
         self.drop = nn.Dropout(config.dropout)
         self.gru = nn.GRU(config.size, config.size, config.layers, batch_first=True)
 

@@ -30,7 +30,7 @@ class CausalEncoder(nn.Module):
     def __init__(self, config: SASRecConfig) -> None:
         super().__init__()
         self.position = nn.Embedding(config.length, config.size)
-        nn.init.normal_(self.position.weight, std=config.size**-0.5)
+        nn.init.normal_(self.position.weight, std=0.02)
         self.drop = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config.size, config.heads) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.size)

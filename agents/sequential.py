@@ -57,13 +57,15 @@ class SequenceModel(nn.Module):
     Args:
         n_items: V.
         config: the settings.
+        deviation: of the items' vectors at first. Small ones suit states that are normalised: all
+            items have about the same score, and no random preferences must be unlearned.
     """
 
-    def __init__(self, n_items: int, config: SequentialConfig) -> None:
+    def __init__(self, n_items: int, config: SequentialConfig, deviation: float = 0.02) -> None:
         super().__init__()
         self.n_items, self.options = n_items, config.loss_options
         self.items = nn.Embedding(n_items, config.size)
-        nn.init.normal_(self.items.weight, std=config.size**-0.5)
+        nn.init.normal_(self.items.weight, std=deviation)
 
     def forward(self, item: Tensor) -> Tensor:
         """Return the states [B, L, d] after each item of histories [B, L], -1 = none."""

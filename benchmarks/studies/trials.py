@@ -27,7 +27,7 @@ NewWorld = Callable[[int], World]
 """Returns a world with the given number of users."""
 
 _TRAINING_SEED = 1_000_000  # so that training and evaluation draw other random numbers
-_TRAINING_USERS = 256
+TRAINING_USERS = 256
 _BLOCK = 1 << 16  # slates measured at a time, to bound memory
 
 
@@ -121,7 +121,7 @@ def run_trial(
 
     It learns in `new_training_world`, by default in `new_world` as well.
     """
-    training_world, world = (new_training_world or new_world)(_TRAINING_USERS), new_world(users)
+    training_world, world = (new_training_world or new_world)(TRAINING_USERS), new_world(users)
     separate_users(training_world, world)
     began = time.perf_counter()
     policy, trained = make_policy(entry, training_world, steps, seed, log)

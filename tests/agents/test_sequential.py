@@ -275,7 +275,7 @@ def test_what_was_passed_over_is_recommended_less() -> None:
         data = sequences_of(tastes(seed=seed), 4, leave_out=1)
         data = replace(data, target=np.full_like(data.target, -1))  # no early stopping
         for weight in (0, 1):
-            policy = make("pnfrec", tastes(), seed, epochs=4, skips=weight, contrast=weight)
+            policy = make("pnfrec", tastes(), seed, epochs=2, skips=weight, contrast=weight)
             policy.fit_sequences(data)
             recommended = np.array(policy.recommend(clicked, k=10))
             disliked[weight, seed] = (recommended % 2).mean()
