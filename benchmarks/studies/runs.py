@@ -118,7 +118,7 @@ def bayes(log: SessionLog, split: str, seed: int, out: Path) -> dict[str, Any] |
     truth = truth_of(log)
     if truth is None:
         return None
-    path = out / Run("bayes", "", split, seed).folder
+    path = out / f"bayes-{split}-{seed}"  # no responder's folder: `fidelity OUT/user-*` skips it
     if not (path / RESULT).exists():
         parts = make_split(log, split, seed)
         threshold = best_threshold(predict(truth, log, parts["validation"]))
