@@ -22,7 +22,7 @@ _MOST = 30_000  # items: their N × N weights take 3.6 GB, the inverse twice tha
 class EASEConfig(Config):
     """Settings of `EASEPolicy`."""
 
-    regularisation: float = setting(100.0, "λ, added to the diagonal of XᵀX.", gt=0)
+    regularisation: float = setting(500.0, "λ, added to the diagonal of XᵀX.", gt=0)
 
 
 class EASEPolicy(LogPolicy):

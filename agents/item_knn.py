@@ -23,7 +23,7 @@ class ItemKNNConfig(Config):
     """Settings of `ItemKNNPolicy`."""
 
     neighbours: int = setting(50, "Most similar items kept for each item.", ge=1)
-    shrinkage: float = setting(10.0, "Added to the denominator of the cosine.", ge=0)
+    shrinkage: float = setting(100.0, "Added to the denominator of the cosine.", ge=0)
 
 
 class ItemKNNPolicy(LogPolicy):
