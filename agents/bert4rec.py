@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from agents.sequences import appended, latest
-from agents.sequential import SequenceModel, SequentialConfig, SequentialPolicy
+from agents.sequential import SMALL, SequenceModel, SequentialConfig, SequentialPolicy
 from responders.config import Config, setting
 from responders.models.parts.attention import Block
 
@@ -30,9 +30,9 @@ class BERT4Rec(SequenceModel):
     def __init__(self, n_items: int, config: BERT4RecConfig) -> None:
         super().__init__(n_items, config)
         self.length, self.masked = config.length, config.masked
-        self.mask = nn.Parameter(torch.randn(config.size) * 0.02)
+        self.mask = nn.Parameter(torch.randn(config.size) * SMALL)
         self.position = nn.Embedding(config.length, config.size)
-        nn.init.normal_(self.position.weight, std=0.02)
+        nn.init.normal_(self.position.weight, std=SMALL)
         self.drop = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config.size, config.heads) for _ in range(config.layers))
         self.head = nn.Sequential(

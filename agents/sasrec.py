@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from agents.sequential import SequenceModel, SequentialConfig, SequentialPolicy
+from agents.sequential import SMALL, SequenceModel, SequentialConfig, SequentialPolicy
 from responders.config import Config, setting
 from responders.models.parts.attention import Block
 
@@ -30,7 +30,7 @@ class CausalEncoder(nn.Module):
     def __init__(self, config: SASRecConfig) -> None:
         super().__init__()
         self.position = nn.Embedding(config.length, config.size)
-        nn.init.normal_(self.position.weight, std=0.02)
+        nn.init.normal_(self.position.weight, std=SMALL)
         self.drop = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config.size, config.heads) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.size)

@@ -49,6 +49,10 @@ class SequentialConfig(Config):
         return {"negatives": self.negatives, "share": self.share} if self.negatives else {}
 
 
+SMALL = 0.02
+"""Deviation of the weights at first, where states are normalised."""
+
+
 class SequenceModel(nn.Module):
     """Scores the next item by the product of its vector with a state.
 
@@ -61,7 +65,7 @@ class SequenceModel(nn.Module):
             items have about the same score, and no random preferences must be unlearned.
     """
 
-    def __init__(self, n_items: int, config: SequentialConfig, deviation: float = 0.02) -> None:
+    def __init__(self, n_items: int, config: SequentialConfig, deviation: float = SMALL) -> None:
         super().__init__()
         self.n_items, self.options = n_items, config.loss_options
         self.items = nn.Embedding(n_items, config.size)

@@ -23,6 +23,7 @@ from agents.registry import POLICIES
 from agents.sequences import By, Sequences, padded, sequences_of
 from agents.sequential import SequentialPolicy
 from agents.site import Site
+from benchmarks.cli.options import Settings
 from benchmarks.harness import names_in, publish, run_script
 from benchmarks.reports.tables import number, text, with_interval
 from benchmarks.studies.ranking.metrics import metrics_at, ranks_of
@@ -150,9 +151,7 @@ def main(
     model: Annotated[str, typer.Option(help="A sequential policy.")] = "sasrec",
     ahead: Annotated[int, typer.Option(min=1, help="Clicks to find.")] = 10,
     seeds: Annotated[int, typer.Option(min=1, help="Repetitions.")] = 3,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting.")
-    ] = None,
+    settings: Settings = None,
     out: Annotated[Path, typer.Option(help="Folder for the table.")] = Path("runs/generation"),
 ) -> None:
     """Compare the ways of generating a slate by the next several clicks."""

@@ -19,6 +19,7 @@ import typer
 from agents.from_log import LogPolicy, observe_log
 from agents.registry import POLICIES
 from agents.site import Site
+from benchmarks.cli.options import Settings
 from benchmarks.harness import names_in, publish, run_script
 from benchmarks.reports.tables import number, text, with_interval
 from responders import EMPTY, InputError, SessionLog
@@ -133,9 +134,7 @@ def main(
     policies: Annotated[str, typer.Option(help="Policies, by name.")] = "sasrec,pnfrec",
     seeds: Annotated[int, typer.Option(min=1, help="Repetitions.")] = 3,
     top: Annotated[int, typer.Option(min=1, help="Items that are recommended.")] = 10,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting.")
-    ] = None,
+    settings: Settings = None,
     out: Annotated[Path, typer.Option(help="Folder for the table.")] = Path("runs/passed_over"),
 ) -> None:
     """Compare the shares of recommended items that are passed over."""
