@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -12,7 +11,7 @@ from agents.from_log import LogPolicy
 from benchmarks.reports.curves import Point
 from benchmarks.studies.trials import Trial
 from recsim_env.world import World
-from responders.evaluation.bootstrap import run_and_user_weights
+from responders.evaluation.bootstrap import interval, run_and_user_weights
 
 _POINTS = 10
 _RATIO = 1.5  # of the steps of one point to those of the point before
@@ -74,18 +73,11 @@ def summarise_curves(
             own = reward[name]
             if points and (points[-1].policy, points[-1].training_steps) == (name, steps[name]):
                 continue
-            ends = np.percentile(weights @ own / weights.sum(1), [2.5, 97.5])
-            regret: dict[str, Any] = {}
+            found = interval("reward", own.mean(), weights @ own / weights.sum(1))
             if reference is not None:
                 gap = reference - own
-                low, high = np.percentile(weights @ gap / weights.sum(1), [2.5, 97.5])
-                regret = {"regret": float(gap.mean()), "regret_low": float(low)}
-                regret["regret_high"] = float(high)
-            points.append(
-                Point(
-                    name, steps[name], float(own.mean()), float(ends[0]), float(ends[1]), **regret
-                )
-            )
+                found |= interval("regret", gap.mean(), weights @ gap / weights.sum(1))
+            points.append(Point(name, steps[name], **found))
     return points
 
 

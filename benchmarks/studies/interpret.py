@@ -19,7 +19,7 @@ from benchmarks.studies.evaluate import check_shape
 from responders import InputError, SessionLog
 from responders.config import make_config
 from responders.errors import check_whole
-from responders.evaluation.bootstrap import user_weights
+from responders.evaluation.bootstrap import interval, user_weights
 from responders.files import new_folder, read_json
 from responders.interpretation.autoencoder import (
     AutoencoderConfig,
@@ -211,12 +211,7 @@ def _ratio(name: str, top: np.ndarray, bottom: np.ndarray) -> dict[str, float]:
     """Return the ratio of sums over users [U], with its 95 % interval over users."""
     top, bottom = top[bottom > 0], bottom[bottom > 0]
     weights = np.stack(list(user_weights(len(top), _RESAMPLES)))
-    low, high = np.percentile((weights @ top) / (weights @ bottom), [2.5, 97.5])
-    return {
-        name: float(top.sum() / bottom.sum()),
-        f"{name}_low": float(low),
-        f"{name}_high": float(high),
-    }
+    return interval(name, top.sum() / bottom.sum(), (weights @ top) / (weights @ bottom))
 
 
 def _clusters(source: _Source, codes: list[np.ndarray], log: SessionLog) -> list[dict[str, Any]]:
@@ -265,5 +260,4 @@ def _rho(
     a_mean, b_mean, ab, aa, bb = (moment / n for moment in moments)
     spread = np.sqrt(np.maximum((aa - a_mean**2) * (bb - b_mean**2), 1e-18))
     rho = np.abs(ab - a_mean * b_mean) / spread
-    low, high = np.percentile(rho[1:], [2.5, 97.5])
-    return {name: float(rho[0]), f"{name}_low": float(low), f"{name}_high": float(high)}
+    return interval(name, rho[0], rho[1:])

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from responders.evaluation.bootstrap import interval
 from responders.evaluation.metrics import weighted_metrics
 from responders.evaluation.predict import Predictions
 
@@ -54,10 +55,8 @@ def judge(
         row = rows[name] = dict(point)
         for metric in METRICS:
             gain = samples[name][metric] - samples[reference][metric]
-            row[f"{metric}_gain"] = point[metric] - points[reference][metric]
-            for column, values in ((metric, samples[name][metric]), (f"{metric}_gain", gain)):
-                low, high = np.nanpercentile(values, [2.5, 97.5])
-                row[f"{column}_low"], row[f"{column}_high"] = float(low), float(high)
+            row |= interval(metric, point[metric], samples[name][metric])
+            row |= interval(f"{metric}_gain", point[metric] - points[reference][metric], gain)
     return rows
 
 

@@ -32,7 +32,7 @@ from recsim_env.world import World
 from responders import EMPTY, InputError, SessionLog
 from responders.config import make_config, parse_settings
 from responders.errors import check_whole, near_matches
-from responders.evaluation.bootstrap import crossed_interval, run_and_user_weights
+from responders.evaluation.bootstrap import crossed_interval, interval, run_and_user_weights
 from responders.evaluation.off_policy import snips
 from responders.progress import progress_bar
 
@@ -185,14 +185,11 @@ def _row(name: str, runs: Sequence[_Run], tested: SessionLog) -> dict[str, Any]:
     clicks, length = np.array([r.clicks for r in runs]), np.array([r.length for r in runs])
     weight = np.stack(list(run_and_user_weights([clicks.shape[1]] * len(runs), 1000)))
     samples = (weight @ clicks.ravel()) / (weight @ length.ravel())
-    low, high = np.percentile(samples, [2.5, 97.5])
     return {
         "policy": name,
         **dict(zip(("estimate", "estimate_low", "estimate_high"), estimate, strict=True)),
         "same": float(np.mean([run.same for run in runs])),
-        "slate": float(clicks.sum() / length.sum()),
-        "slate_low": float(low),
-        "slate_high": float(high),
+        **interval("slate", clicks.sum() / length.sum(), samples),
         **crossed_interval("session", clicks),
     }
 

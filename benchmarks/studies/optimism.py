@@ -29,7 +29,7 @@ from recsim_env.loading import hazard_of
 from recsim_env.world import World
 from responders import InputError, SessionLog, fit
 from responders.config import parse_settings
-from responders.evaluation.bootstrap import run_and_user_weights
+from responders.evaluation.bootstrap import interval, run_and_user_weights
 from responders.known_truth.world import KnownTruth, truth_of
 from responders.registry import load
 from responders.training.checkpoint import Checkpoint
@@ -173,16 +173,11 @@ def ratios(
     best = np.concatenate([run["oracle"][1] for run in runs])
     weights = np.stack(list(run_and_user_weights([len(run[policy][0]) for run in runs], 1000)))
     ratio, share = (weights @ learned) / (weights @ true), (weights @ true) / (weights @ best)
-    (low, high), (share_low, share_high) = (np.percentile(x, [2.5, 97.5]) for x in (ratio, share))
     return {
         "learned": learned.mean(),
         "true": true.mean(),
-        "ratio": learned.mean() / true.mean(),
-        "ratio_low": low,
-        "ratio_high": high,
-        "of_oracle": true.mean() / best.mean(),
-        "of_oracle_low": share_low,
-        "of_oracle_high": share_high,
+        **interval("ratio", learned.mean() / true.mean(), ratio),
+        **interval("of_oracle", true.mean() / best.mean(), share),
     }
 
 

@@ -24,7 +24,7 @@ from benchmarks.harness import names_in, publish, run_script
 from benchmarks.reports.tables import number, text, with_interval
 from responders import EMPTY, InputError, SessionLog
 from responders.config import make_config, parse_settings
-from responders.evaluation.bootstrap import crossed_samples
+from responders.evaluation.bootstrap import crossed_samples, interval
 from responders.log import ragged
 from responders.registry import load
 
@@ -80,7 +80,9 @@ def compare(
         first = first or found
         row: dict[str, Any] = {"policy": name, "slates": len(rows_asked)}
         for what, values in found.items():
-            row |= _interval(what, values) | _interval(f"{what}_above", values - first[what])
+            above = values - first[what]
+            row |= interval(what, values[0], values[1:])
+            row |= interval(f"{what}_above", above[0], above[1:])
         table.append(row)
     return table
 
@@ -122,11 +124,6 @@ def _samples(counts: np.ndarray) -> dict[str, np.ndarray]:
     drawn = [np.r_[c.mean(), crossed_samples(c)] for c in np.moveaxis(counts, 2, 0)]
     with np.errstate(invalid="ignore"):  # a resample without any such slate is left out
         return {"ndcg": drawn[0] / drawn[1], "passed": drawn[2] / drawn[3]}
-
-
-def _interval(name: str, values: np.ndarray) -> dict[str, float]:
-    low, high = np.nanpercentile(values[1:], [2.5, 97.5])
-    return {name: float(values[0]), f"{name}_low": float(low), f"{name}_high": float(high)}
 
 
 def main(

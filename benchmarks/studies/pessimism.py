@@ -33,7 +33,7 @@ from recsim_env.world import World
 from responders import InputError, SessionLog
 from responders.config import parse_settings
 from responders.errors import check_whole
-from responders.evaluation.bootstrap import run_and_user_weights
+from responders.evaluation.bootstrap import interval, run_and_user_weights
 from responders.training.checkpoint import Checkpoint
 
 PENALTIES = 1.0, 3.0
@@ -129,8 +129,7 @@ def pessimism(
     rows = []
     for name in (*rewards, "popular"):
         more = np.concatenate([run[name][1] - run["popular"][1] for run in runs])
-        low, high = np.percentile(weights @ more / weights.sum(1), [2.5, 97.5])
-        gain = {"gain": more.mean(), "gain_low": low, "gain_high": high}
+        gain = interval("gain", more.mean(), weights @ more / weights.sum(1))
         rows.append({"reward": name, **ratios(runs, name), **gain})
     return rows
 

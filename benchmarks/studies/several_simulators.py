@@ -32,7 +32,7 @@ from recsim_env.make import make_world
 from responders import InputError, SessionLog
 from responders.config import make_config, parse_settings
 from responders.errors import check_whole
-from responders.evaluation.bootstrap import run_and_user_weights
+from responders.evaluation.bootstrap import interval, run_and_user_weights
 from responders.training.checkpoint import Checkpoint
 
 RESPONDERS = "session_gru,slate_gru"
@@ -150,8 +150,7 @@ def several_simulators(
     for (name, memory), clicks in true.items():
         row = {"simulators": name, "memory": memory, "learned": learned[name, memory].mean()}
         for key, values in (("true", clicks), ("gain", best - clicks)):
-            low, high = np.percentile(weights @ values, [2.5, 97.5])
-            row |= {key: values.mean(), f"{key}_low": low, f"{key}_high": high}
+            row |= interval(key, values.mean(), weights @ values)
         rows.append(row)
     return rows
 

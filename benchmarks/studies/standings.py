@@ -10,7 +10,7 @@ from scipy import stats
 
 from benchmarks.reports.leaderboard import Difference, Row
 from benchmarks.studies.trials import Trial
-from responders.evaluation.bootstrap import percentile_intervals, run_and_user_weights
+from responders.evaluation.bootstrap import interval, percentile_intervals, run_and_user_weights
 
 _RESAMPLES = 1000
 
@@ -49,7 +49,6 @@ def summarise(trials: Sequence[Trial]) -> tuple[list[Row], list[Difference]]:
 def _row(
     trials: list[Trial], reward: np.ndarray, samples: np.ndarray, behind: Difference | None
 ) -> Row:
-    low, high = np.percentile(samples, [2.5, 97.5])
     per_session = _session_means(trials)
     over_seeds: dict[str, Any] = {
         f"{name}{end}": value
@@ -58,9 +57,7 @@ def _row(
     }
     return Row(
         policy=trials[0].policy,
-        reward=float(reward.mean()),
-        reward_low=float(low),
-        reward_high=float(high),
+        **interval("reward", reward.mean(), samples),
         behind=None if behind is None else behind.difference,
         behind_low=None if behind is None else behind.low,
         behind_high=None if behind is None else behind.high,

@@ -29,7 +29,7 @@ from recsim_env.make import ASSETS
 from recsim_env.registry import ENVIRONMENTS
 from recsim_env.skills import SKILLS, Skill
 from responders import InputError
-from responders.evaluation.bootstrap import run_and_user_weights
+from responders.evaluation.bootstrap import interval, run_and_user_weights
 from responders.files import new_folder, read_json, write_json
 
 _RESAMPLES = 1000
@@ -245,9 +245,9 @@ def score_trials(
         gain, span = rewards[name] - low, high - low
         score = np.clip(gain.mean() / span.mean(), 0, 1)
         scores = np.clip((drawn @ gain) / (drawn @ span), 0, 1)
-        score_ends, ends = (np.percentile(x, [2.5, 97.5]) for x in (scores, drawn @ rewards[name]))
-        numbers = (score, *score_ends, rewards[name].mean(), *ends)
-        rows.append(SkillScore(skill, name, *(float(number) for number in numbers)))  # type: ignore[arg-type]
+        mean, means = rewards[name].mean(), drawn @ rewards[name]
+        numbers: dict[str, Any] = interval("score", score, scores)
+        rows.append(SkillScore(skill, name, **numbers, **interval("reward", mean, means)))
     return rows
 
 

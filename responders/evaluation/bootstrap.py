@@ -53,10 +53,21 @@ def crossed_samples(values: np.ndarray, resamples: int = 1000, seed: int = 0) ->
     return np.einsum("br,ru,bu->b", drawn(runs), values, drawn(users), optimize=True)
 
 
+def interval(name: str, value: float, samples: np.ndarray | Sequence[float]) -> dict[str, float]:
+    """Return a value and its 95 % percentile interval: `name`, `name_low` and `name_high`.
+
+    Args:
+        name: of the value.
+        value: of the data.
+        samples: of the resamples; NaN, where it is undefined, is left out.
+    """
+    low, high = np.nanpercentile(samples, [2.5, 97.5])
+    return {name: float(value), f"{name}_low": float(low), f"{name}_high": float(high)}
+
+
 def crossed_interval(name: str, values: np.ndarray) -> dict[str, float]:
-    """Return the mean of `values` [runs, users] and its 95 % interval: name, _low and _high."""
-    low, high = np.percentile(crossed_samples(values), [2.5, 97.5])
-    return {name: float(values.mean()), f"{name}_low": float(low), f"{name}_high": float(high)}
+    """Return the mean of `values` [runs, users] and its `interval`."""
+    return interval(name, values.mean(), crossed_samples(values))
 
 
 def percentile_intervals(samples: Sequence[dict[str, float]]) -> dict[str, float | None]:

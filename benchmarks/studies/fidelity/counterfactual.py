@@ -18,7 +18,7 @@ from benchmarks.studies.fidelity.policies import NewPolicy
 from recsim_env.loading import hazard_of
 from recsim_env.world import World
 from responders import EMPTY
-from responders.evaluation.bootstrap import user_weights
+from responders.evaluation.bootstrap import interval, user_weights
 from responders.log.counts import count
 from responders.registry import load
 
@@ -114,18 +114,20 @@ def summarise(
     drawn_a, drawn_b = a @ weight.T, b @ weight.T  # [policies, resamples]
     mean_a, mean_b = a.mean(1), b.mean(1)
     taus = [_tau(drawn_a[:, k], drawn_b[:, k]) for k in range(_TAUS)]
+    tau = interval("tau", _tau(mean_a, mean_b), taus)
     rows = [
         {
-            "policy": name, "learned": float(mean_a[i]), "true": float(mean_b[i]),
-            **_interval("learned", drawn_a[i]), **_interval("true", drawn_b[i]),
+            "policy": name,
+            **interval("learned", mean_a[i], drawn_a[i]),
+            **interval("true", mean_b[i], drawn_b[i]),
         }
         for i, name in enumerate(names)
-    ]  # fmt: skip
+    ]
     pick, best = int(mean_a.argmax()), int(mean_b.argmax())
     return {
         "policies": rows,
-        "kendall_tau": _tau(mean_a, mean_b),
-        **_interval("tau", taus),
+        "kendall_tau": tau.pop("tau"),
+        **tau,
         "value_error": float(np.mean(np.abs(mean_a - mean_b) / mean_b)),
         "pick": names[pick],
         "best": names[best],
@@ -141,11 +143,6 @@ def _tau(a: np.ndarray, b: np.ndarray) -> float:
     return 0.0 if np.isnan(tau) else float(tau)
 
 
-def _interval(name: str, samples: Any) -> dict[str, float]:
-    low, high = np.percentile(samples, [2.5, 97.5])
-    return {f"{name}_low": float(low), f"{name}_high": float(high)}
-
-
 def _safe_difference(learned: np.ndarray, true: np.ndarray) -> float:
     i, j = np.triu_indices(len(learned), 1)
     wrong = (learned[i] - learned[j]) * (true[i] - true[j]) < 0
@@ -159,7 +156,6 @@ def _exploitability(exploited: Mapping[str, Any]) -> dict[str, Any]:
     a, b = (np.array(exploited[world]) for world in ("learned", "true"))
     samples = [(w @ (a - b)) / max(w @ b, 1e-9) for w in user_weights(len(a), _RESAMPLES)]
     return {
-        "exploitability": float((a - b).sum() / max(b.sum(), 1e-9)),
-        **_interval("exploitability", samples),
+        **interval("exploitability", (a - b).sum() / max(b.sum(), 1e-9), samples),
         "exploited": {"learned": float(a.mean()), "true": float(b.mean())},
     }

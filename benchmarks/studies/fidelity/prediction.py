@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.studies.fidelity.cases import Data
 from responders import EMPTY
-from responders.evaluation.bootstrap import percentile_intervals, user_weights
+from responders.evaluation.bootstrap import interval, percentile_intervals, user_weights
 from responders.evaluation.metrics import (
     best_threshold,
     calibration,
@@ -113,8 +113,7 @@ def against_baselines(found: dict[str, Any], baselines: dict[str, Any]) -> dict[
     more = np.array(baselines[name]["loss_by_user"]) - np.array(found["loss_by_user"])
     n = found["n_positions"]
     samples = [weight @ more / n for weight in user_weights(len(more), 1000)]
-    low, high = (float(x) for x in np.percentile(samples, [2.5, 97.5]))
-    gain = {"gain": float(more.sum() / n), "gain_low": low, "gain_high": high}
+    gain = interval("gain", more.sum() / n, samples)
     return {"name": name, "log_loss": baselines[name]["log_loss"]} | gain
 
 
