@@ -82,6 +82,7 @@ class BehaviourCloningPolicy(LogPolicy, NeuralPolicy):
                 f"no slate of the log has {self.config.imitate.replace('_', ' ')} of the "
                 f"{len(self.candidates)} candidates: set more candidates"
             )
+        self.net = self.untrained()
         optimiser = torch.optim.Adam(self.net.parameters(), self.config.learning_rate)
         schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.1, self.config.epochs)
         rng = np.random.default_rng(self.seed)

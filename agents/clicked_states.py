@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from agents.sequences import trimmed
 from agents.sequential import SequentialPolicy
-from responders import EMPTY, SessionLog
+from responders import EMPTY, InputError, SessionLog
 from responders.interpretation.states import States, clicks_before
 from responders.log import ragged
 
@@ -29,10 +29,15 @@ def states_after_clicks(
 
     Returns:
         the states of n moments, and the items [n] int64 clicked next in the session, -1 = none.
+
+    Raises:
+        InputError: the sessions have no click.
     """
     slate, position = np.nonzero(log.response)
     session = ragged.owner(log.session_length)[slate]
     kept = np.isin(session, sessions)
+    if not kept.any():
+        raise InputError("the sessions have no click, after which a policy has a state")
     session, item = session[kept], log.slate[slate, position][kept].astype(np.int64)
     count = np.bincount(session, minlength=log.n_sessions)
     place, column = ragged.place(count), np.arange(policy.config.length)
@@ -67,7 +72,7 @@ def next_click_losses(
     sums, count = np.zeros((n_users, 2)), np.zeros(n_users)
     items = policy.net.items.weight.cpu()
     rows = np.flatnonzero(target >= 0)
-    for part in np.array_split(rows, -(-len(rows) // _ROWS)):
+    for part in np.array_split(rows, -(-len(rows) // _ROWS) or 1):
         vector, user = torch.from_numpy(states.vector[part]), states.user[part]
         wanted = torch.from_numpy(target[part])
         for i, state in enumerate((vector, net(vector))):

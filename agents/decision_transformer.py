@@ -146,11 +146,14 @@ class DecisionTransformerPolicy(LogPolicy):
         self.deviation = torch.ones(n_returns, device=self.device)
         candidates = most_clicked(self.catalogue)[: self.config.candidates].to(self.device)
         self._candidates, self._features = candidates, UserFeatures(self.site)
+        self.net = self._untrained()
+
+    def _untrained(self) -> Network:
+        n_returns, n_user = len(self.deviation), self.site.features.shape[1]
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            n_user = self.site.features.shape[1]
-            self.net = Network(self._features, candidates, n_returns, n_user, self.config)
-        self.net.to(self.device).eval()
+            torch.manual_seed(self.seed)
+            net = Network(self._features, self._candidates, n_returns, n_user, self.config)
+        return net.to(self.device).eval()
 
     def window(self, observation: dict[str, Tensor]) -> Window:
         """Return what the network reads of a batched `HistoryObservation`.
@@ -179,6 +182,7 @@ class DecisionTransformerPolicy(LogPolicy):
         to_go = self._returns(log)
         column = torch.full((self.n_items + 1,), -1, device=self.device)
         column[self._candidates + 1] = torch.arange(len(self._candidates), device=self.device)
+        self.net = self._untrained()
         optimiser = torch.optim.Adam(self.net.parameters(), self.config.learning_rate)
         schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.1, self.config.epochs)
         last = _last_slates(log, self.site.history)

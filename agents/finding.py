@@ -34,7 +34,8 @@ class Entry:
         name: in tables, unique in a study.
         given: what `find_policy` was given.
         source: the class; a policy or the folder of one, which runs as it is, without training.
-        fingerprint: of the file or folder that it comes from; of an object, a new one each time.
+        fingerprint: of the files that define its class and the policies it inherits from, or of
+            its folder; of an object, a new one each time.
         config: of a class; None = its defaults.
     """
 
@@ -124,8 +125,15 @@ def find_policy(source: Source) -> Entry:
 def _of_class(name: str, given: Source, kind: Any) -> Entry:
     if not isinstance(kind, type) or not issubclass(kind, Policy):
         raise InputError(f"{given} is not a subclass of agents.Policy")
+    files = [_file_of(each) for each in kind.__mro__ if issubclass(each, Policy)]
+    digests = [uuid4().hex if file is None else fingerprint(file) for file in files]
+    return Entry(name, given, kind, hashlib.sha256("".join(digests).encode()).hexdigest()[:16])
+
+
+def _file_of(kind: type) -> Path | None:
+    """Return the file that defines a class; None for one of an interactive session."""
     file = getattr(sys.modules.get(kind.__module__), "__file__", None)
-    return Entry(name, given, kind, uuid4().hex if file is None else fingerprint(Path(file)))
+    return None if file is None else Path(file)
 
 
 def _import(path: str, what: str) -> Any:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from agents.policy import Policy
-from agents.rollout import rollout
+from agents.rollout import joined, rollout
 from agents.site import Site
 from agents.uniform import RandomPolicy
 from recsim_env.world import World
@@ -36,13 +36,14 @@ class LogPolicy(Policy):
         self.popularity = torch.zeros(self.n_items, device=self.device)
 
     def fit(self, log: SessionLog) -> None:
-        """Learn from all sessions of `log`.
+        """Learn from all sessions of `log`, anew if the policy has learned before.
 
         Raises:
             InputError: the log has another catalogue than the policy, or no click.
         """
         self.count_clicks(log)
         self.fit_log(log)
+        self.steps, self.synthetic = 0, False
         self.count_steps(log.n_slates, log.synthetic)
 
     def count_clicks(self, log: SessionLog) -> None:
@@ -74,7 +75,7 @@ class LogPolicy(Policy):
         random = RandomPolicy(world, seed=self.seed)
         while (done := sum(log.n_slates for log in logs)) < max(steps, 1):
             logs.append(rollout(world, random, seed + done).log)
-        self.fit(SessionLog.concat(logs))
+        self.fit(joined(logs))
         return done
 
     def tensor(self, values: np.ndarray) -> Tensor:

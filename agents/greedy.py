@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
@@ -16,6 +15,7 @@ from agents.policy import Policy
 from agents.saving import name_of
 from agents.site import Site
 from agents.tracking import StateTracker
+from recsim_env.candidates import most_clicked
 from recsim_env.world import World
 from responders import InputError
 from responders.config import Config, setting
@@ -60,11 +60,9 @@ class GreedyPolicy(Policy):
         super().__init__(world, config, seed)
         if isinstance(world, Site):
             raise InputError(f"{name_of(type(self))} needs a world: its responder is the model")
-        clicked = self.catalogue.attributes.get("clicked", np.zeros(self.n_items))
         self._responder = world.responder
         self._tracker = StateTracker(world.responder, self.n_positions)
-        n = min(self.config.candidates, self.n_items)
-        self._candidates = torch.from_numpy(clicked.astype("float32")).to(self.device).topk(n)[1]
+        self._candidates = most_clicked(self.catalogue)[: self.config.candidates].to(self.device)
 
     def save(self, path: str | Path, overwrite: bool = False) -> Path:
         """Raise `InputError`: the policy is its world's responder and has learned nothing."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -13,14 +14,19 @@ from agents.transition import Transition
 def item_components(site: Site, components: int) -> Tensor:
     """Return the principal components of the item features with unit variance, [N, P] float32.
 
-    P is `components`, or fewer if the catalogue has fewer features.
+    P is `components`, or fewer if the catalogue has fewer features. They are the same on every
+    device, since the weights of a policy trained on one may be loaded on another.
     """
-    features = torch.from_numpy(site.catalogue.features.copy()).to(site.device)
+    features = torch.from_numpy(site.catalogue.features.astype(np.float64))
     centred = features - features.mean(0)
+    if not features.shape[1]:
+        return torch.zeros(site.n_items, 0, device=site.device)
     size = min(components, *centred.shape)
-    left, deviation, _ = torch.linalg.svd(centred, full_matrices=False)
+    left, deviation, right = torch.linalg.svd(centred, full_matrices=False)
     used = deviation[:size] > 1e-4 * deviation[:1]
-    return left[:, :size] * used * site.n_items**0.5
+    # The sign of a component is arbitrary: its largest weight becomes positive.
+    sign = right.gather(1, right.abs().argmax(1, keepdim=True)).sign().squeeze(1)
+    return (left * sign)[:, :size].mul(used * site.n_items**0.5).float().to(site.device)
 
 
 def user_state(site: Site, items: Tensor, observation: dict[str, Tensor]) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -126,11 +126,14 @@ class NeuralPolicy(Policy):
         self._features = UserFeatures(self.site)
         self._column = self.candidates.new_full((self.n_items + 1,), len(self.candidates))
         self._column[self.candidates + 1] = torch.arange(len(self.candidates), device=self.device)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.net = self.networks(self._features)
-        self.net.to(self.device)
         self._generator = torch.Generator(self.device).manual_seed(seed)
+        self.net = self.untrained()
+
+    def untrained(self) -> Any:
+        """Return the networks with the random weights of the seed, on the policy's device."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            return self.networks(self._features).to(self.device)
 
     def networks(self, features: UserFeatures) -> nn.Module:
         """Return the networks with random weights."""

@@ -93,6 +93,7 @@ class ReinforcePolicy(LogPolicy, NeuralPolicy):
     def fit_log(self, log: SessionLog) -> None:
         check_form(log, self.site)
         later = later_clicks(log, self.config.gamma)
+        self.net = self.untrained()
         optimiser = torch.optim.Adam(self.net.parameters(), self.config.learning_rate)
         schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.1, self.config.epochs)
         rng = np.random.default_rng(self.seed)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -64,8 +65,13 @@ def rollout(world: World, policy: RolloutPolicy, seed: int, *, learn: bool = Fal
         learn: call `policy.learn` after each step.
 
     Raises:
-        InputError: the policy returns anything but slates [B, S] of catalogue indices.
+        InputError: the world has several rewards, or the policy returns anything but slates [B, S]
+            of catalogue indices.
     """
+    if world.n_objectives is not None:
+        raise InputError(
+            f"a rollout sums one reward, the world has {world.n_objectives}: give a weight to each"
+        )
     observe = HistoryObservation(world)
     world.reset(seed=seed)
     policy.reset()
@@ -100,6 +106,17 @@ def rollout(world: World, policy: RolloutPolicy, seed: int, *, learn: bool = Fal
         observation = next_observation
     log = _as_log(world, policy, users, steps, seed)
     return Rollout(log, total.cpu().numpy(), returns.cpu().numpy())
+
+
+def joined(logs: Sequence[SessionLog]) -> SessionLog:
+    """Return one log of the sessions of several rollouts, in which all users are different."""
+    first = np.cumsum([0, *(len(log.users) for log in logs)])
+    return SessionLog.concat(
+        [
+            replace(log, users=replace(log.users, ids=np.arange(start, start + len(log.users))))
+            for log, start in zip(logs, first, strict=False)
+        ]
+    )
 
 
 def chosen(

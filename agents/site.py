@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from recsim_env.world import World
-from responders import Catalogue, Returns
+from responders import Catalogue, Returns, SessionLog
 from responders.behaviour.slate_rules import SlateRules
+from responders.log.counts import count
 
 
 @dataclass(frozen=True)
@@ -40,16 +42,27 @@ class Site:
         """Return the site of a world; it holds nothing of single users."""
         if isinstance(world, Site):
             return world
-        mean = world.features.mean(0)
-        deviation = (world.features - mean).square().mean(0).sqrt()
         return Site(
             catalogue=world.catalogue,
             n_positions=world.n_positions,
-            features=torch.stack([mean - deviation, mean + deviation]),
+            features=_spread(world.features),
             horizon=world.horizon,
             history=world.history,
             returns=world.returns,
             device=world.device,
+        )
+
+    @staticmethod
+    def of_log(log: SessionLog, device: torch.device | str = "cpu") -> Site:
+        """Return the site where a log was recorded; its catalogue counts showings and clicks."""
+        shown, clicked = (each.sum(1) for each in count(log, np.arange(log.n_sessions)))
+        counted = log.catalogue.attributes | {"shown": shown, "clicked": clicked}
+        features = torch.tensor(log.users.features, dtype=torch.float32)
+        return Site(
+            catalogue=replace(log.catalogue, attributes=counted),
+            n_positions=log.n_positions,
+            features=_spread(features).to(device),
+            device=torch.device(device),
         )
 
     @property
@@ -61,3 +74,10 @@ class Site:
     def rules(self) -> SlateRules:
         """The rules of valid slates, on the site's device."""
         return SlateRules.of(self.catalogue, self.n_positions).to(self.device)
+
+
+def _spread(features: Tensor) -> Tensor:
+    """Return the mean of features [n, F] minus and plus their deviation, [2, F]."""
+    mean = features.mean(0)
+    deviation = (features - mean).square().mean(0).sqrt()
+    return torch.stack([mean - deviation, mean + deviation])

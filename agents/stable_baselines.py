@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -96,20 +100,21 @@ class SB3Policy(Policy):
         env = SB3VecEnv(
             RecSimVectorEnv(world, self.actions(world), self.encoder, autoreset_mode="SameStep")
         )
-        env.seed(seed)
-        model = self._algorithm(
-            type(self.network),
-            env,
-            seed=self.seed,
-            device="cpu",
-            learning_rate=self.config.learning_rate,
-            gamma=self.config.gamma,
-            policy_kwargs=self.network_settings(),
-            **self.settings(world.num_users),
-        )
-        model.set_logger(Logger(None, []))  # the default logger creates a temporary folder
-        model.policy.load_state_dict(self.network.state_dict())
-        model.learn(steps)
+        with _global_generators():  # the algorithm seeds them
+            model = self._algorithm(
+                type(self.network),
+                env,
+                seed=self.seed,
+                device="cpu",
+                learning_rate=self.config.learning_rate,
+                gamma=self.config.gamma,
+                policy_kwargs=self.network_settings(),
+                **self.settings(world.num_users),
+            )
+            env.seed(seed)  # after the algorithm has seeded the users with its own seed
+            model.set_logger(Logger(None, []))  # the default logger creates a temporary folder
+            model.policy.load_state_dict(self.network.state_dict())
+            model.learn(steps)
         self.network.load_state_dict(model.policy.state_dict())
         self.network.set_training_mode(False)
         self.count_steps(model.num_timesteps)
@@ -118,6 +123,18 @@ class SB3Policy(Policy):
     def flat(self, observation: dict[str, Tensor]) -> Tensor:
         """Return the flat observation [B, D] on the CPU, where the network is."""
         return self.encoder.encode(observation).cpu()
+
+
+@contextmanager
+def _global_generators() -> Iterator[None]:
+    """Restore the states of the global random number generators at the end."""
+    python, array = random.getstate(), np.random.get_state()  # noqa: NPY002
+    with torch.random.fork_rng(devices=[]):
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(array)  # noqa: NPY002
 
 
 @dataclass(frozen=True)

@@ -52,9 +52,10 @@ class UserFeatures:
     @torch.no_grad()
     def __call__(self, observation: dict[str, Tensor]) -> Tensor:
         """Return the features [B, D] of a batched `HistoryObservation`."""
-        item = observation["item"]
-        clicked = self._weight * observation["click"].unsqueeze(1)  # [B, K, H · S]
-        shown = self._weight.expand(len(item), -1, -1) / self._n_positions
+        item, click = self._recent(observation)
+        weight = self._weight[:, -item.shape[1] :]
+        clicked = weight * click.unsqueeze(1)  # [B, K, H · S]
+        shown = weight.expand(len(item), -1, -1) / self._n_positions
         means = torch.bmm(torch.cat([shown, clicked], 1), self._table[item + 1])
         parts = [means.flatten(1), clicked.sum(2), observation["step"] / self._horizon]
         if "user" in observation:
@@ -74,11 +75,20 @@ class UserFeatures:
             column: [N + 1] int64, the columns of the empty position and of all items; C = none.
             n_columns: C.
         """
-        place = column[observation["item"] + 1]
+        item, click = self._recent(observation)
+        place = column[item + 1]
         none = torch.zeros(len(place), n_columns + 1, device=place.device)
-        weight = self._recency.expand(place.shape)
-        counts = {"shown": weight, "clicked": weight * observation["click"]}
+        weight = self._recency[-item.shape[1] :].expand(place.shape)
+        counts = {"shown": weight, "clicked": weight * click}
         return {name: none.scatter_add(1, place, v)[:, :-1] for name, v in counts.items()}
+
+    def _recent(self, observation: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return items and clicks [B, ≤ H · S] of the last H slates.
+
+        The histories of real users may have more or fewer slates than the observations of a world.
+        """
+        width = self._weight.shape[1]
+        return observation["item"][:, -width:], observation["click"][:, -width:]
 
     @torch.no_grad()
     def by_slate(self, observation: dict[str, Tensor]) -> Tensor:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from responders import EMPTY
+
 
 @dataclass
 class Answer:
@@ -53,9 +55,10 @@ class Outcome(Answer):
     duplicates: Tensor
 
     def only(self, mask: Tensor) -> Outcome:
-        """Return the outcome with zeros outside `mask` [B] bool."""
-        return Outcome(**{name: _where(mask, value) for name, value in vars(self).items()})
+        """Return the outcome with empty slates and zeros outside `mask` [B] bool."""
+        return Outcome(**{name: _where(mask, value, name) for name, value in vars(self).items()})
 
 
-def _where(mask: Tensor, value: Tensor) -> Tensor:
-    return torch.where(mask.view(-1, *[1] * (value.ndim - 1)), value, torch.zeros_like(value))
+def _where(mask: Tensor, value: Tensor, name: str) -> Tensor:
+    others = torch.full_like(value, EMPTY if name == "slate" else 0)
+    return torch.where(mask.view(-1, *[1] * (value.ndim - 1)), value, others)

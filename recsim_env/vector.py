@@ -224,7 +224,11 @@ class WorldVectorEnv(VectorEnv):
         if self.render_mode is None:
             return None
         draw = render_ansi if self.render_mode == "ansi" else render_rgb
-        return tuple(draw(self.world, self._last, user) for user in range(self.num_envs))
+        began = (self.world.episodes.step > 0).tolist()  # a new episode has no slate yet
+        return tuple(
+            draw(self.world, self._last if began[user] else None, user)
+            for user in range(self.num_envs)
+        )
 
 
 class RecSimVectorEnv(WorldVectorEnv):

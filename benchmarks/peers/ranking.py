@@ -95,7 +95,7 @@ def theirs(python: str, arrays: dict[str, np.ndarray], k: int) -> dict[str, Any]
         except OSError as error:
             raise InputError(f"{python} cannot be started ({error})") from error
         except subprocess.CalledProcessError as error:
-            reason = error.stderr.strip().splitlines()[-1]
+            reason = (error.stderr.strip().splitlines() or [f"exit status {error.returncode}"])[-1]
             raise InputError(f"RecTools fails in {python}: {reason}") from error
     found: dict[str, Any] = json.loads(done.stdout)
     return found
@@ -142,7 +142,7 @@ def compare(
             kind = find_policy(policy).source
             if not isinstance(kind, type) or not issubclass(kind, LogPolicy):
                 raise InputError(f"policy {policy} does not learn from a log")
-            learner = kind(Site(log.catalogue, log.n_positions))
+            learner = kind(Site.of_log(split.training))
             learner.fit(split.training)
             listed = Listed(learner, k)
             row, position = np.nonzero(split.training.response)

@@ -64,7 +64,7 @@ def compare(
     rows_asked = _after_a_click(test)
     if not len(rows_asked):
         raise InputError("no session of the test has a slate after a click: nothing to ask for")
-    site, table, first = Site(log.catalogue, log.n_positions), list[dict[str, Any]](), None
+    site, table, first = Site.of_log(training), list[dict[str, Any]](), None
     for name in names_in(policies):
         kind = load(POLICIES, name, "policy")
         if not issubclass(kind, LogPolicy):

@@ -40,9 +40,7 @@ def recommend(policy: str | Path, histories: str | Path, k: int | None = None) -
     table = read_histories(histories)
     # The type of ids is the catalogue's: 7 in a column with text is still the item 7.
     if loaded.catalogue.ids.dtype.kind in "iu":
-        number = pd.to_numeric(table["item"], errors="coerce")
-        is_whole = (number % 1 == 0).to_numpy()
-        items = np.where(is_whole, number.fillna(0).astype(np.int64), table["item"]).tolist()
+        items = [_number(text) for text in table["item"]]
     else:
         items = table["item"].tolist()
     user, names = table["user"].cat.codes, table["user"].cat.categories
@@ -56,6 +54,14 @@ def recommend(policy: str | Path, histories: str | Path, k: int | None = None) -
             "item": [item for row in ranked for item in row],
         }
     )
+
+
+def _number(text: str) -> int | str:
+    """Return the whole number that a text is, such as "7" or "7.0"; otherwise the text."""
+    try:
+        return int(text.removesuffix(".0"))
+    except ValueError:
+        return text
 
 
 def read_histories(file: str | Path) -> pd.DataFrame:

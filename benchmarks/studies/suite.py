@@ -247,7 +247,8 @@ def score_trials(
         scores = np.clip((drawn @ gain) / (drawn @ span), 0, 1)
         mean, means = rewards[name].mean(), drawn @ rewards[name]
         numbers: dict[str, Any] = interval("score", score, scores)
-        rows.append(SkillScore(skill, name, **numbers, **interval("reward", mean, means)))
+        numbers |= interval("reward", mean, means)
+        rows.append(SkillScore(skill, name, **numbers))
     return rows
 
 

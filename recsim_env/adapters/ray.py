@@ -112,9 +112,9 @@ class RayVectorEnv(VectorEnv):
         first, end = self._bounds[actor : actor + 2].tolist()
         return self._make.remote(*self._given, end - first, first)
 
-    def _shares(self, value: Any) -> list[Any]:
-        """Return the rows of each actor's users; a value that is no list is the same for all."""
-        rows = np.asarray(value, dtype=object if isinstance(value, list) else None)
+    def _shares(self, value: Any, dtype: type | None = None) -> list[Any]:
+        """Return the rows of each actor's users; a single value is the same for all."""
+        rows = np.asarray(value, dtype)
         if rows.ndim == 0:
             return [value] * len(self._actors)
         if len(rows) != self.num_envs:
@@ -164,7 +164,7 @@ class RayVectorEnv(VectorEnv):
         if self._fresh and mask is not None:
             raise InputError("the first reset must be of all users: leave out reset_mask")
         if isinstance(seed, (list, tuple, np.ndarray)):
-            seeds: list[Any] = [share.tolist() for share in self._shares(list(seed))]
+            seeds: list[Any] = [share.tolist() for share in self._shares(list(seed), object)]
         else:
             if seed is None and self._fresh:
                 seed = secrets.randbits(48)

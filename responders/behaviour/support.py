@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache
 
 import numpy as np
 import torch
@@ -51,14 +51,9 @@ class Support:
         if not ascending or not np.isfinite(values).all():
             raise InputError("support needs two or more finite quantiles ≥ 0 that ascend")
 
-    @cached_property
-    def _quantiles(self) -> Tensor:
-        """[Q] float32, made once, as every step of a world looks at them."""
-        return torch.tensor(self.repetition, dtype=torch.float32)
-
     def share(self, repetition: Tensor) -> Tensor:
         """Return the share [B] of logged slates that repeat at least as much as given ones [B]."""
-        quantiles = self._quantiles.to(repetition.device)
+        quantiles = _on_device(self.repetition, repetition.device)
         above = torch.searchsorted(quantiles, repetition.contiguous())
         upper = above.clamp(max=len(quantiles) - 1)
         lower = (above - 1).clamp(min=0)
@@ -66,6 +61,12 @@ class Support:
         part = ((repetition - low) / (high - low).clamp(min=1e-9)).clamp(0, 1)
         below = (lower + part * (upper - lower)) / (len(quantiles) - 1)
         return torch.where(repetition > quantiles[-1], 0.0, 1 - below)
+
+
+@cache
+def _on_device(repetition: tuple[float, ...], device: torch.device) -> Tensor:
+    """Return quantiles [Q] float32, made once, as every step of a world looks at them."""
+    return torch.tensor(repetition, dtype=torch.float32, device=device)
 
 
 def unit_vectors(catalogue: Catalogue) -> Tensor:

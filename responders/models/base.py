@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from operator import attrgetter
 from typing import Any, ClassVar, Self
 
@@ -181,6 +182,8 @@ class Responder(nn.Module):
         It saves time and changes no answer. What was prepared is used only where no gradient is
         recorded, and only while the weights are those that it was made of.
         """
+        if self.prepared is not None:
+            return
         # Inference tensors, which cannot be trained, have no version.
         weights = [w for w in (*self.parameters(), *self.buffers()) if not w.is_inference()]
         self._prepared = self.tabulate(), weights, sum(map(_version, weights))
@@ -258,14 +261,20 @@ def average_over_draws(
         slate: [B, S].
         others: tensors with B first.
     """
-    sobol = torch.quasirandom.SobolEngine(slate.shape[1], scramble=True, seed=0)
-    draws = sobol.draw(MARGINAL_DRAWS).to(slate.device)
+    draws = _draws(slate.shape[1], slate.device)
     state, slate, *others = tree_map(
         lambda value: value.repeat_interleave(len(draws), 0), (state, slate, *others)
     )
     uniform = draws.repeat(len(slate) // len(draws), 1)
     probability = respond(state, slate, uniform, *others).probability
     return probability.view(-1, len(draws), slate.shape[1]).mean(1)
+
+
+@cache
+def _draws(n_positions: int, device: torch.device) -> Tensor:
+    """Return the uniform numbers [MARGINAL_DRAWS, S] of all marginals."""
+    sobol = torch.quasirandom.SobolEngine(n_positions, scramble=True, seed=0)
+    return sobol.draw(MARGINAL_DRAWS, dtype=torch.float32).to(device)
 
 
 def unroll(responder: Responder, batch: SessionBatch) -> Tensor:

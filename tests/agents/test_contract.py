@@ -186,3 +186,10 @@ def test_slates_that_no_user_can_see_are_refused(
     world = make_world("any", num_users=4, responder=small_log_path)
     with pytest.raises(InputError, match=f"Wrong.*{message}"):
         rollout(world, Wrong(world), seed=0)
+
+
+def test_a_rollout_needs_a_single_reward(small_log_path: Path) -> None:
+    rewards = ["clicks", "expected_clicks"]
+    world = make_world("any", num_users=3, responder=small_log_path, reward=rewards)
+    with pytest.raises(InputError, match="the world has 2: give a weight to each"):
+        rollout(world, RandomPolicy(world), seed=0)

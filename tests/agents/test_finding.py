@@ -1,5 +1,6 @@
 """Policies from one's own files and packages, and from folders."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -128,3 +129,17 @@ def test_what_is_no_policy_is_one_error_before_any_work(
     with pytest.raises(InputError, match=message):
         run("RecSim-v0", [filled(p) for p in policies], responder=small_log_path, out=out)
     assert [p for p in sorted(file.parent.iterdir()) if p.name != "__pycache__"] == before
+
+
+def test_a_change_of_an_inherited_class_changes_the_fingerprint(file: Path) -> None:
+    child = file.parent / "child.py"
+    child.write_text(f"from {file.stem} import Mine\n\nclass Child(Mine):\n    pass\n")
+    prints = []
+    for text in (MINE, MINE.replace("arange", "zeros")):
+        file.write_text(text)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.syspath_prepend(file.parent)
+            patch.delitem(sys.modules, file.stem, raising=False)
+            child.write_text(child.read_text() + "\n")
+            prints.append(find_policy(f"{child}:Child").fingerprint)
+    assert prints[0] != prints[1]

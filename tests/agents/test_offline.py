@@ -208,3 +208,31 @@ def test_without_d3rlpy_one_line_says_how_to_install_it(monkeypatch: pytest.Monk
     with pytest.raises(InputError, match=r"pip install 'recsim-env\[offline\]'"):
         find_policy("cql").source(site)  # type: ignore[operator]
     assert issubclass(find_policy("cql").source, OfflinePolicy)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["behaviour_cloning", "reinforce", "decision_transformer"])
+def test_fit_begins_anew(name: str, small_log: SessionLog) -> None:
+    few = small_log.select(np.arange(60))
+    kind: Any = find_policy(name).source
+    policy, fresh = (kind(Site.of_log(few), kind.config_class(epochs=1), 0) for _ in range(2))
+    policy.fit(small_log.select(np.arange(60, 200)))
+    for each in (policy, fresh):
+        each.fit(few)
+    assert policy.steps == fresh.steps == few.n_slates
+    for key, value in learned_tensors(fresh).items():
+        assert torch.equal(learned_tensors(policy)[key], value), key
+
+
+def test_users_of_several_rollouts_are_different(small_log_path: Path) -> None:
+    world = make_world("any", num_users=3, responder=small_log_path, horizon=4)
+    seen: list[SessionLog] = []
+
+    class Recorder(LogPolicy):
+        def fit_log(self, log: SessionLog) -> None:
+            seen.append(log)
+
+    Recorder(world).train(world, 30, seed=0)
+    assert seen[0].n_sessions == len(seen[0].users) > 3
+    logs = [rollout(world, RandomPolicy(world), seed=s).log for s in (0, seen[0].session_start[3])]
+    features = np.concatenate([log.users.features[log.user] for log in logs])
+    np.testing.assert_array_equal(seen[0].users.features[seen[0].user][:6], features)

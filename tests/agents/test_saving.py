@@ -19,16 +19,20 @@ from torch import Tensor
 from agents import Policy, load_policy
 from agents.answering import observe
 from agents.epsilon_greedy import EpsilonGreedyConfig, EpsilonGreedyPolicy
+from agents.finding import find_policy
+from agents.greedy import GreedyPolicy
 from agents.gru4rec import GRU4RecConfig, GRU4RecPolicy
 from agents.oracle import OraclePolicy
 from agents.popular import PopularPolicy
 from agents.ppo import PPOConfig, PPOPolicy
+from agents.registry import POLICIES
 from agents.rollout import rollout
 from agents.saving import learned_tensors
 from agents.site import Site
 from agents.uniform import RandomPolicy
 from recsim_env import World, make_world
 from responders import Catalogue, InputError
+from tests.conftest import missing_policies
 
 
 @pytest.fixture
@@ -260,3 +264,16 @@ def test_no_code_is_imported_because_a_file_names_it(world: World, tmp_path: Pat
     assert load_policy(tmp_path / "p", kind=Mine).recommend([[]], k=1) == [[7]]
     with pytest.raises(InputError, match=r"holds the policy .*Mine, not popular"):
         load_policy(tmp_path / "p", kind=PopularPolicy)
+
+
+def test_histories_of_any_length_are_answered_by_every_policy(world: World) -> None:
+    long = np.random.default_rng(0).integers(0, 40, 400).tolist()
+    for name in sorted(POLICIES.keys() - missing_policies()):
+        entry = find_policy(name)
+        assert isinstance(entry.source, type)
+        if issubclass(entry.source, GreedyPolicy | OraclePolicy):
+            continue  # they know the users of a world
+        policy = entry.make(Site.of(world), 0)
+        for histories in ([long, [], [3, 4]], [[3, 4]]):
+            found = policy.recommend(histories)
+            assert [len(set(items)) for items in found] == [world.n_positions] * len(found), name

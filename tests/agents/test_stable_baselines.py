@@ -59,6 +59,21 @@ def test_policies_learn_to_beat_random(kind: type[SB3Policy], small_log_path: Pa
     assert value > 1.4 * rollout(evaluation, RandomPolicy(evaluation), seed=0).reward.mean()
 
 
+def test_the_seed_of_training_chooses_its_users(small_log_path: Path) -> None:
+    world = make_world("any", num_users=8, responder=small_log_path)
+    weights = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(5)
+        policy = A2CPolicy(world, QUICK[A2CPolicy], seed=0)
+        policy.train(world, 80, seed)
+        weights.append(torch.cat([w.flatten() for w in policy.network.parameters()]))
+        drawn = torch.rand(())
+        torch.manual_seed(5)
+        assert drawn == torch.rand(())  # the global generator is as before
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
 @pytest.mark.parametrize("kind", QUICK)
 def test_the_same_weights_again_in_a_folder_without_pickles(
     kind: type[SB3Policy], small_log_path: Path, tmp_path: Path

@@ -37,6 +37,15 @@ def test_the_command_writes_ranked_items(recsim: Any, policy: Path, tmp_path: Pa
     assert out.read_text() == "user,rank,item\n7,1,20\n7,2,10\n"
 
 
+def test_large_ids_are_not_rounded(tmp_path: Path) -> None:
+    large = 2**53 + 1  # not a float64
+    catalogue = Catalogue(np.array([large]), attributes={"clicked": np.ones(1)})
+    PopularPolicy(Site(catalogue, 1)).save(tmp_path / "p")
+    (tmp_path / "h.csv").write_text(f"user,item\n1,{large}\n1,none\n")
+    with pytest.warns(UserWarning, match="1 of 2 items .* such as 'none'"):
+        assert recommend(tmp_path / "p", tmp_path / "h.csv")["item"].tolist() == [large]
+
+
 def test_times_order_the_clicks_and_the_file_the_users(tmp_path: Path) -> None:
     path = tmp_path / "h.csv"
     path.write_text("time,user,item\n2024-05-02,u,d\n2024-05-01,v,a\n2024-05-01,u,b\n")

@@ -121,3 +121,20 @@ def test_vector_environments_draw_every_user(tmp_path: Path) -> None:
     first, second = envs.render()
     assert first.shape == second.shape
     assert (first != second).any()
+
+
+@pytest.mark.parametrize("mode", ["NextStep", "SameStep"])
+def test_a_new_episode_is_drawn_without_a_slate(mode: str) -> None:
+    envs = gym.make_vec(
+        "RecSim-ContentWise-v0",
+        num_envs=2,
+        horizon=1,
+        leaving=False,
+        render_mode="ansi",
+        autoreset_mode=mode,
+    )
+    envs.reset(seed=0)
+    for _ in range(1 if mode == "SameStep" else 2):
+        envs.step(envs.action_space.sample())
+    for text in envs.render():
+        assert "no slate shown yet" in text

@@ -128,10 +128,10 @@ def summarise(
         "policies": rows,
         "kendall_tau": tau.pop("tau"),
         **tau,
-        "value_error": float(np.mean(np.abs(mean_a - mean_b) / mean_b)),
+        "value_error": float(np.mean(np.abs(mean_a - mean_b) / np.maximum(mean_b, 1e-9))),
         "pick": names[pick],
         "best": names[best],
-        "regret": float(1 - mean_b[pick] / mean_b[best]),
+        "regret": float(1 - mean_b[pick] / max(mean_b[best], 1e-9)),
         "safe_difference": _safe_difference(mean_a, mean_b),
         **_exploitability(exploited),
     }

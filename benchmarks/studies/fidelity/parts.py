@@ -23,6 +23,7 @@ from benchmarks.workers import Workers
 from recsim_env.loading import Source
 from recsim_env.world import World
 from responders import SessionLog
+from responders.device import pick_device
 from responders.files import read_json, write_json
 
 PARTS = "parts"
@@ -86,7 +87,9 @@ class Plan:
     @cached_property
     def policies(self) -> dict[str, NewPolicy]:
         """The policies whose values are compared."""
-        return policies_for(self.data, self.options.users, cf.HORIZON)
+        return policies_for(
+            self.data, self.options.users, cf.HORIZON, pick_device(self.options.device)
+        )
 
 
 def _loaded(log: str | Path | SessionLog) -> SessionLog:

@@ -67,7 +67,9 @@ class FixedScores(Policy):
         return torch.where(explore, self.rules.choose(noise[:, 1:]), slate)
 
 
-def policies_for(data: Data, users: int, horizon: int) -> dict[str, NewPolicy]:
+def policies_for(
+    data: Data, users: int, horizon: int, device: torch.device
+) -> dict[str, NewPolicy]:
     """Return a dozen or more policies by name, from random to the best that is known.
 
     Those that learn from logs learn from the sessions that do not count.
@@ -76,6 +78,7 @@ def policies_for(data: Data, users: int, horizon: int) -> dict[str, NewPolicy]:
         data: of a known-truth log.
         users: of the worlds.
         horizon: of the worlds.
+        device: of the worlds.
     """
     log = data.log.select(data.known)
     shown, clicked = (table.sum(1) for table in count(data.log, data.known))
@@ -101,7 +104,7 @@ def policies_for(data: Data, users: int, horizon: int) -> dict[str, NewPolicy]:
         "random": partial(_registered, "random"),
         **{name: partial(_fixed, **arguments) for name, arguments in fixed.items()},
         **{name: partial(_learned, name, log) for name in learned},
-        "greedy on pbm": _greedy_on("pbm", data, users, horizon),
+        "greedy on pbm": _greedy_on("pbm", data, users, horizon, device),
         "greedy on the truth": lambda world, seed: OraclePolicy(world, seed=seed),
     }
 
@@ -131,8 +134,8 @@ def _learned(name: str, log: SessionLog, world: World, seed: int) -> Policy:
     return policy
 
 
-def _greedy_on(name: str, data: Data, users: int, horizon: int) -> NewPolicy:
+def _greedy_on(name: str, data: Data, users: int, horizon: int, device: torch.device) -> NewPolicy:
     responder, _ = build_responder(name, data.log, data.known)
     hazard = fit_hazard(data.log, data.known)
-    model = World(responder, data.starts, hazard, num_users=users, horizon=horizon)
+    model = World(responder, data.starts, hazard, num_users=users, horizon=horizon, device=device)
     return lambda world, seed: GreedyPolicy(model)

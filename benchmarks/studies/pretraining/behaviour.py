@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -13,7 +12,7 @@ from torch import Tensor
 from agents.greedy import GreedyConfig, GreedyPolicy
 from agents.plackett_luce import log_prob
 from agents.policy import Policy
-from agents.rollout import rollout
+from agents.rollout import joined, rollout
 from recsim_env.world import World
 from responders import EMPTY, SessionLog
 from responders.log import ragged
@@ -61,9 +60,11 @@ class Behaviour(Policy):
     def act(self, observation: dict[str, Tensor]) -> Tensor | tuple[Tensor, Tensor]:
         b = len(observation["item"])
         if self.name == "logged":
-            row = torch.randint(len(self._slates), (b,), generator=self._generator)
+            row = torch.randint(
+                len(self._slates), (b,), generator=self._generator, device=self.device
+            )
             slate = torch.full((b, self.n_positions), EMPTY)
-            drawn = torch.from_numpy(self._slates[row.numpy()].astype(np.int64))
+            drawn = torch.from_numpy(self._slates[row.cpu().numpy()].astype(np.int64))
             width = min(self.n_positions, drawn.shape[1])
             slate[:, :width] = drawn[:, :width]
             return slate.to(self.device)
@@ -122,6 +123,5 @@ def simulate(
     for first in range(0, sessions, _USERS):
         world = new_world(min(_USERS, sessions - first))
         policy = Behaviour(world, log, name, seed=seed + first)
-        part = rollout(world, policy, seed=seed + first).log
-        logs.append(replace(part, users=replace(part.users, ids=part.users.ids + first)))
-    return SessionLog.concat(logs)
+        logs.append(rollout(world, policy, seed=seed + first).log)
+    return joined(logs)

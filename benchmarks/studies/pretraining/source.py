@@ -16,7 +16,7 @@ from recsim_env.scenarios import find_scenario
 from recsim_env.world import World
 from responders import InputError, SessionLog
 from responders.device import pick_device
-from responders.log.split import make_split
+from responders.log.split import FRACTIONS, make_split
 from responders.models.ensemble import Ensemble
 from responders.training.checkpoint import Checkpoint
 
@@ -75,7 +75,7 @@ def open_source(
 ) -> Source:
     """Return the simulator with a log, split by user.
 
-    The split has the seed with which the responder was trained, so that neither it nor a policy
+    The split is the one with which the responder was trained, so that neither it nor a policy
     learns from the test users of its log.
 
     Args:
@@ -87,8 +87,8 @@ def open_source(
         horizon: likewise.
 
     Raises:
-        InputError: there is nothing usable, a responder learned from a split by time or another
-            split than the others, or catalogues differ.
+        InputError: there is nothing usable, a responder learned from a split by time, another split
+            than the others or all users, or catalogues differ.
     """
     name, checkpoint, split = _open(str(simulator))
     loaded = SessionLog.load(Path(log))
@@ -101,9 +101,12 @@ def open_source(
         )
     if split["by"] != "user":
         raise InputError(f"{simulator} was trained on a split by time: train it with --split user")
-    parts = make_split(loaded, "user", split["seed"])
+    parts = make_split(loaded, "user", split["seed"], tuple(split["fractions"]))
     training, test = (loaded.select(parts[part].sessions) for part in ("train", "test"))
     return Source(name, checkpoint, training, test, pick_device(device), shift, horizon)
+
+
+_DEFAULT_SPLIT = {"by": "user", "seed": 0, "fractions": list(FRACTIONS)}
 
 
 def _open(simulator: str) -> tuple[str, Checkpoint, dict[str, Any]]:
@@ -115,8 +118,13 @@ def _open(simulator: str) -> tuple[str, Checkpoint, dict[str, Any]]:
         members = [open_responder(find_responder(find_scenario(simulator)))]
     else:
         members = [open_responder(name) for name in names]
-    splits = [member.card.get("split") or {"by": "user", "seed": 0} for member in members]
-    if len({(split["by"], split["seed"]) for split in splits}) > 1:
+    if any(member.refitted for member in members):
+        raise InputError(f"{simulator} learned from all users of its log: train without --refit")
+    splits = [
+        {key: (member.card.get("split") or _DEFAULT_SPLIT)[key] for key in _DEFAULT_SPLIT}
+        for member in members
+    ]
+    if any(split != splits[0] for split in splits):
         raise InputError(f"{simulator} were not trained on one split: train them with one --seed")
     name = simulator if simulator in ENVIRONMENTS else "any"
     return name, members[0] if len(members) == 1 else open_responder(members), splits[0]

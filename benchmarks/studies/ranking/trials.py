@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -86,10 +86,7 @@ def make_policy(entry: Entry, log: SessionLog, plan: Plan, seed: int) -> Policy:
     Raises:
         InputError: it has no scores, learns by acting only, or is of another catalogue.
     """
-    shown, clicked = (each.sum(1) for each in count(log, np.arange(log.n_sessions)))
-    counted = log.catalogue.attributes | {"shown": shown, "clicked": clicked}
-    catalogue = replace(log.catalogue, attributes=counted)
-    site = Site(catalogue, log.n_positions, device=pick_device(plan.device))
+    site = Site.of_log(log, pick_device(plan.device))
     if isinstance(entry.source, type):
         kind, own = entry.source, {f.name for f in fields(entry.source.config_class)}
         changed = {name: value for name, value in plan.settings.items() if name in own}
