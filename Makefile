@@ -52,6 +52,7 @@ assets: install
 	cd build/assets && ../../$(BIN)/recsim fidelity contentwise known-contentwise --out fidelity-contentwise
 	cd build/assets && ../../$(BIN)/recsim data synthesize known-rl4rs --preset rl4rs --sessions 45942 --seed 0
 	cd build/assets && ../../$(BIN)/recsim train known-rl4rs --responder session_gru --set embedding=content --set dropout=0 --out rl4rs
+	cd build/assets && ../../$(BIN)/recsim fidelity rl4rs known-rl4rs --out fidelity-rl4rs
 	for name in contentwise rl4rs; do \
 		rm -rf $(ASSETS)/$$name && mkdir -p $(ASSETS)/$$name && \
 		cp -r build/assets/$$name/card.json build/assets/$$name/responder.safetensors build/assets/$$name/initial_sessions $(ASSETS)/$$name/ && \

@@ -218,7 +218,7 @@ class Responder(nn.Module):
     def extend(self, catalogue: Catalogue) -> None:
         """Make room for the items that `catalogue` has beyond `shape.n_items` (cold items)."""
         self._prepared = None
-        for module in self.children():
+        for module in list(self.modules()):
             add_items = getattr(module, "add_items", None)
             if callable(add_items):
                 add_items(catalogue)

@@ -213,7 +213,10 @@ class NeuralResponder(Responder):
         loss, measures = self.next_click_loss(batch, memory)
         contrast, more = self.next_skip_loss(batch, memory)
         click_rate = batch.click_rate.clamp(1e-4, 1 - 1e-4)
-        prior = self.items.bias_prior_loss(batch.slate[batch.shown], click_rate)
+        shown = batch.slate[batch.shown]
+        prior = self.items.bias_prior_loss(shown, click_rate)
+        if self.session.exposure is not None:
+            prior = prior + self.session.exposure.prior_loss(self.items, shown)
         return loss + contrast + prior, measures | more
 
     def next_click_loss(

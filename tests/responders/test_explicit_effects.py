@@ -1,8 +1,10 @@
 """The explicit effects of neural responders: exposure, examination, clicks above, user match."""
 
+import numpy as np
 import pytest
 import torch
 
+from responders import Catalogue
 from responders.log.batch import SessionBatch
 from responders.models.parts.exposure import CHUNK, WINDOW, Exposure
 from responders.models.parts.items import ItemEncoder
@@ -20,7 +22,7 @@ def items() -> ItemEncoder:
 
 @pytest.fixture
 def exposure(items: ItemEncoder) -> Exposure:
-    exposure = Exposure(S, items.likeness_size)
+    exposure = Exposure(S, items.likeness_size, items.n_rows)
     with torch.no_grad():
         exposure.weight.copy_(torch.rand_like(exposure.weight) * 0.1)
     return exposure
@@ -164,3 +166,27 @@ def test_groups_are_shares_and_empty_positions_have_none(
 ) -> None:
     group = exposure.groups(items, items.index(torch.tensor([[0, 5, -1]])))
     torch.testing.assert_close(group.sum(-1), torch.tensor([[1.0, 1.0, 0.0]]))
+
+
+def test_items_can_belong_together_whatever_their_vectors(
+    exposure: Exposure, items: ItemEncoder
+) -> None:
+    with torch.no_grad():
+        exposure.own.weight[[1, 2], 5] = 50 / STEP
+        exposure.own.weight[3, 6] = 50 / STEP
+    alone = [taken(exposure, items, [], [i]) for i in (2, 3)]
+    after = [taken(exposure, items, [[1]], [i]) for i in (2, 3)]
+    assert after[0] > alone[0] + 0.01
+    assert after[1] == pytest.approx(alone[1], abs=1e-5)
+
+
+def test_own_log_odds_of_items_have_a_normal_prior(exposure: Exposure, items: ItemEncoder) -> None:
+    with torch.no_grad():
+        exposure.own.weight[[3, 4], 0] = torch.tensor([2.0, 1.0]) / STEP
+        items.prior_weight[[3, 4]] = torch.tensor([10 / 5, 10 / 1])  # shown five times and once
+    item = torch.tensor([3] * 5 + [4] + [7])
+    loss = exposure.prior_loss(items, item).item()
+    assert loss == pytest.approx((2.0**2 + 1.0**2) / 2)
+    exposure.add_items(Catalogue(np.arange(N + 3)))
+    assert exposure.own.weight.shape[0] == items.n_rows + 3
+    assert not exposure.own.weight[-3:].any()

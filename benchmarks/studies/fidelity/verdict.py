@@ -145,8 +145,8 @@ def _policies(found: Mapping[str, Any] | None, limits: Thresholds) -> list[Sente
         order = (
             f"it ordered all pairs of {n} policies as the truth does"
             if not safe
-            else f"trust the order of policies that differ by more than {safe:.0%}; it was wrong "
-            "for pairs closer than that"
+            else "trust the order of policies that differ by more than "
+            f"{safe:{'.0%' if safe > 0.01 else '.1%'}}; it was wrong for pairs closer than that"
         )
         level: Any = "good" if tau >= limits.tau else "bad"
         ranking = Sentence(

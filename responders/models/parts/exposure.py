@@ -7,9 +7,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from responders.log.batch import SessionBatch
+from responders.log.catalogue import Catalogue
 from responders.models.parts.items import ItemEncoder
 from responders.models.parts.packing import slates_before
 from responders.models.parts.readout import STEP
+from responders.models.parts.tables import extended
 from responders.models.state import State
 
 DECAYS = (0.5, 0.8, 0.95)
@@ -36,8 +38,10 @@ class Exposure(nn.Module):
     * the items like it above it in the slate, per position and as their mean similarity.
 
     How alike two items are is the product of their shares in G soft groups: the softmax of scaled
-    cosines between an item's vector and G learned centres. Recommender simulators know the effect
-    as boredom (RecSim, sardine); here its size is learned from the log.
+    cosines between an item's vector and G learned centres, and of log-odds of the item's own. The
+    latter start at zero and have a normal prior, so that an item that the log shows often finds
+    the items that users tire of with it, and a rare one is judged by its vector. Recommender
+    simulators know the effect as boredom (RecSim, sardine); here its size is learned from the log.
 
     The state holds the exposure to each group [B, D, G] and the last slates [B, W, S]: it does not
     grow with the number of items.
@@ -45,9 +49,10 @@ class Exposure(nn.Module):
     Args:
         n_positions: S.
         size: of the vectors that tell which items are alike, see `ItemEncoder.likeness`.
+        n_rows: rows of the items' tables.
     """
 
-    def __init__(self, n_positions: int, size: int) -> None:
+    def __init__(self, n_positions: int, size: int, n_rows: int) -> None:
         super().__init__()
         self.n_positions = n_positions
         self.decay: Tensor
@@ -57,6 +62,7 @@ class Exposure(nn.Module):
         self.register_buffer("recency", self.decay**age, persistent=False)  # [W, D]
         self.centres = nn.Parameter(F.normalize(torch.randn(GROUPS, size), dim=1))
         self.sharpness = nn.Parameter(torch.tensor(10.0 / STEP))
+        self.own = nn.Embedding.from_pretrained(torch.zeros(n_rows, GROUPS), freeze=False)
         self.weight = nn.Parameter(torch.full((2, 2 * len(DECAYS) + 2), 0.4 / STEP))
 
     def place_centres(self, items: ItemEncoder) -> None:
@@ -75,7 +81,23 @@ class Exposure(nn.Module):
     def groups(self, items: ItemEncoder, rows: Tensor) -> Tensor:
         """Return the shares [..., G] of table rows [...] in the groups; zeros for the empty row."""
         cosine = F.normalize(items.likeness(rows), dim=-1) @ F.normalize(self.centres, dim=1).t()
-        return (STEP * self.sharpness * cosine).softmax(-1) * (rows != items.empty).unsqueeze(-1)
+        share = (STEP * (self.sharpness * cosine + self.own(rows))).softmax(-1)
+        return share * (rows != items.empty).unsqueeze(-1)
+
+    def prior_loss(self, items: ItemEncoder, item: Tensor) -> Tensor:
+        """Return the loss (nats, summed) of the prior on the own log-odds of shown items [P].
+
+        It is that of a standard normal distribution where an item's prior counts 10
+        pseudo-impressions, stronger with more, and spread over the item's impressions.
+        """
+        rows = items.index(item, replace_some=False)
+        own = (STEP * self.own(rows)).square().sum(-1)
+        return 0.5 / 10 * (items.prior_weight[rows] * own).sum()
+
+    def add_items(self, catalogue: Catalogue) -> None:
+        """Give a row to each item that `catalogue` has beyond the known ones; see `ItemEncoder`."""
+        known = self.own.num_embeddings - 2  # two rows are the unknown item and the empty position
+        self.own = extended(self.own, self.own.weight.new_zeros(len(catalogue) - known, GROUPS))
 
     def start(self, user: Tensor) -> State:
         """Return the state of new users with features [B, F]."""

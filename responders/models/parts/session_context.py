@@ -53,7 +53,8 @@ class SessionContext(nn.Module):
         super().__init__()
         self.counts = SessionCounts()
         self.match = UserMatch(n_user_features, items.size) if match else None
-        self.exposure = Exposure(n_positions, items.likeness_size) if exposure else None
+        size = items.likeness_size
+        self.exposure = Exposure(n_positions, size, items.n_rows) if exposure else None
         self.activation = Activation() if activation else None
 
     def initialise(self, log: SessionLog, sessions: np.ndarray) -> None:
