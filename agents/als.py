@@ -66,8 +66,10 @@ class ALSPolicy(LogPolicy):
         """Return the vectors [B, f] of users with clicks [B, N]."""
         y, alpha = self.vectors, self.config.confidence
         regular = self.config.regularisation * torch.eye(y.shape[1], device=self.device)
-        outer = (y.unsqueeze(2) * y.unsqueeze(1)).flatten(1)  # [N, f²]
-        gram = y.t() @ y + regular + (alpha - 1) * (clicked @ outer).view(-1, *regular.shape)
+        used = clicked.any(0)  # the products of all items may not fit into memory
+        outer = (y[used].unsqueeze(2) * y[used].unsqueeze(1)).flatten(1)
+        more = (clicked[:, used] @ outer).view(-1, *regular.shape)
+        gram = y.t() @ y + regular + (alpha - 1) * more
         return torch.linalg.solve(gram, alpha * clicked @ y)
 
     def affinity(self, observation: dict[str, Tensor]) -> Tensor:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agents.from_log import LogPolicy, check_form, observe_log, shuffled
+from agents.from_log import LogPolicy, check_form, minimise, observe_log
 from agents.neural import NeuralConfig, NeuralPolicy, State
 from agents.plackett_luce import draw
 from agents.user_features import ItemScores, UserFeatures
@@ -64,13 +64,13 @@ class BehaviourCloningPolicy(LogPolicy, NeuralPolicy):
         if not self.config.draw:
             return super().act(observation)
         score = self.rank(self.state(observation))
-        slate, _ = draw(score, self._rules, generator=self._generator)
-        return torch.where(slate >= 0, self.candidates[slate], -1)
+        slate, _ = draw(score, self._rules, None, self._generator)
+        return self._candidates.items(slate)
 
     def fit_log(self, log: SessionLog) -> None:
         check_form(log, self.site)
-        column = self._column[torch.from_numpy(log.slate.astype(np.int64)).to(self.device) + 1]
-        chosen = column < len(self.candidates)  # others are no candidates, or empty positions
+        column = self._candidates.columns(log.slate)
+        chosen = column >= 0
         click = torch.from_numpy(log.response > 0).to(self.device)
         if self.config.imitate == "clicks":
             chosen &= click
@@ -83,16 +83,10 @@ class BehaviourCloningPolicy(LogPolicy, NeuralPolicy):
                 f"{len(self.candidates)} candidates: set more candidates"
             )
         self.net = self.untrained()
-        optimiser = torch.optim.Adam(self.net.parameters(), self.config.learning_rate)
-        schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.1, self.config.epochs)
-        rng = np.random.default_rng(self.seed)
-        for _ in range(self.config.epochs):
-            for part in shuffled(len(kept), self.config.batch_size, rng):
-                rows = kept[part]
-                score = self.rank(self.state(observe_log(log, rows, self.site)))
-                item = column[rows].clamp(max=len(self.candidates) - 1)
-                loss = -score.log_softmax(1).gather(1, item)[chosen[rows]].mean()
-                optimiser.zero_grad()
-                loss.backward()
-                optimiser.step()
-            schedule.step()
+
+        def loss(rows: np.ndarray) -> Tensor:
+            score = self.rank(self.state(observe_log(log, rows, self.site)))
+            log_chance = score.log_softmax(1).gather(1, column[rows].clamp(min=0))
+            return -log_chance[chosen[rows]].mean()
+
+        minimise(loss, self.net, kept, self.config, self.seed)

@@ -9,15 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from agents.candidate_items import CandidateItems
 from agents.from_log import LogPolicy, check_form, observe_log, shuffled
 from agents.quiet_import import quiet_import
 from agents.site import Site
 from agents.user_features import UserFeatures
-from recsim_env.candidates import most_clicked
 from recsim_env.world import World
 from responders import InputError, SessionLog
 from responders.behaviour.leaving import departures
 from responders.config import Config, setting
+from responders.device import seeded
 
 
 @dataclass(frozen=True)
@@ -67,10 +68,10 @@ class OfflinePolicy(LogPolicy):
         self, world: World | Site, config: OfflineConfig | None = None, seed: int = 0
     ) -> None:
         super().__init__(world, config, seed)
-        self.candidates = most_clicked(self.catalogue)[: self.config.candidates].to(self.device)
+        self._candidates = CandidateItems.most_clicked(self.site, self.config.candidates)
+        self.candidates = self._candidates.item
         self._features = UserFeatures(self.site)
-        self._algorithm = self._untrained()
-        self.net = nn.ModuleDict(self.networks(self._algorithm.impl.modules))
+        self._begin()
 
     def settings(self) -> dict[str, Any]:
         """Return further settings of the algorithm."""
@@ -84,32 +85,29 @@ class OfflinePolicy(LogPolicy):
         """Return the value of each arm [B, C] for users with features [B, D]."""
         return self.net["q"](x).q_value
 
-    def _untrained(self) -> Any:
+    def _begin(self) -> None:
+        """Make the algorithm, with the random weights of the seed."""
         d3rlpy, config = import_d3rlpy(), self.config
-        made = getattr(d3rlpy.algos, f"{self.algorithm}Config")(
+        self._algorithm = getattr(d3rlpy.algos, f"{self.algorithm}Config")(
             learning_rate=config.learning_rate,
             gamma=config.gamma,
             target_update_interval=config.target_update,
             encoder_factory=d3rlpy.models.VectorEncoderFactory([config.hidden_size] * 2),
             **self.settings(),
         ).create(device=str(self.device))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
-            made.create_impl((self._features.size,), len(self.candidates))
-        return made
+        with seeded(self.seed):
+            self._algorithm.create_impl((self._features.size,), len(self.candidates))
+        self.net = nn.ModuleDict(self.networks(self._algorithm.impl.modules))
 
     def fit_log(self, log: SessionLog) -> None:
         check_form(log, self.site)
-        self._algorithm = self._untrained()
-        self.net = nn.ModuleDict(self.networks(self._algorithm.impl.modules))
+        self._begin()
         last = log.session_start[1:] - 1
         terminal = np.zeros(log.n_slates, bool)
         terminal[last] = departures(log, np.arange(log.n_sessions))
         known = np.ones(log.n_slates, bool)
         known[last] = terminal[last]
-        column = np.full(self.n_items + 1, -1)
-        column[self.candidates.cpu().numpy() + 1] = np.arange(len(self.candidates))
-        arm = column[log.slate + 1]
+        arm = self._candidates.columns(log.slate).cpu().numpy()
         rows = np.flatnonzero(known & (arm >= 0).any(1))
         if not len(rows):
             raise InputError(
@@ -118,8 +116,8 @@ class OfflinePolicy(LogPolicy):
             )
         rng = np.random.default_rng(self.seed)
         for _ in range(self.config.epochs):
-            for part in shuffled(len(rows), self.config.batch_size, rng):
-                self._algorithm.update(self._steps(log, rows[part], arm, terminal))
+            for part in shuffled(rows, self.config.batch_size, rng):
+                self._algorithm.update(self._steps(log, part, arm, terminal))
         self.net.eval()
 
     def _steps(

@@ -10,14 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from agents.from_log import LogPolicy, check_form, observe_log
+from agents.candidate_items import CandidateItems
+from agents.from_log import LogPolicy, check_form, minimise, observe_log
 from agents.reinforce import later_clicks
 from agents.site import Site
 from agents.user_features import UserFeatures
-from recsim_env.candidates import most_clicked
 from recsim_env.world import World
 from responders import SessionLog
 from responders.config import Config, setting
+from responders.device import seeded
 from responders.log import ragged
 from responders.models.parts.attention import Block
 
@@ -37,7 +38,7 @@ class DecisionTransformerConfig(Config):
         0.9, "Quantile of the log's returns that is asked for at each step.", ge=0, le=1
     )
     candidates: int = setting(
-        250, "Items to choose from: the most clicked ones, where the catalogue counts.", ge=1
+        250, "Items to choose from: the most clicked ones, if the catalogue has click counts.", ge=1
     )
     size: int = setting(64, "Numbers in the vectors of slates and items.", ge=4, le=8192)
     layers: int = setting(2, "Of the transformer.", ge=1, le=100)
@@ -144,15 +145,14 @@ class DecisionTransformerPolicy(LogPolicy):
         n_returns = {"clicks": 1, "both": 2, "none": 0}[self.config.returns]
         self.goal = torch.zeros(self.site.horizon, n_returns, device=self.device)
         self.deviation = torch.ones(n_returns, device=self.device)
-        candidates = most_clicked(self.catalogue)[: self.config.candidates].to(self.device)
-        self._candidates, self._features = candidates, UserFeatures(self.site)
+        self._candidates = CandidateItems.most_clicked(self.site, self.config.candidates)
+        self._features = UserFeatures(self.site)
         self.net = self._untrained()
 
     def _untrained(self) -> Network:
         n_returns, n_user = len(self.deviation), self.site.features.shape[1]
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
-            net = Network(self._features, self._candidates, n_returns, n_user, self.config)
+        with seeded(self.seed):
+            net = Network(self._features, self._candidates.item, n_returns, n_user, self.config)
         return net.to(self.device).eval()
 
     def window(self, observation: dict[str, Tensor]) -> Window:
@@ -167,38 +167,24 @@ class DecisionTransformerPolicy(LogPolicy):
         came = torch.stack([click.sum(2), shown.long()], 2).float()[:, :, : self.goal.shape[1]]
         goal = self.goal[observation["step"].clamp(max=len(self.goal) - 1)]  # [B, 1, R]
         to_go = torch.cat([goal + came.flip(1).cumsum(1).flip(1), goal], 1) / self.deviation
-        low, high = self.site.features
-        user = observation.get("user", slates.new_zeros(b, 0))
-        user = (user - (low + high) / 2) / ((high - low) / 2).clamp(min=1e-6)
+        user = self.site.standardised(observation.get("user", slates.new_zeros(b, 0)))
         step = observation["step"] + torch.arange(-h, 1, device=self.device)
         return Window(slates, shown, to_go, user, step.clamp(min=0))
 
     @torch.no_grad()
     def affinity(self, observation: dict[str, Tensor]) -> Tensor:
-        return self.among_all(self.net(self.window(observation))[:, -1], self._candidates)
+        return self.among_all(self.net(self.window(observation))[:, -1], self._candidates.item)
 
     def fit_log(self, log: SessionLog) -> None:
         check_form(log, self.site)
         to_go = self._returns(log)
-        column = torch.full((self.n_items + 1,), -1, device=self.device)
-        column[self._candidates + 1] = torch.arange(len(self._candidates), device=self.device)
         self.net = self._untrained()
-        optimiser = torch.optim.Adam(self.net.parameters(), self.config.learning_rate)
-        schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.1, self.config.epochs)
-        last = _last_slates(log, self.site.history)
-        rng = np.random.default_rng(self.seed)
+        rows = _last_slates(log, self.site.history)
         self.net.train()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
-            for _ in range(self.config.epochs):
-                order = rng.permutation(last)
-                for first in range(0, len(order), self.config.batch_size):
-                    rows = order[first : first + self.config.batch_size]
-                    loss = self._loss(log, rows, to_go, column)
-                    optimiser.zero_grad()
-                    loss.backward()
-                    optimiser.step()
-                schedule.step()
+        with seeded(self.seed):
+            minimise(
+                lambda rows: self._loss(log, rows, to_go), self.net, rows, self.config, self.seed
+            )
         self.net.eval()
 
     def _returns(self, log: SessionLog) -> Tensor:
@@ -217,16 +203,14 @@ class DecisionTransformerPolicy(LogPolicy):
         self.goal, self.deviation = self.tensor(np.stack(goal)), self.tensor(to_go.std(0) + 1e-6)
         return self.tensor(to_go)
 
-    def _loss(self, log: SessionLog, rows: np.ndarray, to_go: Tensor, column: Tensor) -> Tensor:
+    def _loss(self, log: SessionLog, rows: np.ndarray, to_go: Tensor) -> Tensor:
         """Return the cross-entropy of the items of the slates `rows` [B] and of those before."""
         window = self.window(observe_log(log, rows, self.site))
         h = window.shown.shape[1]
         row = torch.from_numpy(rows[:, None] + np.arange(-h, 1)).to(self.device).clamp(min=0)
         window = window._replace(to_go=to_go[row] / self.deviation)
-        slate = torch.from_numpy(log.slate[row.cpu().numpy()].astype(np.int64)).to(self.device)
-        item = column[slate + 1].masked_fill(
-            ~F.pad(window.shown, (0, 1), value=True)[..., None], -1
-        )
+        exists = F.pad(window.shown, (0, 1), value=True)[..., None]
+        item = self._candidates.columns(log.slate[row.cpu().numpy()]).masked_fill(~exists, -1)
         log_chance = self.net(window).log_softmax(2).gather(2, item.clamp(min=0))
         return -log_chance[item >= 0].mean()
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 from agents.from_log import LogPolicy
@@ -22,7 +22,9 @@ from responders import InputError
 from responders.config import Config
 from responders.errors import near_matches
 
-Source = str | Path | type[Policy] | Policy
+P = TypeVar("P", bound=Policy)
+
+PolicySource = str | Path | type[Policy] | Policy
 """What `find_policy` takes."""
 
 
@@ -40,7 +42,7 @@ class Entry:
     """
 
     name: str
-    given: Source
+    given: PolicySource
     source: type[Policy] | Policy | Path
     fingerprint: str
     config: Config | None = None
@@ -80,7 +82,7 @@ class Entry:
         return not isinstance(self.source, type)
 
 
-def find_policies(sources: Sequence[Source]) -> list[Entry]:
+def find_policies(sources: Sequence[PolicySource]) -> list[Entry]:
     """Return the policies that `sources` name.
 
     Args:
@@ -98,7 +100,7 @@ def find_policies(sources: Sequence[Source]) -> list[Entry]:
     return entries
 
 
-def find_policy(source: Source) -> Entry:
+def find_policy(source: PolicySource) -> Entry:
     """Return the policy that `source` names; see `find_policies`."""
     if isinstance(source, Policy):
         return Entry(type(source).__name__, source, source, uuid4().hex)
@@ -122,7 +124,15 @@ def find_policy(source: Source) -> Entry:
     )
 
 
-def _of_class(name: str, given: Source, kind: Any) -> Entry:
+def find_class(source: PolicySource, base: type[P], reason: str) -> type[P]:
+    """Return the class that `source` names; raise `InputError` with `reason` if it is no `base`."""
+    kind = find_policy(source).source
+    if not isinstance(kind, type) or not issubclass(kind, base):
+        raise InputError(f"policy {source} {reason}")
+    return kind
+
+
+def _of_class(name: str, given: PolicySource, kind: Any) -> Entry:
     if not isinstance(kind, type) or not issubclass(kind, Policy):
         raise InputError(f"{given} is not a subclass of agents.Policy")
     files = [_file_of(each) for each in kind.__mro__ if issubclass(each, Policy)]

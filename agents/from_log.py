@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
 from scipy import sparse
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from agents.policy import Policy
@@ -125,8 +126,27 @@ def check_form(log: SessionLog, site: Site) -> None:
             raise InputError(f"the log has {logged} {what}, the policy was made for {own}")
 
 
-def shuffled(n: int, size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Yield the numbers from 0 to n - 1 in random order, `size` at a time."""
-    order = rng.permutation(n)
-    for first in range(0, n, size):
+def shuffled(rows: np.ndarray, size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """Yield `rows` [n] in random order, `size` at a time."""
+    order = rng.permutation(rows)
+    for first in range(0, len(order), size):
         yield order[first : first + size]
+
+
+def minimise(
+    loss: Callable[[np.ndarray], Tensor], net: nn.Module, rows: np.ndarray, config: Any, seed: int
+) -> None:
+    """Minimise the loss of minibatches of `rows` [n] with Adam, whose rate falls to a tenth.
+
+    The settings are `epochs`, `batch_size` and `learning_rate`; `seed` is of the order of rows.
+    """
+    optimiser = torch.optim.Adam(net.parameters(), config.learning_rate)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.1, config.epochs)
+    rng = np.random.default_rng(seed)
+    for _ in range(config.epochs):
+        for part in shuffled(rows, config.batch_size, rng):
+            value = loss(part)
+            optimiser.zero_grad()
+            value.backward()
+            optimiser.step()
+        schedule.step()

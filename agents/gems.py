@@ -12,14 +12,16 @@ from gymnasium import spaces
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from agents.candidate_items import CandidateItems
 from agents.site import Site
 from agents.stable_baselines import EntropyPolicy, ReplayConfig
 from agents.user_features import UserFeatures
 from recsim_env.actions import Actions
-from recsim_env.candidates import Candidates, most_clicked
+from recsim_env.candidates import Candidates
 from recsim_env.world import World
 from responders import SessionLog
 from responders.config import Config, setting
+from responders.device import seeded
 
 _REACH = 2.0  # standard deviations of the prior that actions of -1 and 1 stand for
 
@@ -29,7 +31,9 @@ class GeMSConfig(ReplayConfig):
     """Settings of `GeMSPolicy`; others have the defaults of `stable_baselines3.SAC`."""
 
     candidates: int = setting(
-        1000, "Items to choose from: the most clicked ones, where the catalogue counts.", ge=1
+        1000,
+        "Items to choose from: the most clicked ones, if the catalogue has click counts.",
+        ge=1,
     )
     latent: int = setting(16, "Numbers that stand for a slate.", ge=1, le=1024)
     size: int = setting(32, "Numbers in the vectors of items.", ge=1, le=8192)
@@ -142,12 +146,11 @@ class GeMSPolicy(EntropyPolicy):
         self, world: World | Site, config: GeMSConfig | None = None, seed: int = 0
     ) -> None:
         super().__init__(world, config, seed)
-        items = most_clicked(self.catalogue).to(self.device)
-        if self.rules.allowed is None and self.rules.special is None:
-            items = items[: max(self.config.candidates, self.n_positions)]
-        self._items, self._rules = items, self.rules.only(items)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        few = max(self.config.candidates, self.n_positions)
+        n = self.n_items if self.rules.exist else few
+        self._candidates = CandidateItems.most_clicked(self.site, n)
+        items = self._candidates.item
+        with seeded(seed):
             self.vae = SlateVAE(UserFeatures(self.site), items, self.n_positions, self.config)
         self.vae.to(self.device)
         self.is_fitted = torch.tensor(False)
@@ -161,20 +164,15 @@ class GeMSPolicy(EntropyPolicy):
         scores, _ = self.vae.decode(_REACH * action.to(self.device))
         slate = torch.full(scores.shape[:2], -1, device=self.device)
         for position, score in enumerate(scores.unbind(1)):
-            valid = self._rules.mask(slate, position)
-            best = score.masked_fill(~valid, -torch.inf).argmax(1)
-            slate[:, position] = torch.where(valid.any(1), best, -1)
-        return torch.where(slate >= 0, self._items[slate], -1)
+            slate[:, position] = self._candidates.rules.best(score, slate, position)
+        return self._candidates.items(slate)
 
     def learn_slates(self, log: SessionLog) -> None:
         """Fit the autoencoder to the slates of a log of the same catalogue."""
-        column = torch.full((self.n_items + 1,), -1, device=self.device)
-        column[self._items + 1] = torch.arange(len(self._items), device=self.device)
-        slate = column[torch.from_numpy(log.slate.astype(np.int64) + 1).to(self.device)]
+        slate = self._candidates.columns(log.slate)
         click = torch.from_numpy(log.response > 0).float().to(self.device)
         optimiser = torch.optim.Adam(self.vae.parameters(), 0.001)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
+        with seeded(self.seed):
             for _ in range(self.config.epochs):
                 for rows in torch.randperm(len(slate)).to(self.device).split(256):
                     loss = self.vae.loss(slate[rows], click[rows], self.config)

@@ -97,11 +97,10 @@ def _walk(
         if temperature > 0:  # the largest of logits with Gumbel noise is a draw from their softmax
             noise = torch.empty_like(logits).exponential_(generator=generator).log()
             drawn = logits / temperature - noise
-        valid = rules.mask(slate, position)
-        item = drawn.masked_fill(~valid, -torch.inf).argmax(1)
-        chance[:, position] = logits.softmax(1).gather(1, item.unsqueeze(1)).squeeze(1)
-        slate[:, position] = torch.where(valid.any(1), item, -1)
-        past = appended(past, slate[:, position])
+        item = slate[:, position] = rules.best(drawn, slate, position)
+        column = item.clamp(min=0).unsqueeze(1)
+        chance[:, position] = logits.softmax(1).gather(1, column).squeeze(1)
+        past = appended(past, item)
     shape = len(history), width, rules.n_positions
     return slate.view(shape), chance.view(shape)
 

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from agents.candidate_items import CandidateItems
 from agents.policy import Policy
 from agents.saving import name_of
 from agents.site import Site
 from agents.tracking import StateTracker
-from recsim_env.candidates import most_clicked
 from recsim_env.world import World
 from responders import InputError
 from responders.config import Config, setting
@@ -30,7 +30,7 @@ class GreedyConfig(Config):
 
     candidates: int = setting(
         250,
-        "Items that are scored: the most clicked ones, where the catalogue counts clicks.",
+        "Items that are scored: the most clicked ones, if the catalogue has click counts.",
         ge=1,
     )
 
@@ -62,7 +62,7 @@ class GreedyPolicy(Policy):
             raise InputError(f"{name_of(type(self))} needs a world: its responder is the model")
         self._responder = world.responder
         self._tracker = StateTracker(world.responder, self.n_positions)
-        self._candidates = most_clicked(self.catalogue)[: self.config.candidates].to(self.device)
+        self._candidates = CandidateItems.most_clicked(self.site, self.config.candidates)
 
     def save(self, path: str | Path, overwrite: bool = False) -> Path:
         """Raise `InputError`: the policy is its world's responder and has learned nothing."""
@@ -98,11 +98,11 @@ class GreedyPolicy(Policy):
         """Return the log-odds [B, N] of each item alone, -inf of those that are no candidates."""
         score = self._scores(state, b)
         every = score.new_full((b, self.n_items), -torch.inf)
-        return every.index_copy(1, self._candidates, score)
+        return every.index_copy(1, self._candidates.item, score)
 
     def _scores(self, state: State, b: int) -> Tensor:
         """Return the log-odds [B, n] of each candidate alone, for the B users of `state`."""
         n = len(self._candidates)
         repeated = tree_map(lambda value: value.repeat_interleave(n, 0), state)
-        slate = self._candidates.repeat(b).unsqueeze(1)
+        slate = self._candidates.item.repeat(b).unsqueeze(1)
         return self._responder.logits(repeated, slate).view(b, n)

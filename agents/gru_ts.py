@@ -90,12 +90,8 @@ class Model(nn.Module):
     def divergence(self) -> Tensor:
         """Return KL(posterior ‖ prior) of the items' vectors; the prior's mean is their centre."""
         deviation = self.log_deviation.exp() / self.prior
-        return (
-            0.5
-            * (
-                deviation.square() + (self.vector / self.prior).square() - 1 - 2 * deviation.log()
-            ).sum()
-        )
+        squares = deviation.square() + (self.vector / self.prior).square()
+        return 0.5 * (squares - 1 - 2 * deviation.log()).sum()
 
 
 class Step(NamedTuple):
@@ -138,6 +134,7 @@ class GRUTSPolicy(NeuralPolicy):
         return Model(features, self.candidates, n_user, self.n_positions, self.config)
 
     def state(self, observation: dict[str, Tensor]) -> State:
+        """Return the features, and `item` and `click` of a batched `HistoryObservation`."""
         history = {name: observation[name] for name in ("item", "click")}
         return State(self._features(observation), history)
 
@@ -151,10 +148,8 @@ class GRUTSPolicy(NeuralPolicy):
         for position in range(self.n_positions):
             # Given a user, the log-odds of items are independent and normal, as their vectors are.
             noise = torch.randn(mean.shape, generator=self._generator, device=self.device)
-            valid = self._rules.mask(slate, position)
             score = mean + self.config.exploration * deviation * noise
-            best = score.masked_fill(~valid, -torch.inf).argmax(1)
-            slate[:, position] = torch.where(valid.any(1), best, -1)
+            slate[:, position] = self._rules.best(score, slate, position)
         return slate
 
     def train(self, world: World, steps: int, seed: int) -> int:

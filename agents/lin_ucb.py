@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from agents.candidate_items import CandidateItems
 from agents.linear_features import impressions, item_components, user_state
 from agents.policy import Policy
 from agents.site import Site
@@ -25,7 +26,7 @@ class LinUCBConfig(Config):
     regularisation: float = setting(1.0, "λ, initial diagonal of the matrices.", gt=0)
     components: int = setting(8, "Principal components of the item features.", ge=1, le=256)
     candidates: int = setting(
-        250, "Items to choose from: the most clicked ones, where the catalogue counts.", ge=1
+        250, "Items to choose from: the most clicked ones, if the catalogue has click counts.", ge=1
     )
 
 
@@ -55,9 +56,8 @@ class LinUCBPolicy(Policy):
         self.exploration = self.config.exploration
         self.items = item_components(self.site, self.config.components)
         d = 1 + self.site.features.shape[1] + self.items.shape[1]
-        candidates = most_clicked(self.catalogue)[: self.config.candidates].sort().values
-        self._candidates, c = candidates.to(self.device), len(candidates)
-        self._rules = self.rules.only(self._candidates)
+        items = most_clicked(self.catalogue)[: self.config.candidates].sort().values
+        self._candidates, c = CandidateItems(self.site, items), len(items)
         eye = torch.eye(d, device=self.device)
         self.gram = (self.config.regularisation * eye).repeat(c, 1, 1)
         self.inverse = (eye / self.config.regularisation).repeat(c, 1, 1)
@@ -69,19 +69,18 @@ class LinUCBPolicy(Policy):
         outer = (x.unsqueeze(2) * x.unsqueeze(1)).flatten(1)
         variance = outer @ self.inverse.flatten(1).t()  # xᵀA⁻¹x of all users and candidates
         bound = x @ self.weight.t() + self.exploration * variance.clamp(min=0).sqrt()
-        slate = self._rules.choose(bound)
-        return torch.where(slate >= 0, self._candidates[slate], -1)
+        return self._candidates.items(self._candidates.rules.choose(bound))
 
     def score(self, observation: dict[str, Tensor]) -> Tensor:
         value = user_state(self.site, self.items, observation) @ self.weight.t()
-        return self.among_all(value, self._candidates)
+        return self.among_all(value, self._candidates.item)
 
     def learn(self, transition: Transition) -> None:
         state = user_state(self.site, self.items, transition.observation)
         item, click, x = impressions(transition, state)
-        known = torch.isin(item, self._candidates)
-        click, x = click[known], x[known]
-        item = torch.searchsorted(self._candidates, item[known])
+        item = self._candidates.columns(item)
+        known = item >= 0
+        item, click, x = item[known], click[known], x[known]
         self.gram.index_add_(0, item, x.unsqueeze(2) * x.unsqueeze(1))
         self.target.index_add_(0, item, x * click.unsqueeze(1))
         shown = item.unique()

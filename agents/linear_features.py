@@ -44,9 +44,7 @@ def user_state(site: Site, items: Tensor, observation: dict[str, Tensor]) -> Ten
     clicked = (items[observation["item"].clamp(min=0)] * click.unsqueeze(2)).sum(1)
     parts = [clicked / click.sum(1, keepdim=True).clamp(min=1)]
     if "user" in observation:
-        low, high = site.features
-        half = ((high - low) / 2).clamp(min=1e-6)
-        parts.insert(0, (observation["user"] - (low + high) / 2) / half)
+        parts.insert(0, site.standardised(observation["user"]))
     return F.pad(torch.cat(parts, 1), (1, 0), value=1.0)
 
 

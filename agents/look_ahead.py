@@ -59,7 +59,6 @@ class LookAheadPolicy(GreedyPolicy):
         self._leave_chance = world.leave_chance
         self._counter = VisitCounter(world.responder)
         self._tracker = StateTracker(self._counter, self.n_positions)
-        self._few = self.rules.only(self._candidates)
         self._generator = torch.Generator(self.device).manual_seed(seed)
 
     @torch.inference_mode()
@@ -95,12 +94,12 @@ class LookAheadPolicy(GreedyPolicy):
         shape = (len(score), self.config.slates, score.shape[1])
         noise = torch.empty(shape, device=self.device).exponential_(generator=self._generator).log()
         noise[:, 0] = 0
-        chosen = self._few.choose((score.unsqueeze(1) - self.config.spread * noise).flatten(0, 1))
-        return torch.where(chosen >= 0, self._candidates[chosen], -1)
+        score = (score.unsqueeze(1) - self.config.spread * noise).flatten(0, 1)
+        return self._candidates.items(self._candidates.rules.choose(score))
 
     def _best_of_layers(self, score: Tensor) -> Tensor:
         """Return the numbers [B, m] of the best candidates of each layer."""
-        allowed = self._few.allowed
+        allowed = self._candidates.rules.allowed
         layers = torch.ones_like(score[:1]).bool() if allowed is None else allowed.unique(dim=0)
         n = [min(self.config.next_candidates, int(layer.sum())) for layer in layers]
         best = [
@@ -113,11 +112,11 @@ class LookAheadPolicy(GreedyPolicy):
         """Return the expected clicks [B] on the greedy slate of the candidates `item` [B, m]."""
         b, m = item.shape
         repeated = tree_map(lambda value: value.repeat_interleave(m, 0), memory)
-        alone = self._candidates[item].view(-1, 1)
+        alone = self._candidates.item[item].view(-1, 1)
         score = self._responder.logits(repeated, alone).view(b, m)
         every = score.new_full((b, len(self._candidates)), -torch.inf)
-        chosen = self._few.choose(every.scatter(1, item, score))
-        slate = torch.where(chosen >= 0, self._candidates[chosen], -1)
+        chosen = self._candidates.rules.choose(every.scatter(1, item, score))
+        slate = self._candidates.items(chosen)
         return (self._responder.logits(memory, slate).sigmoid() * (slate >= 0)).sum(1)
 
 

@@ -8,14 +8,15 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from agents.candidate_items import CandidateItems
 from agents.policy import Policy
 from agents.site import Site
 from agents.user_features import ItemScores, UserFeatures
-from recsim_env.candidates import most_clicked
 from recsim_env.outcome import Outcome
 from recsim_env.world import World
 from responders import InputError
 from responders.config import Config, setting
+from responders.device import seeded
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class NeuralConfig(Config):
     """Settings that policies with networks have in common."""
 
     candidates: int = setting(
-        250, "Items to choose from: the most clicked ones, where the catalogue counts.", ge=1
+        250, "Items to choose from: the most clicked ones, if the catalogue has click counts.", ge=1
     )
     size: int = setting(32, "Numbers in the vectors of users and items.", ge=1, le=8192)
     hidden_size: int = setting(128, "Units of each hidden layer.", ge=1, le=8192)
@@ -31,9 +32,9 @@ class NeuralConfig(Config):
 
 
 class State(NamedTuple):
-    """The features x [B, D] of B users, and how often candidates were `shown` and `clicked` [B, C].
+    """The features x [B, D] of B users, see `UserFeatures`, and tensors of their history.
 
-    See `UserFeatures` and `UserFeatures.repeats`.
+    These are `shown` and `clicked` of `UserFeatures.repeats`, unless a subclass says otherwise.
     """
 
     x: Tensor
@@ -121,18 +122,15 @@ class NeuralPolicy(Policy):
         self, world: World | Site, config: NeuralConfig | None = None, seed: int = 0
     ) -> None:
         super().__init__(world, config, seed)
-        self.candidates = most_clicked(self.catalogue)[: self.config.candidates].to(self.device)
-        self._rules = self.rules.only(self.candidates)
+        self._candidates = CandidateItems.most_clicked(self.site, self.config.candidates)
+        self.candidates, self._rules = self._candidates.item, self._candidates.rules
         self._features = UserFeatures(self.site)
-        self._column = self.candidates.new_full((self.n_items + 1,), len(self.candidates))
-        self._column[self.candidates + 1] = torch.arange(len(self.candidates), device=self.device)
         self._generator = torch.Generator(self.device).manual_seed(seed)
         self.net = self.untrained()
 
     def untrained(self) -> Any:
         """Return the networks with the random weights of the seed, on the policy's device."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
+        with seeded(self.seed):
             return self.networks(self._features).to(self.device)
 
     def networks(self, features: UserFeatures) -> nn.Module:
@@ -149,12 +147,12 @@ class NeuralPolicy(Policy):
 
     def state(self, observation: dict[str, Tensor]) -> State:
         """Return what the networks read of a batched `HistoryObservation`."""
-        repeats = self._features.repeats(observation, self._column, len(self.candidates))
+        repeats = self._features.repeats(observation, self._candidates)
         return State(self._features(observation), repeats)
 
     def show(self, world: World, slate: Tensor) -> Outcome:
         """Show slates [B, S] of candidates, -1 = empty, to the users of `world`."""
-        return world.step(torch.where(slate >= 0, self.candidates[slate], -1))
+        return world.step(self._candidates.items(slate))
 
     def check_reward(self, world: World) -> None:
         """Raise `InputError` unless the world has a single reward."""

@@ -55,19 +55,17 @@ class OraclePolicy(Policy):
         return self._fill(self._truth.attraction(self._tracker.state(observation)))
 
     def _fill(self, attraction: Tensor) -> Tensor:
-        config, location = self._truth.config, self._truth.location[:-1]
+        config, location = self._truth.config, self._truth.location
         if not (config.competition or config.layers):  # the items above change nothing
             return self.rules.choose(attraction)
         slate = torch.full((len(attraction), self.n_positions), -1, device=self.device)
         above = attraction.new_zeros(len(attraction), config.dimensions)
         for s in range(self.n_positions):
-            similarity = (above @ location.t() / max(s, 1)).clamp(min=0)
+            similarity = (above @ location[:-1].t() / max(s, 1)).clamp(min=0)
             value = (attraction - config.competition * similarity).sigmoid()
             last_layer = config.layers and s >= self.n_positions * (1 - 1 / config.layers)
             if last_layer and self._price is not None:
                 value = value * self._price
-            valid = self.rules.mask(slate, s)
-            best = value.masked_fill(~valid, -1).argmax(1)
-            slate[:, s] = torch.where(valid.any(1), best, -1)
-            above = above + location[best]
+            slate[:, s] = self.rules.best(value, slate, s)
+            above = above + location[slate[:, s]]
         return slate

@@ -29,14 +29,13 @@ def best(score: Tensor, rules: SlateRules, effects: Tensor | None = None) -> Ten
 def draw(
     score: Tensor,
     rules: SlateRules,
-    effects: Tensor | None = None,
-    generator: torch.Generator | None = None,
+    effects: Tensor | None,
+    generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
     """Return slates [B, S] int64 drawn with scores [B, N], and the log-probabilities [B, S].
 
     Empty positions, where no item is left, are -1 and have log-probability 0. See `best`.
     """
-    generator = generator or torch.default_generator
     if effects is not None:
         return _fill(score, rules, effects, generator)
     # The best items by scores with Gumbel noise are a draw without replacement (Yellott, 1977).
@@ -55,7 +54,7 @@ def _fill(
     effects = F.pad(effects, (0, 0, 0, 1))  # the last row: of the empty position
     for position in range(rules.n_positions):
         left = free + mean
-        if _has_rules(rules):
+        if rules.exist:
             left.masked_fill_(~rules.mask(slate, position), -torch.inf)
         if generator is None:
             item = left.argmax(1, keepdim=True)
@@ -86,13 +85,9 @@ def _choose(score: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     return item, (score.gather(1, item) - largest - total.log()).squeeze(1)
 
 
-def _has_rules(rules: SlateRules) -> bool:
-    return rules.allowed is not None or rules.special is not None
-
-
 def _by_position(rules: SlateRules) -> bool:
     """Whether `log_prob` must mask the items at each position, as not all are free there."""
-    return _has_rules(rules) or rules.n_positions > rules.n_items
+    return rules.exist or rules.n_positions > rules.n_items
 
 
 def log_prob(

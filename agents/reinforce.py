@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from agents.from_log import LogPolicy, check_form, observe_log, shuffled
+from agents.from_log import LogPolicy, check_form, minimise, observe_log
 from agents.neural import NeuralConfig, NeuralPolicy, State
 from agents.user_features import ItemScores, UserFeatures, mlp
 from responders import SessionLog
@@ -49,7 +49,7 @@ class Logged(NamedTuple):
 
     Args:
         state: before the slate.
-        column: [B, S] int64, numbers of candidates, C = other items and empty positions.
+        column: [B, S] int64, numbers of candidates, -1 = other items and empty positions.
         click: [B, S] float32.
         later: [B] float32, discounted clicks on later slates of the session.
         propensity: [B, S] float32, the log's; NaN = unknown.
@@ -94,23 +94,17 @@ class ReinforcePolicy(LogPolicy, NeuralPolicy):
         check_form(log, self.site)
         later = later_clicks(log, self.config.gamma)
         self.net = self.untrained()
-        optimiser = torch.optim.Adam(self.net.parameters(), self.config.learning_rate)
-        schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.1, self.config.epochs)
-        rng = np.random.default_rng(self.seed)
-        for _ in range(self.config.epochs):
-            for rows in shuffled(log.n_slates, self.config.batch_size, rng):
-                loss = self.loss(self._logged(log, rows, later))
-                optimiser.zero_grad()
-                loss.backward()
-                optimiser.step()
-            schedule.step()
+        rows = np.arange(log.n_slates)
+        minimise(
+            lambda rows: self.loss(self._logged(log, rows, later)),
+            self.net, rows, self.config, self.seed,
+        )  # fmt: skip
 
     def _logged(self, log: SessionLog, rows: np.ndarray, later: np.ndarray) -> Logged:
-        slate = torch.from_numpy(log.slate[rows].astype(np.int64)).to(self.device)
-        unknown = np.full(slate.shape, np.nan)
+        unknown = np.full(log.slate[rows].shape, np.nan)
         return Logged(
             state=self.state(observe_log(log, rows, self.site)),
-            column=self._column[slate + 1],
+            column=self._candidates.columns(log.slate[rows]),
             click=self.tensor(log.response[rows] > 0),
             later=self.tensor(later[rows]),
             propensity=self.tensor(unknown if log.propensity is None else log.propensity[rows]),
@@ -118,8 +112,7 @@ class ReinforcePolicy(LogPolicy, NeuralPolicy):
 
     def loss(self, logged: Logged) -> Tensor:
         """Return a loss whose gradient is that of REINFORCE, behaviour and value [] together."""
-        shown = logged.column < len(self.candidates)
-        item = logged.column.clamp(max=len(self.candidates) - 1)
+        shown, item = logged.column >= 0, logged.column.clamp(min=0)
         log_chance, log_behaviour = (
             net(*logged.state).log_softmax(1).gather(1, item)
             for net in (self.net.actor, self.net.behaviour)

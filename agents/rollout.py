@@ -142,8 +142,8 @@ def chosen(
 
 def _recorded(transition: Transition) -> _Step:
     user, given = transition.active.nonzero().squeeze(1), transition.propensity
-    propensity = None if given is None else given[user].cpu()
-    return _Step(user.cpu(), transition.slate[user].cpu(), transition.click[user].cpu(), propensity)
+    propensity = None if given is None else given[user]
+    return _Step(user, transition.slate[user], transition.click[user], propensity)
 
 
 def _as_log(
@@ -154,7 +154,7 @@ def _as_log(
     seed: int,
 ) -> SessionLog:
     user_index, slate, click = (
-        torch.cat([getattr(step, name) for step in steps]).numpy()
+        torch.cat([getattr(step, name) for step in steps]).cpu().numpy()
         for name in ("user", "slate", "click")
     )
     order = np.argsort(user_index, kind="stable")
@@ -165,7 +165,7 @@ def _as_log(
         raise InputError(f"{type(policy).__name__} showed nothing: all its slates are empty")
     length = np.bincount(user_index[order][shown], minlength=world.num_users)
     given = [step.propensity for step in steps if step.propensity is not None]
-    propensity = torch.cat(given).numpy()[order][shown] if len(given) == len(steps) else None
+    propensity = torch.cat(given).cpu().numpy()[order][shown] if len(given) == len(steps) else None
     kept = length > 0
     ids = np.arange(world.num_users)[kept]
     features = world.features.cpu().numpy()[population_index[kept]]

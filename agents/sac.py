@@ -47,7 +47,7 @@ class SACPolicy(EntropyPolicy):
         self._items = torch.arange(self.n_items) if table is None else table[0].cpu()
 
     def actions(self, world: World) -> ScoreActions:
-        if world.rules.allowed is not None or world.rules.special is not None:
+        if world.rules.exist:
             return ScoreActions(world, Candidates(world))
         n = min(max(self.config.candidates, self.n_positions), self.n_items)
         return ScoreActions(world, Candidates(world, popular_table(world, n)))

@@ -18,6 +18,7 @@ from agents.site import Site
 from recsim_env.world import World
 from responders import InputError, SessionLog
 from responders.config import Config, setting
+from responders.device import seeded
 from responders.progress import progress_bar
 from responders.training.processes import Processes, processes
 
@@ -243,8 +244,7 @@ class SequentialPolicy(LogPolicy):
         raise NotImplementedError
 
     def _new_network(self) -> SequenceModel:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
+        with seeded(self.seed):
             return self.network().to(self.device).eval()
 
     def reset(self) -> None:
@@ -289,10 +289,6 @@ class SequentialPolicy(LogPolicy):
         """Add a vector [d] to the state after every history; popular items stay as they are."""
         # Logits are products with the state, so that this is the same for every user.
         self._steering = self.net.items.weight.detach() @ direction.to(self.device)
-
-    @torch.no_grad()
-    def affinity(self, observation: dict[str, Tensor]) -> Tensor:
-        return self.next_item(clicked_history(observation, self.config.length))
 
     @torch.no_grad()
     def score(self, observation: dict[str, Tensor]) -> Tensor:

@@ -65,6 +65,11 @@ class Site:
             device=torch.device(device),
         )
 
+    def standardised(self, user: Tensor) -> Tensor:
+        """Return users' features [B, F] minus their mean, divided by their deviation."""
+        low, high = self.features
+        return (user - (low + high) / 2) / ((high - low) / 2).clamp(min=1e-6)
+
     @property
     def n_items(self) -> int:
         """N."""

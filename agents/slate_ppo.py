@@ -85,6 +85,7 @@ class SlatePPOPolicy(NeuralPolicy):
         return Networks(features, self.candidates, self.n_positions, self.config)
 
     def state(self, observation: dict[str, Tensor]) -> State:
+        """Return what the networks read; with `memory`, also the `slates` of the history."""
         state = super().state(observation)
         if self.config.memory:
             state.history["slates"] = self._features.by_slate(observation)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from agents.candidate_items import CandidateItems
 from agents.policy import Policy
 from agents.quiet_import import quiet_import
 from agents.site import Site
@@ -22,6 +23,7 @@ from recsim_env.vector import RecSimVectorEnv
 from recsim_env.world import World
 from responders import InputError
 from responders.config import Config, setting
+from responders.device import seeded
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,7 @@ class SB3Policy(Policy):
         self._algorithm = self._imported()
         place = cast(World, self.site)  # a site has all that an encoder and actions read
         self.encoder, self._actions = FlatObservation(place), self.actions(place)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             self.network = self._algorithm.policy_aliases[self.network_kind](
                 self.encoder.space,
                 self._actions.space,
@@ -163,8 +164,8 @@ class PositionPolicy(SB3Policy):
         super().__init__(world, config, seed)
         table = self._actions.candidates.table
         assert table is not None
-        self._items, self._column = table.unique(return_inverse=True)
-        self._rules = self.rules.only(self._items)
+        items, self._column = table.unique(return_inverse=True)
+        self._candidates = CandidateItems(self.site, items)
 
     def actions(self, world: World) -> Actions:
         table = popular_table(world, min(self.config.candidates, self.n_items))
@@ -182,16 +183,14 @@ class PositionPolicy(SB3Policy):
     @torch.inference_mode()
     def act(self, observation: dict[str, Tensor]) -> Tensor:
         choices = self.choices(observation)
-        shape = (len(observation["item"]), len(self._items))
+        shape = (len(observation["item"]), len(self._candidates))
         slate = torch.full((shape[0], self.n_positions), -1, device=self.device)
         for position, choice in enumerate(choices):
             logits = choice.logits.to(self.device)
             column = self._column[position].expand(shape[0], -1)
             score = logits.new_full(shape, -torch.inf).scatter_reduce(1, column, logits, "amax")
-            valid = self._rules.mask(slate, position) & (score > -torch.inf)
-            best = score.masked_fill(~valid, -torch.inf).argmax(1)
-            slate[:, position] = torch.where(valid.any(1), best, -1)
-        return torch.where(slate >= 0, self._items[slate], -1)
+            slate[:, position] = self._candidates.rules.best(score, slate, position)
+        return self._candidates.items(slate)
 
 
 @dataclass(frozen=True)

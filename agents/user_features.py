@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from agents.candidate_items import CandidateItems
 from agents.linear_features import item_components
 from agents.site import Site
 
@@ -43,11 +44,9 @@ class UserFeatures:
         weight = decay / decay.sum(1, keepdim=True)
         self._weight = weight.repeat_interleave(site.n_positions, 1)  # [K, H · S]
         self._recency = decay[1].repeat_interleave(site.n_positions)
-        low, high = site.features
-        self._middle, self._half = (low + high) / 2, ((high - low) / 2).clamp(min=1e-6)
-        self._horizon, self._n_positions = site.horizon, site.n_positions
+        self._site, self._n_positions = site, site.n_positions
         self.slate_size = 2 * self.items.shape[1] + site.n_positions
-        self.size = len(self._middle) + len(_DECAYS) * (2 * self.items.shape[1] + 1) + 1
+        self.size = site.features.shape[1] + len(_DECAYS) * (2 * self.items.shape[1] + 1) + 1
 
     @torch.no_grad()
     def __call__(self, observation: dict[str, Tensor]) -> Tensor:
@@ -57,14 +56,14 @@ class UserFeatures:
         clicked = weight * click.unsqueeze(1)  # [B, K, H · S]
         shown = weight.expand(len(item), -1, -1) / self._n_positions
         means = torch.bmm(torch.cat([shown, clicked], 1), self._table[item + 1])
-        parts = [means.flatten(1), clicked.sum(2), observation["step"] / self._horizon]
+        parts = [means.flatten(1), clicked.sum(2), observation["step"] / self._site.horizon]
         if "user" in observation:
-            parts.insert(0, (observation["user"] - self._middle) / self._half)
+            parts.insert(0, self._site.standardised(observation["user"]))
         return torch.cat(parts, 1)
 
     @torch.no_grad()
     def repeats(
-        self, observation: dict[str, Tensor], column: Tensor, n_columns: int
+        self, observation: dict[str, Tensor], candidates: CandidateItems
     ) -> dict[str, Tensor]:
         """Return how often items were `shown` and `clicked`, both [B, C], recent slates more.
 
@@ -72,15 +71,14 @@ class UserFeatures:
 
         Args:
             observation: a batched `HistoryObservation`.
-            column: [N + 1] int64, the columns of the empty position and of all items; C = none.
-            n_columns: C.
+            candidates: the C items.
         """
         item, click = self._recent(observation)
-        place = column[item + 1]
-        none = torch.zeros(len(place), n_columns + 1, device=place.device)
+        place = candidates.columns(item) + 1  # 0: other items
+        none = torch.zeros(len(place), len(candidates) + 1, device=place.device)
         weight = self._recency[-item.shape[1] :].expand(place.shape)
         counts = {"shown": weight, "clicked": weight * click}
-        return {name: none.scatter_add(1, place, v)[:, :-1] for name, v in counts.items()}
+        return {name: none.scatter_add(1, place, v)[:, 1:] for name, v in counts.items()}
 
     def _recent(self, observation: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return items and clicks [B, ≤ H · S] of the last H slates.

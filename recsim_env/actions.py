@@ -158,7 +158,7 @@ class ProtoActions(Actions):
 
     def slate(self, action: Tensor) -> Tensor:
         """Return slates [B, S] for points [B, d]; with rules, the nearest items they allow."""
-        if self.rules.allowed is not None or self.rules.special is not None:
+        if self.rules.exist:
             return self.rules.choose(action @ self.vectors.t())
         return self.neighbours(action, self.n_positions)
 

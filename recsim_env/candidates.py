@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from math import gcd
 
 import numpy as np
@@ -81,6 +82,12 @@ class Candidates:
         if self.table is None:
             allowed = self.world.rules.allowed
             return None if allowed is None else allowed.flatten()
+        return self._distinct
+
+    @cached_property
+    def _distinct(self) -> Tensor | None:
+        """Whether each entry of the table [S · C] is no copy of one before it; None = all."""
+        assert self.table is not None
         above = torch.ones(self.n, self.n, dtype=torch.bool, device=self.table.device).tril(-1)
         same = self.table.unsqueeze(2) == self.table.unsqueeze(1)
         copies = (same & above).any(2)

@@ -119,7 +119,6 @@ class World:
         self.n_items, self.n_positions = len(self.catalogue), responder.shape.n_positions
         self.rules = SlateRules.of(self.catalogue, self.n_positions).to(self.device)
         self._above = positions_above(self.n_positions, self.device)
-        self._has_rules = self.rules.allowed is not None or self.rules.special is not None
         self.hazard, self.returns, self.support = hazard, returns, support
         if support is not None:
             self._vectors = unit_vectors(self.catalogue).to(self.device)
@@ -216,15 +215,16 @@ class World:
         if disagreement is None:
             disagreement = torch.zeros_like(response.probability)
         answer = Answer(
-            slate, response.click, response.probability, leave, returned, gap, disagreement,
-            self._support_of(slate),
+            slate=slate, click=response.click, probability=response.probability,
+            leave_chance=leave, returned=returned, gap=gap, disagreement=disagreement,
+            support=self._support_of(slate),
         )  # fmt: skip
         invalid = self._invalid(slate, duplicates)
         outcome = Outcome(
             **vars(answer),
             reward=self._valid_reward(answer, invalid),
             left=left,
-            truncated=(now.step >= self.horizon) > left,  # and not left
+            truncated=(now.step >= self.horizon) & ~left,
             invalid=invalid,
             duplicates=duplicates,
         )
@@ -276,14 +276,14 @@ class World:
 
     def _invalid(self, slate: Tensor, duplicates: Tensor) -> Tensor:
         """Return [B] bool, the slates that break a rule of the catalogue."""
-        if not self._has_rules:
+        if not self.rules.exist:
             return torch.zeros_like(duplicates, dtype=torch.bool)
         invalid = self.rules.broken(slate)
         return invalid if self.rules.allowed is None else invalid | (duplicates > 0)
 
     def _valid_reward(self, answer: Answer, invalid: Tensor) -> Tensor:
         reward = self.reward(answer)
-        if not self._has_rules:
+        if not self.rules.exist:
             return reward
         return torch.where(invalid if reward.ndim == 1 else invalid.unsqueeze(1), 0.0, reward)
 

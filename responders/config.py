@@ -78,6 +78,12 @@ def make_config(kind: type[C], settings: Mapping[str, Any], owner: str) -> C:
     return kind(**settings)
 
 
+def known_settings(kind: type[Config], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of `settings` that are fields of the configuration `kind`."""
+    known = {f.name for f in fields(kind)}
+    return {name: value for name, value in settings.items() if name in known}
+
+
 def parse_settings(pairs: Iterable[str]) -> dict[str, str]:
     """Return the settings of texts such as `hidden_size=128`.
 

@@ -90,8 +90,8 @@ def new_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
     `path` is locked meanwhile. What a killed process left of its temporary folder is removed.
 
     Raises:
-        InputError: `path` exists and `overwrite` is False, or it holds neither a log nor a
-            leaderboard; another process writes to it; or its parent is not writable.
+        InputError: `path` exists and `overwrite` is False, or it holds nothing that
+            this package wrote; another process writes to it; or its parent is not writable.
     """
     with lock(path):
         check_free(path, overwrite)
@@ -108,7 +108,7 @@ def check_free(path: Path, overwrite: bool) -> None:
     if not overwrite:
         raise InputError(f"{path} exists already: use --overwrite or choose another name")
     if not any((path / name).is_file() for name in _MARKS):
-        raise InputError(f"{path} is neither a log nor a leaderboard: choose another name")
+        raise InputError(f"{path} was not written by this package: choose another name")
 
 
 @contextmanager

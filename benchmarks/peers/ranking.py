@@ -22,7 +22,7 @@ import torch
 import typer
 from torch import Tensor
 
-from agents.finding import find_policy
+from agents.finding import find_class
 from agents.from_log import LogPolicy
 from agents.policy import Policy
 from agents.site import Site
@@ -139,9 +139,7 @@ def compare(
     for name, targets in _SPLITS:
         split = make_split(log, name, SplitOptions(targets))  # type: ignore[arg-type]
         for policy in names_in(policies):
-            kind = find_policy(policy).source
-            if not isinstance(kind, type) or not issubclass(kind, LogPolicy):
-                raise InputError(f"policy {policy} does not learn from a log")
+            kind = find_class(policy, LogPolicy, "does not learn from a log")
             learner = kind(Site.of_log(split.training))
             learner.fit(split.training)
             listed = Listed(learner, k)

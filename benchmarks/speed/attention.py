@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,7 +32,7 @@ from benchmarks.harness import (
 from benchmarks.reports.tables import number, text
 from benchmarks.workers import run_cases
 from responders import Catalogue, SessionLog, Users
-from responders.config import make_config
+from responders.config import known_settings, make_config
 from responders.log.batch import Part, make_batch, plan_batches
 from responders.models.base import Responder
 from responders.models.build import build_responder, responder_class
@@ -169,8 +168,7 @@ def _time_steps(
 def _reaching(name: str, log: SessionLog, slates: int, settings: dict[str, Any]) -> Responder:
     """Return an untrained responder that remembers `slates` slates, prepared for stepping."""
     kind = responder_class(name).config_class
-    window = {"window": slates} if "window" in {field.name for field in fields(kind)} else {}
-    config = make_config(kind, window | settings, name)
+    config = make_config(kind, known_settings(kind, {"window": slates}) | settings, name)
     responder, _ = build_responder(name, log, np.arange(log.n_sessions), config)
     responder.eval().prepare()
     return responder

@@ -7,7 +7,7 @@ affect other runs. Finished runs are kept: the same call continues where an inte
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -18,9 +18,10 @@ from benchmarks.reports.compare import facts_of, summarise, write
 from benchmarks.studies.runs import RESULT, Run, load_result, run_one
 from benchmarks.workers import Workers, run_cases
 from responders import InputError, SessionLog
+from responders.config import known_settings
 from responders.files import holds_files, lock
 from responders.log.split import SPLITS
-from responders.models.base import LogShape, Responder
+from responders.models.base import LogShape
 from responders.models.parts.items import Embedding
 from responders.models.registry import RESPONDERS
 from responders.registry import load
@@ -139,7 +140,7 @@ def plan(
                 kind = load(RESPONDERS, name.split(":")[0], "responder")
                 if single_slates and kind.reads_history:
                     continue
-                has_embedding = "embedding" in _settings(kind)
+                has_embedding = hasattr(kind.config_class, "embedding")
                 runs += [Run(name, e, split, seed) for e in (embeddings if has_embedding else [""])]
     if not runs:
         raise InputError("nothing to compare: sessions have only one slate; choose pbm or similar")
@@ -149,13 +150,8 @@ def plan(
 def settings_of(run: Run, settings: dict[str, str]) -> dict[str, Any]:
     """Return those of `settings` that the responder has, and the run's own settings."""
     kind = load(RESPONDERS, run.name, "responder")
-    known = {*_settings(kind), *vars(TrainConfig())}
-    chosen: dict[str, Any] = {k: v for k, v in settings.items() if k in known}
+    chosen = known_settings(kind.config_class, settings) | known_settings(TrainConfig, settings)
     return chosen | run.settings | ({"embedding": run.embedding} if run.embedding else {})
-
-
-def _settings(kind: type[Responder]) -> set[str]:
-    return {field.name for field in fields(kind.config_class)}
 
 
 def check_settings(responders: list[str], settings: dict[str, str]) -> None:

@@ -10,7 +10,6 @@ from agents.finding import Entry
 from agents.from_log import LogPolicy
 from benchmarks.reports.curves import Point
 from benchmarks.studies.trials import Trial
-from recsim_env.world import World
 from responders.evaluation.bootstrap import interval, run_and_user_weights
 
 _POINTS = 10
@@ -28,15 +27,12 @@ def budgets(training_steps: int) -> list[int]:
     return sorted(fewer - {0, training_steps})
 
 
-def learners(
-    entries: Sequence[Entry], trials: Sequence[Trial], world: World, from_log: bool
-) -> list[Entry]:
+def learners(entries: Sequence[Entry], trials: Sequence[Trial], from_log: bool) -> list[Entry]:
     """Return the policies whose reward depends on the budget of steps.
 
     Args:
         entries: of the leaderboard.
         trials: their results with all steps.
-        world: in which they learn.
         from_log: whether a log is given, from which some learn instead.
     """
     trained = {trial.policy for trial in trials if trial.training_steps}
@@ -44,8 +40,8 @@ def learners(
         entry
         for entry in entries
         if entry.name in trained
-        and not entry.is_trained
-        and not (from_log and isinstance(entry.make(world, 0), LogPolicy))
+        and isinstance(entry.source, type)
+        and not (from_log and issubclass(entry.source, LogPolicy))
     ]
 
 

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 import typer
 
+from agents.finding import find_class
 from agents.generation import Generation, generate
-from agents.registry import POLICIES
 from agents.sequences import By, Sequences, padded, sequences_of
 from agents.sequential import SequentialPolicy
 from agents.site import Site
@@ -30,7 +30,6 @@ from benchmarks.studies.ranking.metrics import metrics_at, ranks_of
 from responders import InputError, SessionLog
 from responders.config import make_config, parse_settings
 from responders.evaluation.bootstrap import crossed_interval
-from responders.registry import load
 
 WAYS = get_args(Generation)
 
@@ -66,10 +65,8 @@ def compare(
     for name in names:
         if name not in WAYS:
             raise InputError(f"generation {name!r} is unknown: {', '.join(WAYS)}")
-    kind = load(POLICIES, model, "policy")
-    if not issubclass(kind, SequentialPolicy):
-        raise InputError(f"policy {model} is not sequential: it generates nothing")
-    config = make_config(kind.config_class, settings or {}, model)
+    kind = find_class(model, SequentialPolicy, "is not sequential: it generates nothing")
+    config: Any = make_config(kind.config_class, settings or {}, model)
     training, history, target = split(log, config.length, ahead, config.sequence)
     site = Site(log.catalogue, ahead)
     values: dict[str, dict[str, list[np.ndarray]]] = {name: {} for name in names}
@@ -108,8 +105,7 @@ def split(
     tested = count >= ahead + 3
     if not tested.any():
         raise InputError(f"no {by} has three clicks before the last {ahead}: nothing to test with")
-    from_end = np.cumsum(np.ones_like(user)) - 1  # place among all, then counted from a user's end
-    from_end = (np.cumsum(count) - 1)[user] - from_end
+    from_end = (np.cumsum(count) - 1)[user] - np.arange(len(user))
     learned = ~tested[user] | (from_end > ahead)
     before = ~tested[user] | (from_end >= ahead)
     target = np.full(n_users, -1)

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from agents.finding import Entry, Source, find_policies, find_policy
+from agents.finding import Entry, PolicySource, find_policies, find_policy
 from agents.registry import known_policies
 from benchmarks.harness import names_in
 from benchmarks.reports.curves import Point, write_curves
@@ -78,7 +78,7 @@ class Leaderboard:
 
 def run(
     environment: str,
-    policies: str | Sequence[Source] = "all",
+    policies: str | Sequence[PolicySource] = "all",
     *,
     responder: str | Path | None = None,
     training_responder: str | Path | None = None,
@@ -137,7 +137,7 @@ def run(
             run_missing(chosen.cases, workers, progress)
             trials, points = chosen.trials(), []
             if curve:
-                learn = learners(entries, trials, worlds.training(1), log is not None)
+                learn = learners(entries, trials, log is not None)
                 fewer = {
                     steps: plan(worlds, learn, folder, training_steps=steps, **options)
                     for steps in budgets(training_steps)
@@ -250,7 +250,7 @@ def _new_world(environment: str, device: torch.device, responder: Any, num_users
     return make_world(environment, num_users=num_users, responder=responder, device=device)
 
 
-def find_entries(policies: str | Sequence[Source], world: World) -> list[Entry]:
+def find_entries(policies: str | Sequence[PolicySource], world: World) -> list[Entry]:
     """Return the policies that can run in `world`; see `run`.
 
     Raises:
@@ -258,7 +258,7 @@ def find_entries(policies: str | Sequence[Source], world: World) -> list[Entry]:
     """
     if isinstance(policies, str) and policies == "all":
         return [find_policy(name) for name in known_policies() if _runs(name, world)]
-    given: Sequence[Source] = names_in(policies) if isinstance(policies, str) else policies
+    given: Sequence[PolicySource] = names_in(policies) if isinstance(policies, str) else policies
     if not given:
         raise InputError(f"no policy given; known: {', '.join(known_policies())}")
     entries = find_policies(given)
@@ -277,7 +277,7 @@ def _runs(name: str, world: World) -> bool:
 
 def leaderboard(
     new_world: NewWorld,
-    policies: str | Sequence[Source],
+    policies: str | Sequence[PolicySource],
     *,
     users: int = 500,
     seeds: int = 3,
@@ -299,8 +299,7 @@ def leaderboard(
     Raises:
         InputError: users or seeds below 1, or a policy does not support the world.
     """
-    check_whole("users", users, 1)
-    check_whole("seeds", seeds, 1)
+    check_sizes(users, seeds)
     entries = find_entries(policies, new_world(1))
     cases = [(entry, seed) for entry in entries for seed in range(seeds)]
     trials = [

@@ -10,7 +10,7 @@ self-normalised inverse propensity scores, beside those of the policy itself wit
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,7 +30,7 @@ from benchmarks.studies.pretraining.behaviour import Behaviour, BehaviourName, s
 from benchmarks.studies.pretraining.source import open_source
 from recsim_env.world import World
 from responders import EMPTY, InputError, SessionLog
-from responders.config import make_config, parse_settings
+from responders.config import known_settings, parse_settings
 from responders.errors import check_whole, near_matches
 from responders.evaluation.bootstrap import crossed_interval, interval, run_and_user_weights
 from responders.evaluation.off_policy import snips
@@ -170,11 +170,8 @@ def _new_policies(
         kind = entry.source
         if not isinstance(kind, type) or entry.learns_by_acting:
             raise InputError(f"policy {entry.name} does not learn from a log here: give a class")
-        own = {f.name for f in fields(kind.config_class)}
-        changed = {name: value for name, value in settings.items() if name in own}
-        made.append(
-            (kind(world, make_config(kind.config_class, changed, entry.name), seed), entry.name)
-        )
+        own = known_settings(kind.config_class, settings)
+        made.append((kind(world, kind.config_class(**own), seed), entry.name))
     return made
 
 

@@ -16,17 +16,16 @@ import numpy as np
 import torch
 import typer
 
+from agents.finding import find_class
 from agents.from_log import LogPolicy, observe_log
-from agents.registry import POLICIES
 from agents.site import Site
 from benchmarks.cli.options import Settings
 from benchmarks.harness import names_in, publish, run_script
 from benchmarks.reports.tables import number, text, with_interval
 from responders import EMPTY, InputError, SessionLog
-from responders.config import make_config, parse_settings
+from responders.config import known_settings, parse_settings
 from responders.evaluation.bootstrap import crossed_samples, interval
 from responders.log import ragged
-from responders.registry import load
 
 
 def compare(
@@ -66,11 +65,8 @@ def compare(
         raise InputError("no session of the test has a slate after a click: nothing to ask for")
     site, table, first = Site.of_log(training), list[dict[str, Any]](), None
     for name in names_in(policies):
-        kind = load(POLICIES, name, "policy")
-        if not issubclass(kind, LogPolicy):
-            raise InputError(f"policy {name} does not learn from logs")
-        known = {k: v for k, v in (settings or {}).items() if hasattr(kind.config_class, k)}
-        config = make_config(kind.config_class, known, name)
+        kind = find_class(name, LogPolicy, "does not learn from logs")
+        config = kind.config_class(**known_settings(kind.config_class, settings or {}))
         counts = []
         for seed in range(seeds):
             policy = kind(site, config, seed)

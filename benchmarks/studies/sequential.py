@@ -19,7 +19,7 @@ import numpy as np
 import typer
 from scipy.stats import ttest_1samp
 
-from agents.registry import POLICIES
+from agents.finding import find_class
 from agents.sequences import sequences_of
 from agents.sequential import SequentialPolicy, gains
 from agents.site import Site
@@ -28,7 +28,6 @@ from benchmarks.reports.tables import number, text, with_deviation
 from responders import InputError, SessionLog
 from responders.device import pick_device
 from responders.kernels.loss import Share
-from responders.registry import load
 
 LOSSES = "row:256,full,block:256,block:2048,batch:256"
 """The losses compared by default."""
@@ -78,7 +77,8 @@ def compare(
         InputError: an unknown model or loss, or no user has three clicks.
     """
     options = {name: parse_loss(name) for name in names_in(losses)}
-    kinds = {name: _model(name) for name in names_in(models)}
+    reason = "is not sequential: it has no sequences to train on"
+    kinds = {name: find_class(name, SequentialPolicy, reason) for name in names_in(models)}
     training = sequences_of(log, leave_out=2)
     test = sequences_of(log, leave_out=1)
     has_target = test.target >= 0
@@ -114,13 +114,6 @@ def compare(
             row |= {"above_low": interval.low, "above_high": interval.high}
         rows.append(row)
     return rows
-
-
-def _model(name: str) -> type[SequentialPolicy]:
-    kind = load(POLICIES, name, "policy")
-    if not issubclass(kind, SequentialPolicy):
-        raise InputError(f"policy {name} is not sequential: it has no sequences to train on")
-    return kind
 
 
 def main(

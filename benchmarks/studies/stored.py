@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from agents.finding import Entry, Source
+from agents.finding import Entry, PolicySource
 from benchmarks.studies.trials import run_stored
 from benchmarks.workers import Workers, run_cases
 from responders import InputError
@@ -86,7 +86,7 @@ def run_missing(
             bar.update()
 
 
-def _check_picklable(source: Source) -> None:
+def _check_picklable(source: PolicySource) -> None:
     try:
         pickle.dumps(source)
     except (pickle.PicklingError, TypeError, AttributeError) as error:

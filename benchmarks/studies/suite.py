@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from agents.finding import Entry, Source, find_policies, find_policy
+from agents.finding import Entry, PolicySource, find_policies, find_policy
 from agents.registry import known_policies
 from benchmarks.harness import names_in
 from benchmarks.reports import leaderboard, suite
@@ -44,7 +44,7 @@ class Suite:
 
 
 def run(
-    policies: str | Sequence[Source] = "all",
+    policies: str | Sequence[PolicySource] = "all",
     *,
     users: int = 500,
     seeds: int = 3,
@@ -103,7 +103,7 @@ def run(
     return Suite(scores, [Path(str(out)) / file.relative_to(str(building)) for file in files])
 
 
-def _entries(policies: str | Sequence[Source]) -> dict[str, Entry]:
+def _entries(policies: str | Sequence[PolicySource]) -> dict[str, Entry]:
     """Return the policies by name: those given, then `random` and the references."""
     if isinstance(policies, str) and policies == "all":
         given = [find_policy(name) for name in known_policies() if _is_installed(name)]
@@ -197,11 +197,8 @@ def _finished(name: str, chosen: Plan, notes: dict[tuple[str, str], str]) -> lis
     """Return the trials of the policies that did not fail; add to `notes` why others did."""
     for path in chosen.cases:
         if not path.exists():
-            policy, reason = (
-                path.name.rsplit("-", 2)[0],
-                read_json(_failure(path), "trial")["error"],
-            )
-            notes[name, policy] = reason
+            policy = path.name.rsplit("-", 2)[0]
+            notes[name, policy] = reason = read_json(_failure(path), "trial")["error"]
             print(f"note: {policy} failed in {name}: {reason}", file=sys.stderr)
     return [trial for trial in chosen.trials() if (name, trial.policy) not in notes]
 

@@ -26,7 +26,7 @@ from responders.files import write_json
 NewWorld = Callable[[int], World]
 """Returns a world with the given number of users."""
 
-_TRAINING_SEED = 1_000_000  # so that training and evaluation draw other random numbers
+TRAINING_SEED = 1_000_000  # so that training and evaluation draw other random numbers
 TRAINING_USERS = 256
 _BLOCK = 1 << 16  # slates measured at a time, to bound memory
 
@@ -89,7 +89,7 @@ def make_policy(
     if log is not None and isinstance(policy, LogPolicy):
         policy.fit(log)
         return policy, log.n_slates
-    return policy, policy.train(world, steps, _TRAINING_SEED + seed)
+    return policy, policy.train(world, steps, TRAINING_SEED + seed)
 
 
 def separate_users(training: World, evaluation: World) -> None:

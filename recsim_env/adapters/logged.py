@@ -59,8 +59,6 @@ class _View:
             slates=tensor(slates),
             clicks=tensor(clicks),
         )
-        if isinstance(self.encoder, FlatObservation):
-            return to_numpy(self.encoder.encode(HistoryObservation(world)(world)))
         return to_numpy(self.encoder(world))
 
 

@@ -111,10 +111,10 @@ def fit_returns(log: SessionLog, sessions: np.ndarray) -> Returns | None:
     90 % of the returns happen within the window, which is at most half the log's time span. A
     session counts only if the log continues for a window after it, so that a return is observed.
     """
-    starts = log.session_start[sessions]
-    ends = log.session_start[sessions + 1] - 1
+    starts, ends = log.session_start[sessions], log.session_start[sessions + 1] - 1
     begin, end, user = log.time[starts], log.time[ends], log.user[sessions]
-    clicks = np.array([log.response[a : b + 1].sum() for a, b in zip(starts, ends, strict=True)])
+    total = np.r_[0, log.response.sum(1).cumsum()]
+    clicks = total[ends + 1] - total[starts]
     order = np.lexsort((begin, user))
     begin, end, user, clicks = begin[order], end[order], user[order], clicks[order]
     has_next = np.r_[user[1:] == user[:-1], False]

@@ -45,6 +45,11 @@ class SlateRules:
         special_items = None if special is None else torch.from_numpy(np.array(special, dtype=bool))
         return SlateRules(len(catalogue), n_positions, allowed, special_items)
 
+    @property
+    def exist(self) -> bool:
+        """Whether there is any rule but that items are different."""
+        return self.allowed is not None or self.special is not None
+
     def to(self, device: torch.device | str) -> SlateRules:
         """Return the rules on `device`."""
         allowed, special = (
@@ -76,6 +81,14 @@ class SlateRules:
             valid &= ~(used & self.special)
         return valid
 
+    def best(self, score: Tensor, slate: Tensor, position: int) -> Tensor:
+        """Return the item [B] with the highest score [B, N] that `mask` allows; -1 if none is left.
+
+        Items with a score of -inf are not shown.
+        """
+        highest, item = score.masked_fill(~self.mask(slate, position), -torch.inf).max(1)
+        return torch.where(highest > -torch.inf, item, -1)
+
     def choose(self, score: Tensor) -> Tensor:
         """Return the valid slate [B, S] of the best items by `score` [N] or [B, N], best first.
 
@@ -87,7 +100,7 @@ class SlateRules:
         score = score.expand(1, -1) if score.ndim == 1 else score
         if score.isnan().any():
             raise InputError("scores of items are NaN: no item is the best")
-        if self.allowed is None and self.special is None:
+        if not self.exist:
             slate = score.topk(min(self.n_positions, self.n_items), dim=1).indices
             missing = self.n_positions - slate.shape[1]
             return torch.nn.functional.pad(slate, (0, missing), value=-1)
@@ -95,9 +108,7 @@ class SlateRules:
         score = score.float()
         score = score.clamp(min=torch.finfo(score.dtype).min)  # above items that are not valid
         for position in range(self.n_positions):
-            valid = self.mask(slate, position)
-            best = score.masked_fill(~valid, -torch.inf).argmax(1)
-            slate[:, position] = torch.where(valid.any(1), best, -1)
+            slate[:, position] = self.best(score, slate, position)
         return slate
 
     def broken(self, slate: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from responders.config import Config, setting
+from responders.device import seeded
 from responders.progress import progress_bar
 
 
@@ -87,8 +88,7 @@ def fit_autoencoder(
         progress: show a progress bar.
     """
     data = torch.from_numpy(vectors)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         net = SparseAutoencoder(data.shape[1], config)
         with torch.no_grad():
             net.centre.copy_(data.mean(0))

@@ -71,8 +71,7 @@ class LoggingPolicy:
         Raises:
             InputError: slates follow rules, or repeat the one before.
         """
-        ruled = self.rules.allowed is not None or self.rules.special is not None
-        if ruled or self.name == "repeating":
+        if self.rules.exist or self.name == "repeating":
             raise InputError(
                 "propensities are known for worlds without layers and policies other than repeating"
             )

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from responders.config import Config, make_config
+from responders.device import seeded
 from responders.errors import InputError
 from responders.log.session_log import SessionLog
 from responders.models.base import LogShape, Responder
@@ -53,8 +54,7 @@ def build_responder(
         size = options["embedding_size"]
         given = given_item_vectors(log, sessions, options["embedding"], size, seed)
         vectors["item_vectors"] = None if given is None else torch.from_numpy(np.array(given))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         responder = kind(shape, config, **vectors)
     responder.initialise(log, sessions)
     return responder, {

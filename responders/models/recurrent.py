@@ -36,7 +36,7 @@ from responders.models.parts.packing import (
     positions_of,
     states_before_slates,
 )
-from responders.models.parts.users import ClickedItems, UserFeatures
+from responders.models.parts.users import ClickedItems, UserProjection
 from responders.models.state import State
 
 if TYPE_CHECKING:
@@ -213,7 +213,7 @@ class CarriedGRU(RecurrentResponder):
     ) -> None:
         memory_size = config.hidden_size + config.embedding_size
         super().__init__(shape, config, item_vectors, memory_size)
-        self.initial = UserFeatures(shape.n_user_features, config.hidden_size)
+        self.initial = UserProjection(shape.n_user_features, config.hidden_size)
         self._compiled: tuple[Prepared, CompiledGRU] | None = None
 
     def carry(self, reading: Reading, filled: Tensor | None, before: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from responders.models.base import LogShape
 from responders.models.neural import Evaluation, NeuralConfig, NeuralResponder
 from responders.models.parts.attention import Attention, FeedForward
 from responders.models.parts.packing import packed_order, positions_of, slates_before
-from responders.models.parts.users import UserFeatures
+from responders.models.parts.users import UserProjection
 from responders.models.state import State
 
 _SLATES = 16  # slates of a long session that are scored at a time
@@ -54,7 +54,7 @@ class SCOT(NeuralResponder):
         self.window = config.window
         self.position = nn.Embedding(shape.n_positions, size)
         nn.init.normal_(self.position.weight, std=0.1)
-        self.user_features = UserFeatures(shape.n_user_features, hidden)
+        self.user_features = UserProjection(shape.n_user_features, hidden)
         self.attention = Attention(hidden, config.heads, size)
         self.lift = nn.Linear(size, hidden)
         self.feed_forward = FeedForward(hidden)

@@ -26,7 +26,7 @@ from responders.models.parts.packing import (
     states_before_slates,
     unpack,
 )
-from responders.models.parts.users import UserFeatures
+from responders.models.parts.users import UserProjection
 from responders.models.state import State
 
 Cache = list[tuple[Tensor, Tensor]]
@@ -79,7 +79,7 @@ class SessionTransformer(NeuralResponder):
         self.window = config.window
         self.position = nn.Embedding(shape.n_positions, size)
         nn.init.normal_(self.position.weight, std=0.1)
-        self.user_features = UserFeatures(shape.n_user_features, hidden)
+        self.user_features = UserProjection(shape.n_user_features, hidden)
         blocks = nn.ModuleList(Block(hidden, config.heads) for _ in range(config.layers))
         self.blocks: Sequence[Block] = blocks  # type: ignore[assignment]
         self.norm = nn.LayerNorm(hidden)

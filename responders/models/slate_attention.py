@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from responders.config import Config, setting
 from responders.log.batch import SessionBatch
-from responders.models.base import LogShape
+from responders.models.base import LogShape, Response
 from responders.models.neural import ClickMemory, Evaluation, NeuralConfig, NeuralResponder
 from responders.models.parts.attention import Block
 from responders.models.parts.packing import (
@@ -25,7 +25,7 @@ from responders.models.parts.packing import (
     positions_of,
     states_before_slates,
 )
-from responders.models.parts.users import ClickedItems, UserFeatures
+from responders.models.parts.users import ClickedItems, UserProjection
 from responders.models.state import State
 
 
@@ -135,7 +135,7 @@ class TransformerGRU(NeuralResponder):
         self.attention = SlateAttention(shape.n_positions, config.embedding_size, config)
         self.lift = nn.Linear(config.embedding_size, size)
         self.gru = nn.GRU(2 * size, size, batch_first=True)
-        self.initial = UserFeatures(shape.n_user_features, size)
+        self.initial = UserProjection(shape.n_user_features, size)
         self.mix = nn.Linear(2 * size, size)
 
     def start(self, user: Tensor) -> State:
@@ -170,14 +170,30 @@ class TransformerGRU(NeuralResponder):
         return self.readout(mixed, item, self.items.bias(rows), positions_of(rows))
 
     def logits(self, state: State, slate: Tensor, click: Tensor | None = None) -> Tensor:
+        return self._read(state, slate)[0]
+
+    def _read(self, state: State, slate: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the log-odds [B, S] and the attended items [B, S, H] of a slate."""
         rows = self.items.index(slate)
-        score = self._score(state["hidden"], rows, *self._attend(rows))
-        return self.finish(score, state, slate)
+        item, attended = self._attend(rows)
+        score = self._score(state["hidden"], rows, item, attended)
+        return self.finish(score, state, slate), attended
+
+    def respond(
+        self, state: State, slate: Tensor, uniform: Tensor, offset: Tensor | None = None
+    ) -> Response:
+        log_odds, attended = self._read(state, slate)
+        probability = torch.where(slate >= 0, log_odds.sigmoid(), 0.0)
+        click = uniform < probability
+        return Response(click, probability, self._after(state, slate, attended, click))
 
     def observe(self, state: State, slate: Tensor, click: Tensor) -> State:
-        rows, hidden = self.items.index(slate), state["hidden"]
-        filled = rows != self.items.empty
-        summary = self._summary(self._attend(rows)[1], filled, click)
+        return self._after(state, slate, self._attend(self.items.index(slate))[1], click)
+
+    def _after(self, state: State, slate: Tensor, attended: Tensor, click: Tensor) -> State:
+        """Return the state after a slate [B, S] whose items are `attended` [B, S, H]."""
+        filled, hidden = slate >= 0, state["hidden"]
+        summary = self._summary(attended, filled, click)
         _, moved = self.gru(summary.unsqueeze(1), hidden.unsqueeze(0).contiguous())
         return {
             "hidden": torch.where(filled.any(1, keepdim=True), moved.squeeze(0), hidden),

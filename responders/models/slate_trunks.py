@@ -7,9 +7,9 @@ MinGRU (arXiv 2410.01201) keeps a state of constant size and trains by a paralle
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +31,7 @@ from responders.models.parts.packing import (
 )
 from responders.models.parts.pointwise import PointwiseBlock
 from responders.models.parts.scan import MinGRUCell
-from responders.models.parts.users import UserFeatures
+from responders.models.parts.users import UserProjection
 from responders.models.state import State, put_rows
 
 if TYPE_CHECKING:
@@ -216,7 +216,7 @@ class MinGRU(SlateTrunk):
     ) -> None:
         super().__init__(shape, config, item_vectors)
         layers, hidden = config.layers, config.hidden_size
-        self.initial = UserFeatures(shape.n_user_features, layers * hidden)
+        self.initial = UserProjection(shape.n_user_features, layers * hidden)
         cells, forwards = (
             nn.ModuleList(kind(hidden) for _ in range(layers)) for kind in (MinGRUCell, FeedForward)
         )
@@ -265,6 +265,31 @@ class MinGRU(SlateTrunk):
         return self._out(-1, first[:, -1]), token
 
 
+class BlockTrunk(SlateTrunk):
+    """Base of the trunks of residual blocks, each from [B, R, H] to [B, R, H]."""
+
+    learning_rate: ClassVar[float] = 1e-3
+
+    def __init__(
+        self,
+        shape: LogShape,
+        config: SlateTrunkConfig,
+        item_vectors: Tensor | None,
+        blocks: Iterable[nn.Module],
+    ) -> None:
+        super().__init__(shape, config, item_vectors)
+        self.user_features = UserProjection(shape.n_user_features, config.hidden_size)
+        self.blocks: Any = nn.ModuleList(blocks)
+        self.norm = nn.LayerNorm(config.hidden_size)
+
+    def read(self, token: Tensor, user: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.user_features(user)
+        x = token + features.unsqueeze(1)
+        for block in self.blocks:
+            x = block(x)
+        return features, self.norm(x) + features.unsqueeze(1)
+
+
 @dataclass(frozen=True)
 class HSTUConfig(SlateTrunkConfig):
     """Settings of `HSTU`."""
@@ -274,7 +299,7 @@ class HSTUConfig(SlateTrunkConfig):
     layers: int = setting(2, "Blocks of the trunk.", ge=1, le=64)
 
 
-class HSTU(SlateTrunk):
+class HSTU(BlockTrunk):
     """Pointwise attention over the slates of the session, without a softmax (arXiv 2402.17152).
 
     The state holds the keys and values of the last `window` slates for each block.
@@ -286,20 +311,14 @@ class HSTU(SlateTrunk):
     """
 
     config_class: ClassVar[type[Config]] = HSTUConfig
-    learning_rate: ClassVar[float] = 1e-3
 
     def __init__(
         self, shape: LogShape, config: HSTUConfig = HSTUConfig(), item_vectors: Tensor | None = None
     ) -> None:
-        super().__init__(shape, config, item_vectors)
-        hidden = config.hidden_size
+        sizes = config.hidden_size, config.heads, config.window
+        blocks = (PointwiseBlock(*sizes) for _ in range(config.layers))
+        super().__init__(shape, config, item_vectors, blocks)
         self.window = config.window
-        self.user_features = UserFeatures(shape.n_user_features, hidden)
-        blocks = nn.ModuleList(
-            PointwiseBlock(hidden, config.heads, config.window) for _ in range(config.layers)
-        )
-        self.blocks: Sequence[PointwiseBlock] = blocks  # type: ignore[assignment]
-        self.norm = nn.LayerNorm(hidden)
 
     def start_trunk(self, user: Tensor) -> State:
         features = self.user_features(user)
@@ -326,13 +345,6 @@ class HSTU(SlateTrunk):
             "past": past[:, -self.window :],
         }
 
-    def read(self, token: Tensor, user: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.user_features(user)
-        x = token + features.unsqueeze(1)
-        for block in self.blocks:
-            x = block(x)
-        return features, self.norm(x) + features.unsqueeze(1)
-
 
 @dataclass(frozen=True)
 class LinearAttentionConfig(SlateTrunkConfig):
@@ -342,7 +354,7 @@ class LinearAttentionConfig(SlateTrunkConfig):
     layers: int = setting(2, "Blocks of the trunk.", ge=1, le=64)
 
 
-class LinearAttention(SlateTrunk):
+class LinearAttention(BlockTrunk):
     """Gated linear attention over the slates of the session (arXiv 2006.16236, 2405.21060).
 
     The state holds a matrix for each head and block, whatever the length of the session.
@@ -354,7 +366,6 @@ class LinearAttention(SlateTrunk):
     """
 
     config_class: ClassVar[type[Config]] = LinearAttentionConfig
-    learning_rate: ClassVar[float] = 1e-3
 
     def __init__(
         self,
@@ -362,14 +373,9 @@ class LinearAttention(SlateTrunk):
         config: LinearAttentionConfig = LinearAttentionConfig(),
         item_vectors: Tensor | None = None,
     ) -> None:
-        super().__init__(shape, config, item_vectors)
-        hidden = config.hidden_size
-        self.user_features = UserFeatures(shape.n_user_features, hidden)
-        blocks = nn.ModuleList(
-            LinearAttentionBlock(hidden, config.heads) for _ in range(config.layers)
-        )
-        self.blocks: Sequence[LinearAttentionBlock] = blocks  # type: ignore[assignment]
-        self.norm = nn.LayerNorm(hidden)
+        sizes = config.hidden_size, config.heads
+        blocks = (LinearAttentionBlock(*sizes) for _ in range(config.layers))
+        super().__init__(shape, config, item_vectors, blocks)
 
     def start_trunk(self, user: Tensor) -> State:
         features = self.user_features(user)
@@ -383,10 +389,3 @@ class LinearAttention(SlateTrunk):
             memories.append(memory)
         hidden = self.norm(x) + state["user"]
         return {"user": state["user"], "hidden": hidden, "memory": torch.stack(memories, 1)}
-
-    def read(self, token: Tensor, user: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.user_features(user)
-        x = token + features.unsqueeze(1)
-        for block in self.blocks:
-            x = block(x)
-        return features, self.norm(x) + features.unsqueeze(1)

@@ -109,7 +109,7 @@ def test_probabilities_stay_exact_where_the_slate_has_nearly_all_the_weight(
 def test_empty_positions_have_no_gradient_that_is_not_a_number() -> None:
     rules = SlateRules(2, 3)
     score = torch.tensor([[1.0, 2.0]], requires_grad=True)
-    slate, _ = plackett_luce.draw(score.detach(), rules)
+    slate, _ = plackett_luce.draw(score.detach(), rules, None, torch.default_generator)
     assert slate[0, 2] == -1
     log_prob = plackett_luce.log_prob(score, slate, rules)
     assert log_prob[0, 1:].tolist() == [0, 0]

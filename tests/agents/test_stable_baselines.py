@@ -118,9 +118,8 @@ def test_the_autoencoder_gives_slates_that_were_logged(small_log_path: Path) -> 
     )
     policy = GeMSPolicy(world, GeMSConfig(hidden_size=16, latent=4, epochs=150, divergence=0.1))
     policy.learn_slates(log)
-    column = torch.full((40,), -1)
-    column[policy._items] = torch.arange(len(policy._items))
-    latent, _ = policy.vae.encode(column[slates], torch.zeros(slates.shape))
+    column = policy._candidates.columns(slates)
+    latent, _ = policy.vae.encode(column, torch.zeros(slates.shape))
     assert policy.decode(latent.detach() / 2).equal(slates)
     assert policy.is_fitted
 

@@ -18,7 +18,7 @@ from agents.slate_ppo import SlatePPOConfig
 from agents.slateq import SlateQConfig, SlateQPolicy
 from benchmarks.studies.pretraining import reinforcement, sequences
 from benchmarks.studies.pretraining.behaviour import repeats_clicks, simulate
-from benchmarks.studies.pretraining.source import Source, open_source
+from benchmarks.studies.pretraining.source import SimulatedUsers, open_source
 from recsim_env import make_world
 from recsim_env.observations import HistoryObservation
 from recsim_env.outcome import Outcome
@@ -58,12 +58,12 @@ def test_weights_are_kept_if_fine_tuning_makes_them_worse() -> None:
 
 
 @pytest.fixture(scope="module")
-def source(small_log_path: Path) -> Source:
+def source(small_log_path: Path) -> SimulatedUsers:
     """The true users of the small log as the simulator."""
     return open_source(small_log_path, small_log_path)
 
 
-def test_behaviour_policies_leave_logs(source: Source) -> None:
+def test_behaviour_policies_leave_logs(source: SimulatedUsers) -> None:
     log = source.training
     made = {
         name: simulate(source.world, log, name, 700, seed=0)  # more than are simulated at once
@@ -89,7 +89,9 @@ def test_behaviour_policies_leave_logs(source: Source) -> None:
     assert again.fingerprint() == made["mixed"].fingerprint()
 
 
-def test_drawn_by_the_responder_items_are_clicked_and_differ_between_users(source: Source) -> None:
+def test_drawn_by_the_responder_items_are_clicked_and_differ_between_users(
+    source: SimulatedUsers,
+) -> None:
     rate, items = {}, {}
     for name in ("popular", "responder"):
         log = simulate(source.world, source.training, name, 200, seed=0)
@@ -99,7 +101,7 @@ def test_drawn_by_the_responder_items_are_clicked_and_differ_between_users(sourc
     assert np.mean(items["responder"]) > 15  # of 40: drawn, not the best ones again and again
 
 
-def test_nothing_is_clicked_twice_where_the_log_has_no_such_click(source: Source) -> None:
+def test_nothing_is_clicked_twice_where_the_log_has_no_such_click(source: SimulatedUsers) -> None:
     log = source.training
     slate, position = np.nonzero(log.response)
     session = np.repeat(np.arange(log.n_sessions), log.session_length)[slate]
@@ -117,7 +119,7 @@ def test_nothing_is_clicked_twice_where_the_log_has_no_such_click(source: Source
 
 
 def test_nobody_who_is_asked_was_simulated_or_learned_from(
-    source: Source, trained: Path, small_log_path: Path
+    source: SimulatedUsers, trained: Path, small_log_path: Path
 ) -> None:
     asked = set(source.test.users.ids.tolist())
     assert not asked & set(source.training.users.ids.tolist())

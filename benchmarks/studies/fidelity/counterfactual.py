@@ -15,6 +15,7 @@ from agents.registry import POLICIES
 from agents.rollout import Rollout, rollout
 from benchmarks.studies.fidelity.cases import Case, Data
 from benchmarks.studies.fidelity.policies import NewPolicy
+from benchmarks.studies.fidelity.prediction import RARE
 from recsim_env.loading import hazard_of
 from recsim_env.world import World
 from responders import EMPTY
@@ -24,7 +25,6 @@ from responders.registry import load
 
 HORIZON = 100
 _RESAMPLES, _TAUS = 1000, 300
-_RARE = 20  # impressions
 
 
 def world_of(case: Case, data: Data, users: int, device: torch.device | str) -> World:
@@ -65,7 +65,7 @@ def exploit(
 
     Returns:
         `policy`, `learned` and `true`, clicks of each user; `rare`, the share of the policy's
-        impressions that go to items which the log shows fewer than 20 times, and `rare_in_log`.
+        impressions that go to items which the log shows fewer than `RARE` times, and `rare_in_log`.
     """
     if how == "greedy":
         policy: Policy = GreedyPolicy(world)
@@ -78,8 +78,8 @@ def exploit(
         "policy": how,
         "learned": run.reward.tolist(),
         "true": None if true is None else rollout(true, policy, seed).reward.tolist(),
-        "rare": _share(run, shown < _RARE),
-        "rare_in_log": float(shown[shown < _RARE].sum() / shown.sum()),
+        "rare": _share(run, shown < RARE),
+        "rare_in_log": float(shown[shown < RARE].sum() / shown.sum()),
     }
 
 

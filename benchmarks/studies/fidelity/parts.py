@@ -18,6 +18,7 @@ from benchmarks.studies.fidelity.cases import Case, Data, find_cases, held_out
 from benchmarks.studies.fidelity.estimates import estimate, targets_of
 from benchmarks.studies.fidelity.generation import generate
 from benchmarks.studies.fidelity.policies import NewPolicy, policies_for
+from benchmarks.studies.runs import BAYES
 from benchmarks.studies.stored import run_missing
 from benchmarks.workers import Workers
 from recsim_env.loading import Source
@@ -148,7 +149,7 @@ def _baselines(plan: Plan) -> dict[str, Any]:
     }
     if data.truth is not None:
         best = prediction.predictions_of(data.truth.to(device), data, device)
-        found[prediction.BAYES] = prediction.measure(best, data, segments=False)
+        found[BAYES] = prediction.measure(best, data, segments=False)
     return found
 
 

@@ -27,8 +27,7 @@ from responders.models.base import Responder
 from responders.models.build import build_responder
 
 BASELINES = ("position_ctr", "item_ctr", "pbm")
-BAYES = "Bayes optimum"
-_RARE = 20  # impressions
+RARE = 20  # impressions
 _STEPS = 10
 _RESAMPLES = 50
 
@@ -158,8 +157,8 @@ def _segments(predictions: Predictions, data: Data) -> dict[str, tuple[np.ndarra
         ),
     }  # fmt: skip
     if len(data.rest):
-        cold = np.searchsorted([1, _RARE], counted, "right")[predictions.item]
-        names = ["never shown before", f"fewer than {_RARE} times", f"{_RARE} times or more"]
+        cold = np.searchsorted([1, RARE], counted, "right")[predictions.item]
+        names = ["never shown before", f"fewer than {RARE} times", f"{RARE} times or more"]
         result["impressions of the item before"] = cold, names
     if begin.min() < begin.max():
         names = ["first quarter", "second quarter", "third quarter", "last quarter"]

@@ -107,8 +107,12 @@ class LoggedSlates:
         """Return sessions with more than `step` slates for each of `users`."""
         longer = np.flatnonzero(self.length > step)
         if not self.place.shape[1]:
-            own = [longer[self.log.user[longer] == user] for user in users]
-            return np.array([self.rng.choice(o if len(o) else longer) for o in own])
+            by_user = longer[np.argsort(self.log.user[longer], kind="stable")]
+            first = np.searchsorted(self.log.user[by_user], users)
+            n_own = np.searchsorted(self.log.user[by_user], users, "right") - first
+            has_own = n_own > 0
+            pick = self.rng.integers(0, np.where(has_own, n_own, len(longer)))
+            return np.where(has_own, by_user[first * has_own + pick], longer[pick])
         k = min(_NEAREST, len(longer))
         places = NearestNeighbors(n_neighbors=k).fit(self.place[self.log.user[longer]])
         near = places.kneighbors(self.place[users], return_distance=False)

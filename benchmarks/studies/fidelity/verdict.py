@@ -10,10 +10,9 @@ import numpy as np
 
 from benchmarks.studies.fidelity.cases import Data
 from benchmarks.studies.fidelity.estimates import RESPONDER
+from benchmarks.studies.fidelity.prediction import RARE
 from responders.config import Config, setting
 from responders.log.counts import count
-
-RARE = 20  # impressions
 
 
 @dataclass(frozen=True)

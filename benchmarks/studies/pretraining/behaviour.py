@@ -119,9 +119,11 @@ def simulate(
         sessions: of the log.
         seed: of users and draws.
     """
-    logs: list[SessionLog] = []
+    logs, world = list[SessionLog](), new_world(min(_USERS, sessions))
+    policy = Behaviour(world, log, name)
     for first in range(0, sessions, _USERS):
-        world = new_world(min(_USERS, sessions - first))
-        policy = Behaviour(world, log, name, seed=seed + first)
+        if sessions - first < world.num_users:
+            world = new_world(sessions - first)
+        policy._generator.manual_seed(seed + first)
         logs.append(rollout(world, policy, seed=seed + first).log)
     return joined(logs)

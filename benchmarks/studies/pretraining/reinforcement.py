@@ -18,9 +18,9 @@ from agents.popular import PopularPolicy
 from agents.rollout import rollout
 from benchmarks.reports import pretrain as report
 from benchmarks.studies.pretraining.sequences import Pretraining
-from benchmarks.studies.pretraining.source import Source, open_source
+from benchmarks.studies.pretraining.source import SimulatedUsers, open_source
 from benchmarks.studies.stored import file_of, folder_of_trials, load_stored, run_missing
-from benchmarks.studies.trials import separate_users
+from benchmarks.studies.trials import TRAINING_SEED, separate_users
 from benchmarks.workers import Workers
 from recsim_env.make import make_world
 from recsim_env.world import World
@@ -36,7 +36,6 @@ SCRATCH, PRETRAINED, POPULAR = "from scratch", "pretrained", "popular"
 
 _PRETRAINING_USERS = 256
 _TRUE_USERS = 32  # few, so that few interactions are many steps
-_SEED = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -195,15 +194,17 @@ def run_stored(path: Path, name: str, plan: Plan, arm: str, seed: int) -> None:
         for n in plan.interactions:
             policy = copy.deepcopy(start)
             if n:
-                policy.train(learning, n, _SEED + seed)
+                policy.train(learning, n, TRAINING_SEED + seed)
             reward[str(n)] = rollout(judging, policy, seed).reward.tolist()
     write_json(path, Trial(arm=arm, seed=seed, reward=reward).model_dump())
 
 
-def _start(plan: Plan, source: Source, learning: World, arm: str, seed: int) -> NeuralPolicy:
+def _start(
+    plan: Plan, source: SimulatedUsers, learning: World, arm: str, seed: int
+) -> NeuralPolicy:
     policy = new_policy(plan, learning, seed)
     if arm == PRETRAINED:
-        policy.train(source.world(_PRETRAINING_USERS), plan.steps, _SEED + seed)
+        policy.train(source.world(_PRETRAINING_USERS), plan.steps, TRAINING_SEED + seed)
         policy.config = gentle(policy.config)  # type: ignore[assignment]
     return policy
 

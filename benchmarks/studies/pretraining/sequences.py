@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel
 
-from agents.finding import find_policy
+from agents.finding import find_class, find_policy
 from agents.from_log import LogPolicy
 from agents.recent_popular import RecentPopularConfig, RecentPopularPolicy
 from agents.sequences import sequences_of
@@ -22,10 +22,11 @@ from agents.site import Site
 from benchmarks.harness import names_in
 from benchmarks.reports import pretrain as report
 from benchmarks.studies.pretraining.behaviour import BEHAVIOURS, simulate
-from benchmarks.studies.pretraining.source import Source, open_source
+from benchmarks.studies.pretraining.source import SimulatedUsers, open_source
 from benchmarks.studies.ranking.metrics import by_user, evaluate
 from benchmarks.studies.ranking.splits import Cases, Events
 from benchmarks.studies.stored import file_of, folder_of_trials, load_stored, run_missing
+from benchmarks.studies.trials import TRAINING_SEED
 from benchmarks.workers import Workers
 from responders import InputError, SessionLog
 from responders.config import make_config
@@ -36,8 +37,6 @@ from responders.files import new_folder, write_json
 NONE, REAL, POPULAR = "no pretraining", "resampled real data", "most clicked"
 """The arms beside the behaviour policies: the second shows whether gains are just more steps, the
 third, a list of the items that the share's users clicked most, whether they are just popularity."""
-
-_SEED = 1_000_000  # simulated users draw other random numbers than the policy
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ class Plan:
         sessions: of pretraining.
         settings: of the policy.
         device: auto, cpu or cuda.
-        shift: traits of users and strengths, see `Source`.
+        shift: traits of users and strengths, see `SimulatedUsers`.
         horizon: most slates of a simulated session.
     """
 
@@ -208,7 +207,7 @@ def _cached(
     device: str,
     shift: tuple[tuple[str, float], ...],
     horizon: int | None,
-) -> tuple[Source, Cases]:
+) -> tuple[SimulatedUsers, Cases]:
     source = open_source(simulator, log, device, dict(shift), horizon)
     events = Events.of(source.test, np.arange(source.test.n_sessions))
     cases = events.cases(np.arange(len(events.user)))
@@ -217,20 +216,18 @@ def _cached(
     return source, cases
 
 
-def _open(plan: Plan) -> tuple[Source, Cases]:
+def _open(plan: Plan) -> tuple[SimulatedUsers, Cases]:
     """Return the simulator with the log, and what is asked of its test sessions."""
     return _cached(plan.simulator, plan.log, plan.device, plan.shift, plan.horizon)
 
 
-def new_policy(plan: Plan, source: Source, seed: int) -> SequentialPolicy:
+def new_policy(plan: Plan, source: SimulatedUsers, seed: int) -> SequentialPolicy:
     """Return the policy with random weights.
 
     Raises:
         InputError: it is not sequential, or an invalid setting.
     """
-    kind = find_policy(plan.policy).source
-    if not isinstance(kind, type) or not issubclass(kind, SequentialPolicy):
-        raise InputError(f"policy {plan.policy} is not a sequential one, such as sasrec")
+    kind = find_class(plan.policy, SequentialPolicy, "is not a sequential one, such as sasrec")
     site = Site(source.training.catalogue, source.training.n_positions, device=source.device)
     return kind(site, make_config(kind.config_class, plan.settings, plan.policy), seed)  # type: ignore[arg-type]
 
@@ -247,7 +244,8 @@ def run_stored(path: Path, name: str, plan: Plan, arm: str, seed: int) -> None:
     source, cases = _open(plan)
     start = new_policy(plan, source, seed)
     if arm in BEHAVIOURS:
-        simulated = simulate(source.world, source.training, arm, plan.sessions, _SEED + seed)  # type: ignore[arg-type]
+        users = TRAINING_SEED + seed
+        simulated = simulate(source.world, source.training, arm, plan.sessions, users)  # type: ignore[arg-type]
         start.fit(simulated)
     ndcg = {}
     for share in plan.shares:

@@ -22,7 +22,7 @@ from responders.training.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True)
-class Source:
+class SimulatedUsers:
     """Simulated users, and a log of which a part is held out.
 
     Args:
@@ -72,7 +72,7 @@ def open_source(
     device: str = "auto",
     shift: Mapping[str, float] | None = None,
     horizon: int | None = None,
-) -> Source:
+) -> SimulatedUsers:
     """Return the simulator with a log, split by user.
 
     The split is the one with which the responder was trained, so that neither it nor a policy
@@ -83,7 +83,7 @@ def open_source(
             random one answers each session.
         log: folder of the log.
         device: auto, cpu or cuda.
-        shift: see `Source`.
+        shift: see `SimulatedUsers`.
         horizon: likewise.
 
     Raises:
@@ -103,7 +103,7 @@ def open_source(
         raise InputError(f"{simulator} was trained on a split by time: train it with --split user")
     parts = make_split(loaded, "user", split["seed"], tuple(split["fractions"]))
     training, test = (loaded.select(parts[part].sessions) for part in ("train", "test"))
-    return Source(name, checkpoint, training, test, pick_device(device), shift, horizon)
+    return SimulatedUsers(name, checkpoint, training, test, pick_device(device), shift, horizon)
 
 
 _DEFAULT_SPLIT = {"by": "user", "seed": 0, "fractions": list(FRACTIONS)}

@@ -12,7 +12,7 @@ from typing import Any, get_args
 import numpy as np
 from scipy.stats import kendalltau
 
-from agents.finding import Entry, Source, find_policies
+from agents.finding import Entry, PolicySource, find_policies
 from benchmarks.harness import names_in
 from benchmarks.reports import rank as report
 from benchmarks.studies.ranking.splits import SplitName, SplitOptions, leaks
@@ -53,7 +53,7 @@ class Ranking:
 
 def rank(
     log: str | Path,
-    policies: str | Sequence[Source],
+    policies: str | Sequence[PolicySource],
     *,
     splits: str | Sequence[SplitName] = "global,leave_one_out",
     options: SplitOptions = SplitOptions(),  # noqa: B008
@@ -124,7 +124,7 @@ def rank(
     return Ranking(rows, leaking, facts, [Path(str(out)) / file.name for file in files])
 
 
-def _entries(policies: str | Sequence[Source], plan: Plan) -> list[Entry]:
+def _entries(policies: str | Sequence[PolicySource], plan: Plan) -> list[Entry]:
     """Return the policies, all of which can be made for the log and rank."""
     given = names_in(policies) if isinstance(policies, str) else policies
     entries = find_policies(given)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel
 
-from agents.finding import Entry, Source, find_policy
+from agents.finding import Entry, PolicySource, find_policy
 from agents.from_log import LogPolicy
 from agents.loading import load_policy
 from agents.policy import Policy
@@ -20,7 +20,7 @@ from agents.site import Site
 from benchmarks.studies.ranking.metrics import by_user, evaluate
 from benchmarks.studies.ranking.splits import Split, SplitName, SplitOptions, make_split
 from responders import InputError, SessionLog
-from responders.config import make_config
+from responders.config import known_settings
 from responders.device import pick_device
 from responders.files import write_json
 from responders.log.counts import count
@@ -88,15 +88,15 @@ def make_policy(entry: Entry, log: SessionLog, plan: Plan, seed: int) -> Policy:
     """
     site = Site.of_log(log, pick_device(plan.device))
     if isinstance(entry.source, type):
-        kind, own = entry.source, {f.name for f in fields(entry.source.config_class)}
-        changed = {name: value for name, value in plan.settings.items() if name in own}
+        kind = entry.source
+        own = known_settings(kind.config_class, plan.settings)
         if entry.learns_by_acting:
             raise InputError(
                 f"policy {entry.name} learns by acting, not from a log: give the folder of a "
                 "trained one"
             )
         try:
-            policy = kind(site, make_config(kind.config_class, changed, entry.name), seed)
+            policy = kind(site, kind.config_class(**own), seed)
         except (AttributeError, TypeError) as error:
             raise InputError(f"policy {entry.name} needs a world, a log is not enough") from error
     else:
@@ -108,7 +108,7 @@ def make_policy(entry: Entry, log: SessionLog, plan: Plan, seed: int) -> Policy:
     return policy
 
 
-def run_stored(path: Path, source: Source, plan: Plan, name: SplitName, seed: int) -> None:
+def run_stored(path: Path, source: PolicySource, plan: Plan, name: SplitName, seed: int) -> None:
     """Train and evaluate a policy on a split, and write the trial to the file `path`."""
     entry, split = find_policy(source), load_split(plan.log, name, plan.options)
     began = time.perf_counter()

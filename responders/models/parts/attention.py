@@ -115,19 +115,11 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Sequential):
-    """Two linear layers on a normalised input.
+    """Two linear layers, with 2H units between them, on a normalised input of `size` H."""
 
-    Args:
-        size: H, of input and result.
-        expansion: units between them per unit of H.
-    """
-
-    def __init__(self, size: int, expansion: int = 2) -> None:
+    def __init__(self, size: int) -> None:
         super().__init__(
-            nn.LayerNorm(size),
-            nn.Linear(size, expansion * size),
-            nn.GELU(),
-            nn.Linear(expansion * size, size),
+            nn.LayerNorm(size), nn.Linear(size, 2 * size), nn.GELU(), nn.Linear(2 * size, size)
         )
 
 
@@ -137,14 +129,13 @@ class Block(nn.Module):
     Args:
         size: H.
         heads: of attention.
-        expansion: units of the feed-forward layer per unit of H.
     """
 
-    def __init__(self, size: int, heads: int, expansion: int = 2) -> None:
+    def __init__(self, size: int, heads: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(size)
         self.attention = Attention(size, heads)
-        self.feed_forward = FeedForward(size, expansion)
+        self.feed_forward = FeedForward(size)
 
     def forward(
         self,

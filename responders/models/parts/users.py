@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from responders.log.session_log import SessionLog
 
 
-class UserFeatures(nn.Module):
+class UserProjection(nn.Module):
     """A linear map of the user's features, standardised by the training users and clipped at ±5.
 
     Without features (F = 0) the result is zero.
@@ -58,7 +58,7 @@ class ClickedItems(nn.Module):
 
     def __init__(self, n_features: int, size: int) -> None:
         super().__init__()
-        self.features = UserFeatures(n_features, size)
+        self.features = UserProjection(n_features, size)
 
     def initialise(self, log: SessionLog, sessions: np.ndarray) -> None:
         """Learn the scale of the user features."""
