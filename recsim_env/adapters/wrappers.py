@@ -53,12 +53,16 @@ class VectorScalariseReward(VectorRewardWrapper):
 def _check_ensemble(env: Any, weight: float) -> float:
     if not env.unwrapped.has_ensemble:
         raise InputError("there is no ensemble to disagree: give several responders")
+    if not 0 <= weight < np.inf:
+        raise InputError(f"weight must be a finite number of at least 0, not {weight!r}")
     return float(weight)
 
 
 def _check_support(env: Any, weight: float) -> float:
     if not env.unwrapped.has_support:
         raise InputError("the environment does not measure support: make it with support=True")
+    if not 0 <= weight <= 1:
+        raise InputError(f"weight must be from 0 to 1, not {weight!r}")
     return float(weight)
 
 

@@ -101,6 +101,8 @@ def test_pessimism_scales_rewards(small_log_path: Path) -> None:
     env = VectorPenaliseUnsupported(make_vector_env(5, "any", **options), weight=0.5)
     bare = make_vector_env(5, "any", **options)
     world = make_world("any", num_users=5, reward="supported_clicks", **options)
+    with pytest.raises(InputError, match="weight must be from 0 to 1, not 2"):
+        VectorPenaliseUnsupported(env.env, weight=2)
     single = PenaliseUnsupported(gymnasium.make("recsim_env:RecSim-v0", **options), weight=1.0)
     slate = np.tile(np.arange(5), (5, 1))
     env.reset(seed=1), bare.reset(seed=1), single.reset(seed=1)
