@@ -29,7 +29,7 @@ from responders.log.session_log import SessionLog
 from responders.models.base import Responder
 from responders.models.build import rebuild_responder
 from responders.models.registry import RESPONDERS
-from responders.training.card import check_card
+from responders.training.card import Card, check_card
 
 FORMAT = 2
 WEIGHTS, CARD, INITIAL = "responder.safetensors", "card.json", "initial_sessions"
@@ -171,17 +171,23 @@ def load_responder(path: Path, catalogue: Catalogue | None = None) -> Checkpoint
             f"{path / INITIAL} has {n_features} user features, the responder reads "
             f"{shape.n_user_features}: it is damaged"
         )
-    responder = rebuild_responder(checked.responder.model_dump())
+    try:
+        responder, hazard, returns, support = _described(checked)
+    except InputError as error:
+        raise InputError(f"{path / CARD}: {error}") from error
     _load_weights(responder, path / WEIGHTS)
     if catalogue is not None:
         check_catalogue(card, catalogue, str(path))
         if len(catalogue) > responder.shape.n_items:
             responder.extend(catalogue)
-    leaving, returns, support = checked.hazard, checked.returns, checked.support
-    return Checkpoint(
-        responder.eval(),
-        card,
-        initial_sessions,
+    return Checkpoint(responder.eval(), card, initial_sessions, hazard, returns, support)
+
+
+def _described(card: Card) -> tuple[Responder, Hazard, Returns | None, Support | None]:
+    """Return what a checked card describes; the responder's weights are still to be loaded."""
+    leaving, returns, support = card.hazard, card.returns, card.support
+    return (
+        rebuild_responder(card.responder.model_dump()),
         Hazard(tuple(leaving.by_streak), leaving.min_slates, leaving.weights),
         None if returns is None else Returns.from_json(returns.model_dump()),
         None if support is None else Support(tuple(support.repetition)),
