@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +59,8 @@ def recommend(policy: str | Path, histories: str | Path, k: int | None = None) -
 
 def _number(text: str) -> int | str:
     """Return the whole number that a text is, such as "7" or "7.0"; otherwise the text."""
-    try:
-        return int(text.removesuffix(".0"))
-    except ValueError:
-        return text
+    whole = re.fullmatch(r"([+-]?[0-9]+)(\.0*)?", text)
+    return int(whole[1]) if whole else text
 
 
 def read_histories(file: str | Path) -> pd.DataFrame:

@@ -126,8 +126,9 @@ def summarise(
     pick, best = int(mean_a.argmax()), int(mean_b.argmax())
     return {
         "policies": rows,
-        "kendall_tau": tau.pop("tau"),
-        **tau,
+        "kendall_tau": tau["tau"],
+        "tau_low": tau["tau_low"],
+        "tau_high": tau["tau_high"],
         "value_error": float(np.mean(np.abs(mean_a - mean_b) / np.maximum(mean_b, 1e-9))),
         "pick": names[pick],
         "best": names[best],
