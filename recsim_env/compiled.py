@@ -6,16 +6,25 @@ Tensors are on the CPU.
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch import Tensor
 
+from recsim_env.episodes import Episodes
+from responders.behaviour.leaving import Hazard
 from responders.compiling import compiled
+from responders.models.base import Response
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _FACTOR_1, _FACTOR_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _30, _27, _40 = np.uint64(30), np.uint64(27), np.uint64(40)
 _UNIT = np.float32(2.0**-24)
+_0, _1, _ALMOST_0 = np.float32(0), np.float32(1), np.float32(1e-7)
+_COUNTS = "step", "visit_step", "visit_clicks", "streak", "slates", "clicks"
 
 
 def draw(position: Tensor, n: int, mask: Tensor | None) -> Tensor:
@@ -58,23 +67,55 @@ def _blank(shown: np.ndarray, duplicates: np.ndarray) -> None:
                 duplicates[user] += 1
 
 
-def count(slate: Tensor, click: Tensor, *before: Tensor) -> list[Tensor]:
-    """Return `before` after users answered `slate` [B, S] with `click` [B, S].
+class Leaving(NamedTuple):
+    """When users leave, see `Hazard`."""
+
+    by_streak: np.ndarray  # [K] float32
+    weights: np.ndarray  # [3] float32, or [0]
+    min_slates: int
+    max_slates: int
+
+    @classmethod
+    def of(cls, hazard: Hazard) -> Leaving:
+        """Return the numbers of a hazard."""
+        by_streak, weights = hazard.tables()
+        return cls(
+            by_streak.numpy(),
+            np.zeros(0, np.float32) if weights is None else weights.numpy(),
+            hazard.min_slates,
+            2**62 if hazard.max_slates is None else hazard.max_slates,
+        )
+
+
+def answer(
+    episodes: Episodes, slate: Tensor, response: Response, uniform: Tensor, leaving: Leaving
+) -> tuple[Episodes, Tensor, Tensor]:
+    """Return the episodes after an answer, the chance to leave [B], and who leaves [B] bool.
 
     Args:
-        slate: what they were shown.
-        click: their answers.
-        before: of `Episodes`: step, visit_step, visit_clicks, streak, slates, clicks.
+        episodes: of the users.
+        slate: [B, S], what they were shown.
+        response: their answers.
+        uniform: [B, n] float32 in [0, 1); number S of each user decides whether they leave.
+        leaving: when users leave.
     """
-    after = [value.numpy().copy() for value in before]
-    _count(np.ascontiguousarray(slate.numpy()), np.ascontiguousarray(click.numpy()), *after)
-    return [torch.from_numpy(value) for value in after]
+    after = [getattr(episodes, name).numpy().copy() for name in _COUNTS]
+    chance, left = np.empty(len(slate), np.float32), np.empty(len(slate), np.bool_)
+    shown, click = slate.contiguous().numpy(), response.click.contiguous().numpy()
+    _answer(shown, click, uniform.numpy(), leaving, chance, left, *after)
+    counts = dict(zip(_COUNTS, map(torch.from_numpy, after), strict=True))
+    now = replace(episodes, **counts, memory=response.state)
+    return now, torch.from_numpy(chance), torch.from_numpy(left)
 
 
 @compiled
-def _count(
+def _answer(
     slate: np.ndarray,
     click: np.ndarray,
+    uniform: np.ndarray,
+    leaving: Leaving,
+    chance: np.ndarray,
+    left: np.ndarray,
     step: np.ndarray,
     visit_step: np.ndarray,
     visit_clicks: np.ndarray,
@@ -96,3 +137,18 @@ def _count(
         visit_step[user] += 1
         visit_clicks[user] += n_clicks
         streak[user] = 0 if n_clicks else streak[user] + 1
+        weights = leaving.weights
+        p = leaving.by_streak[min(streak[user], leaving.by_streak.shape[0] - 1)]
+        n_slates = np.float32(visit_step[user])
+        if weights.shape[0]:
+            p = min(max(p, _ALMOST_0), _1 - _ALMOST_0)
+            odds = math.log(p / (_1 - p)) + weights[0] * math.log1p(n_slates)
+            odds += weights[1] * np.float32(n_clicks)
+            odds += weights[2] * np.float32(visit_clicks[user]) / max(n_slates, _1)
+            p = _1 / (_1 + math.exp(-odds))
+        if visit_step[user] < leaving.min_slates:
+            p = _0
+        if visit_step[user] >= leaving.max_slates:
+            p = _1
+        chance[user] = p
+        left[user] = uniform[user, slate.shape[1]] < p

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from responders.compiling import are_few
 from responders.models.state import State, copy_rows, put_rows
 
 
@@ -72,22 +71,6 @@ class Episodes:
 
     def answered(self, slate: Tensor, click: Tensor, memory: State) -> Episodes:
         """Return the episodes after users answered `slate` [B, S] with `click` [B, S]."""
-        if are_few(slate):
-            from recsim_env.compiled import count  # imports numba
-
-            before = self.step, self.visit_step, self.visit_clicks, self.streak
-            after = count(slate, click, *before, self.slates, self.clicks)
-            step, visit_step, visit_clicks, streak, slates, clicks = after
-            return replace(
-                self,
-                step=step,
-                visit_step=visit_step,
-                visit_clicks=visit_clicks,
-                streak=streak,
-                slates=slates,
-                clicks=clicks,
-                memory=memory,
-            )
         n_clicks = click.sum(1)
         return replace(
             self,

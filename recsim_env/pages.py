@@ -92,7 +92,7 @@ class PageVectorEnv(WorldVectorEnv):
         self._begin(complete)
         return outcome, is_shown
 
-    def _observe(self) -> Any:
+    def observe(self) -> Any:
         observation = to_numpy(self.encoder(self.world))
         page = {"page": self._page.clone(), "position": self._position.unsqueeze(1).clone()}
         return observation | to_numpy(page)
@@ -117,5 +117,5 @@ class PageVectorEnv(WorldVectorEnv):
         """Return the valid items [B, N] bool, as for sb3-contrib's MaskablePPO."""
         return self._valid().cpu().numpy()
 
-    def _state_info(self) -> dict[str, np.ndarray]:
-        return super()._state_info() | {"action_mask": self.action_masks().astype(np.int8)}
+    def state_info(self) -> dict[str, np.ndarray]:
+        return super().state_info() | {"action_mask": self.action_masks().astype(np.int8)}

@@ -10,6 +10,7 @@ from gymnasium.vector import AutoresetMode
 
 from recsim_env.vector import WorldVectorEnv
 from responders import InputError
+from responders.device import in_float32
 from responders.errors import check_seed
 
 
@@ -59,19 +60,20 @@ class RecSimEnv(gymnasium.Env):
         observation, infos = self.vector.reset(seed=seed, options=options)
         return _first(observation), _first_info(infos)
 
+    @in_float32
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Take an action for the user.
 
         Raises:
             InputError: an invalid action, or the episode has ended.
         """
-        observation, reward, terminated, truncated, infos = self.vector.step([action])
+        reward, terminated, truncated, infos, _ = self.vector.transition([action])
         return (
-            _first(observation),
+            _first(self.vector.observe()),
             float(reward[0]) if reward.ndim == 1 else reward[0],
             bool(terminated[0]),
             bool(truncated[0]),
-            _first_info(infos),
+            {name: value[0] for name, value in (infos | self.vector.state_info()).items()},
         )
 
     def render(self) -> Any:

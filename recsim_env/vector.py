@@ -23,7 +23,9 @@ from responders import InputError
 from responders.device import in_float32
 from responders.errors import check_seed, near_matches
 
-StepReturn = tuple[Any, NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]
+Flags = NDArray[np.bool_]
+StepReturn = tuple[Any, NDArray[np.float64], Flags, Flags, dict[str, Any]]
+Transition = tuple[NDArray[np.float64], Flags, Flags, dict[str, Any], Flags]
 
 
 class WorldVectorEnv(VectorEnv):
@@ -96,11 +98,11 @@ class WorldVectorEnv(VectorEnv):
         """
         raise NotImplementedError
 
-    def _observe(self) -> Any:
+    def observe(self) -> Any:
         """Return the batched observation as NumPy arrays."""
         return to_numpy(self.encoder(self.world))
 
-    def _state_info(self) -> dict[str, np.ndarray]:
+    def state_info(self) -> dict[str, np.ndarray]:
         """Return the infos that do not depend on an outcome."""
         episodes = self.world.episodes
         info = {"user_index": episodes.user.cpu().numpy().copy()}
@@ -146,7 +148,7 @@ class WorldVectorEnv(VectorEnv):
             if streams is not None:
                 raise InputError("a seed resets all users: leave out seed or reset_mask")
             self._restart(mask, user)
-        return self._observe(), with_masks(self._state_info())
+        return self.observe(), with_masks(self.state_info())
 
     def _reset_options(self, options: dict[str, Any]) -> tuple[np.ndarray | None, Tensor | None]:
         """Return the mask [B] bool and the users [B] int64 of `reset(options=…)`, checked."""
@@ -184,14 +186,35 @@ class WorldVectorEnv(VectorEnv):
             InputError: the actions have a wrong shape, dtype or range, or the episode of a user has
                 ended and autoreset is disabled. The state does not change.
         """
+        to_reset = self._ended
+        reward, terminated, truncated, infos, shown = self.transition(actions)
+        if to_reset.any():  # NEXT_STEP: for users whose episode had ended, this step is the reset
+            self._restart(to_reset)
+            indices = np.flatnonzero(to_reset)
+            for value in (shown, reward, terminated, truncated, *infos.values()):
+                value[indices] = 0
+            self._ended = terminated | truncated
+        ended = self._ended
+        extra: dict[str, Any] = {}
+        if self.autoreset_mode == AutoresetMode.SAME_STEP and ended.any():
+            extra = final_info(self.observe(), infos | self.state_info(), ended)
+            self._restart(ended)
+        info = with_masks(infos, shown) | with_masks(self.state_info()) | extra
+        return self.observe(), reward, terminated, truncated, info
+
+    def transition(self, actions: Any) -> Transition:
+        """Apply actions without autoreset, observation or masks; the arguments are those of `step`.
+
+        Returns:
+            Rewards [B] or [B, M], terminated [B], truncated [B], the infos of the outcome, and
+            which users were shown a slate [B] bool.
+        """
         array = self._check(actions)
-        mode = self.autoreset_mode
         if self._fresh:
             raise InputError("step before reset: call reset first")
-        to_reset = self._ended
-        if mode == AutoresetMode.DISABLED and to_reset.any():
+        if self.autoreset_mode == AutoresetMode.DISABLED and self._ended.any():
             raise InputError(
-                f"user {int(np.argmax(to_reset))} has ended its episode: call reset before step"
+                f"user {int(np.argmax(self._ended))} has ended its episode: call reset before step"
             )
         outcome, shown = self._advance(array)
         infos: dict[str, np.ndarray] = {}
@@ -204,20 +227,8 @@ class WorldVectorEnv(VectorEnv):
             reward = outcome.reward.cpu().numpy().astype(np.float64)
             terminated, truncated = outcome.left.cpu().numpy(), outcome.truncated.cpu().numpy()
             infos = outcome_info(self.world, outcome)
-        if to_reset.any():  # NEXT_STEP: for users whose episode had ended, this step is the reset
-            self._restart(to_reset)
-            indices = np.flatnonzero(to_reset)
-            for value in (shown, reward, terminated, truncated, *infos.values()):
-                value[indices] = 0
-        ended = terminated | truncated
-        extra: dict[str, Any] = {}
-        if mode == AutoresetMode.SAME_STEP and ended.any():
-            extra = final_info(self._observe(), infos | self._state_info(), ended)
-            self._restart(ended)
-        else:
-            self._ended = ended
-        info = with_masks(infos, shown) | with_masks(self._state_info()) | extra
-        return self._observe(), reward, terminated, truncated, info
+        self._ended = terminated | truncated
+        return reward, terminated, truncated, infos, shown
 
     def render(self) -> Any:
         """Return a frame for each user: the last slate and the history."""
@@ -310,7 +321,7 @@ class RecSimVectorEnv(WorldVectorEnv):
         self.actions.candidates.refresh()
         return outcome, np.ones(self.num_envs, dtype=bool)
 
-    def _observe(self) -> Any:
+    def observe(self) -> Any:
         observation, retrieved = self.encoder(self.world), self.actions.candidates.retrieved
         if retrieved is not None:
             features = self._item_features[retrieved].flatten(1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -29,6 +30,9 @@ from responders.errors import check_whole
 from responders.models.base import Responder, Response
 from responders.models.ensemble import Ensemble
 from responders.models.state import State, may_count
+
+if TYPE_CHECKING:
+    from recsim_env.compiled import Leaving
 
 _is_forked = False
 
@@ -122,9 +126,9 @@ class World:
         self.hazard, self.returns, self.support = hazard, returns, support
         if support is not None:
             self._vectors = unit_vectors(self.catalogue).to(self.device)
-        self._hazard = (hazard or Hazard((0.0,))).tables(self.device)
-        self._min_slates = 0 if hazard is None else hazard.min_slates
-        self._max_slates = None if hazard is None else hazard.max_slates
+        self._rule = hazard or Hazard((0.0,))
+        self._leaving = self._rule.tables(self.device)
+        self._compiled_leaving: Leaving | None = None
         self._returns = None if returns is None else returns.tables(self.device)
         self.n_members = len(responder.members) if isinstance(responder, Ensemble) else 0
         window = None if returns is None else returns.window
@@ -133,6 +137,11 @@ class World:
             support is not None,
         )  # fmt: skip
         self.reward, self.n_objectives = make_reward(reward, context)
+        # What most worlds do not have is the same in every outcome.
+        self._zero = torch.zeros(num_users, device=self.device)
+        self._false = torch.zeros(num_users, dtype=torch.bool, device=self.device)
+        self._one = torch.ones(num_users, device=self.device)
+        self._no_disagreement = torch.zeros(num_users, self.n_positions, device=self.device)
         self._one_member, self.first_user = one_member, first_user
         self.population = Population(
             self.responder, initial_sessions, warm_start, history, shift, self.device
@@ -199,24 +208,17 @@ class World:
         # One draw per step: S numbers for clicks, one for leaving and, with returns, two more.
         uniform = self.streams.uniform(s + (1 if self._returns is None else 3), mask)
         response = self._respond(slate, uniform[:, :s])
-        now = self.episodes.answered(slate, response.click, response.state)
-        n_clicks = now.visit_clicks - self.episodes.visit_clicks
-        leave = self.leave_chance(
-            now.streak, now.visit_step, n_clicks, now.visit_clicks, now.memory
-        )
-        left = uniform[:, s] < leave
-        returned, gap = torch.zeros_like(left), torch.zeros_like(leave)
+        now, leave, left = self._answered(slate, response, uniform)
+        returned, gap, disagreement = self._false, self._zero, response.disagreement
         if self._returns is not None:
             returns, gap = draw_return(self._returns, now.visit_clicks, uniform[:, s + 1 :])
             returned, left = left & returns, left & ~returns
             gap = gap * returned
             now = now.new_visit(returned, gap, self.population.begin(now.user, now.member))
-        disagreement = response.disagreement
-        if disagreement is None:
-            disagreement = torch.zeros_like(response.probability)
         answer = Answer(
             slate=slate, click=response.click, probability=response.probability,
-            leave_chance=leave, returned=returned, gap=gap, disagreement=disagreement,
+            leave_chance=leave, returned=returned, gap=gap,
+            disagreement=self._no_disagreement if disagreement is None else disagreement,
             support=self._support_of(slate),
         )  # fmt: skip
         invalid = self._invalid(slate, duplicates)
@@ -241,10 +243,34 @@ class World:
         """Return click probabilities [B, S] given the histories before the current step."""
         return self.responder.marginal(self.episodes.memory, slate, *self._members)
 
+    def _answered(
+        self, slate: Tensor, response: Response, uniform: Tensor
+    ) -> tuple[Episodes, Tensor, Tensor]:
+        """Return the episodes after an answer, the chance [B] to leave, and who leaves [B] bool.
+
+        Args:
+            slate: [B, S].
+            response: of the users.
+            uniform: [B, n]; number S of each user decides whether they leave.
+        """
+        log_odds = self.responder.leave_log_odds(response.state)
+        if are_few(slate) and log_odds is None:
+            from recsim_env.compiled import Leaving, answer  # imports numba
+
+            if self._compiled_leaving is None:
+                self._compiled_leaving = Leaving.of(self._rule)
+            return answer(self.episodes, slate, response, uniform, self._compiled_leaving)
+        now = self.episodes.answered(slate, response.click, response.state)
+        n_clicks = now.visit_clicks - self.episodes.visit_clicks
+        leave = self.leave_chance(
+            now.streak, now.visit_step, n_clicks, now.visit_clicks, now.memory
+        )
+        return now, leave, uniform[:, self.n_positions] < leave
+
     def _support_of(self, slate: Tensor) -> Tensor:
         """Return the support [B] of slates; 1 if it is not measured."""
         if self.support is None:
-            return torch.ones(len(slate), device=self.device)
+            return self._one
         before = self.episodes.slates[:, -WINDOW:].long()
         return self.support.share(repetition(slate, before, self._vectors))
 
@@ -266,12 +292,12 @@ class World:
             clicks: clicks of the visit.
             memory: the responder's state.
         """
-        chance = leave_chance(self._hazard, streak, step, last_clicks, clicks)
+        chance = leave_chance(self._leaving, streak, step, last_clicks, clicks)
         chance = add_log_odds(chance, self.responder.leave_log_odds(memory))
-        if self._min_slates > 1:
-            chance = chance * (step >= self._min_slates)
-        if self._max_slates is not None:
-            chance = torch.where(step >= self._max_slates, 1.0, chance)
+        if self._rule.min_slates > 1:
+            chance = chance * (step >= self._rule.min_slates)
+        if self._rule.max_slates is not None:
+            chance = torch.where(step >= self._rule.max_slates, 1.0, chance)
         return chance
 
     def _invalid(self, slate: Tensor, duplicates: Tensor) -> Tensor:

@@ -254,7 +254,7 @@ class _Share:
         """Reset the users; none, if `reset_mask` names none of them."""
         mask = options.get("reset_mask")
         if mask is not None and not np.any(mask):
-            return self.envs._observe(), with_masks(self.envs._state_info())
+            return self.envs.observe(), with_masks(self.envs.state_info())
         return self.envs.reset(seed=seed, options=options)
 
     def step(self, actions: np.ndarray) -> StepReturn:

@@ -192,7 +192,7 @@ def test_masks_are_those_of_maskable_ppo() -> None:
     assert allowed.sum(1).tolist() == [39] * 3 + [108] * 3 + [136] * 3
     model = MaskablePPO("MlpPolicy", SB3VecEnv(envs), n_steps=4, batch_size=16, seed=0)
     model.learn(16)
-    action, _ = model.predict(envs._observe(), action_masks=masks)
+    action, _ = model.predict(envs.observe(), action_masks=masks)
     assert all(allowed[s, item] for row in action for s, item in enumerate(row))
     few = make_vector_env(2, "rl4rs", paged=False, candidates=50)
     assert few.action_masks()[0].reshape(9, 50).sum(1).tolist() == [39] * 3 + [50] * 6

@@ -15,6 +15,7 @@ from recsim_env.make import make_world
 from recsim_env.streams import UserStreams
 from recsim_env.world import World, blank_duplicates
 from responders import Catalogue, InputError
+from responders.behaviour.leaving import Hazard
 from responders.behaviour.returns import Returns
 from responders.behaviour.slate_rules import SlateRules
 from responders.compiling import FEW_USERS
@@ -111,6 +112,32 @@ def test_a_masked_step_moves_the_masked_users_only(trained: Path) -> None:
     assert (outcome.probability[~mask] == 0).all()
     assert torch.equal(world.episodes.step, mask.long())
     assert torch.equal(world.step(slate).click[~mask], whole.click[~mask])
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    by_streak=st.lists(st.floats(0, 1), min_size=1, max_size=4),
+    weights=st.tuples(*3 * [st.sampled_from([0.0, -1.5, 0.5])]),
+    min_slates=st.integers(1, 4),
+    max_slates=st.none() | st.integers(3, 8),
+)
+def test_few_users_leave_as_many_do(
+    trained: Path,
+    by_streak: list[float],
+    weights: tuple[float, float, float],
+    min_slates: int,
+    max_slates: int | None,
+) -> None:
+    """Few users leave in compiled loops, many in PyTorch."""
+    hazard = Hazard(tuple(by_streak), min_slates, weights, max_slates)
+    users = load_responder(trained)
+    few, many = (
+        World(users.responder, users.initial_sessions, hazard, num_users=n)
+        for n in (3, FEW_USERS + 1)
+    )
+    for one, all_ in zip(play(few, 8), play(many, 8), strict=True):
+        torch.testing.assert_close(one["leave_chance"], all_["leave_chance"][:3])
+        assert torch.equal(one["left"], all_["left"][:3])
 
 
 def test_users_leave_by_the_hazard_and_never_without_one(trained: Path) -> None:
