@@ -6,7 +6,7 @@ import torch
 
 from responders import Catalogue
 from responders.log.batch import SessionBatch
-from responders.models.parts.exposure import CHUNK, WINDOW, Exposure
+from responders.models.parts.exposure import CHUNK, Exposure
 from responders.models.parts.items import ItemEncoder
 from responders.models.parts.readout import STEP, Readout
 from responders.models.parts.session_context import SessionContext, UserMatch
@@ -91,13 +91,23 @@ def test_exposure_of_a_long_session_is_the_same_in_parallel(
     )
 
 
+def test_showings_count_while_they_are_in_the_window(items: ItemEncoder) -> None:
+    loss = {}
+    for window in (2, 6, 9):
+        torch.manual_seed(0)
+        exposure = Exposure(S, items.likeness_size, items.n_rows, window)
+        others = [[10 * i + j for j in range(S)] for i in range(1, 4)]
+        loss[window] = taken(exposure, items, [[1, 2, 3, 4], *others], [1, 2, 3, 4])
+    assert loss[2] < loss[6] == pytest.approx(loss[9], rel=1e-5)
+
+
 def test_the_state_of_exposure_does_not_grow(exposure: Exposure, items: ItemEncoder) -> None:
     sizes = {
         tuple(sorted((k, v.shape) for k, v in seen(exposure, items, [[1, 2, 3, 4]] * n).items()))  # type: ignore[attr-defined]
         for n in (0, 1, 50)
     }
     assert len(sizes) == 1
-    assert (1, WINDOW, S) in dict(sizes.pop()).values()
+    assert (1, exposure.window, S) in dict(sizes.pop()).values()
 
 
 def test_no_click_is_likelier_than_that_its_position_is_looked_at() -> None:
@@ -153,7 +163,7 @@ def test_the_match_starts_at_zero_and_is_bilinear() -> None:
 
 
 def test_each_effect_can_be_off(items: ItemEncoder) -> None:
-    off = SessionContext(S, 2, items, match=False, exposure=False)
+    off = SessionContext(S, 2, items, match=False, window=0)
     state, slate = off.start(torch.zeros(1, 2)), torch.tensor([[1, 2, 3, 4]])
     assert set(state) == {"counts"}
     torch.testing.assert_close(off(state, items, slate), torch.zeros(1, S))

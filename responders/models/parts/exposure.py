@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from responders.log.batch import SessionBatch
-from responders.log.catalogue import Catalogue
+from responders.log.catalogue import EMPTY, Catalogue
 from responders.models.parts.items import ItemEncoder
 from responders.models.parts.packing import slates_before
 from responders.models.parts.readout import STEP
@@ -16,8 +16,6 @@ from responders.models.state import State
 
 DECAYS = (0.5, 0.8, 0.95)
 """Share of an exposure that is left after each further slate; the model weighs the three."""
-WINDOW = 5
-"""Slates back in which showings of the same item are counted."""
 GROUPS = 32
 """G, soft groups of similar items."""
 CHUNK = 64
@@ -34,7 +32,7 @@ class Exposure(nn.Module):
     repetition: of each exposure x, w·x + w'·log(1 + 10x) with w, w' ≥ 0, learned. The exposures are
 
     * the decayed number of slates filled with items like this one, for each of `DECAYS`;
-    * the decayed number of the last `WINDOW` slates that showed this very item;
+    * the decayed number of the last W slates that showed this very item;
     * the items like it above it in the slate, per position and as their mean similarity.
 
     How alike two items are is the product of their shares in G soft groups: the softmax of scaled
@@ -50,15 +48,16 @@ class Exposure(nn.Module):
         n_positions: S.
         size: of the vectors that tell which items are alike, see `ItemEncoder.likeness`.
         n_rows: rows of the items' tables.
+        window: W, slates back in which showings of the same item are counted.
     """
 
-    def __init__(self, n_positions: int, size: int, n_rows: int) -> None:
+    def __init__(self, n_positions: int, size: int, n_rows: int, window: int = 5) -> None:
         super().__init__()
-        self.n_positions = n_positions
+        self.n_positions, self.window = n_positions, window
         self.decay: Tensor
         self.recency: Tensor
         self.register_buffer("decay", torch.tensor(DECAYS), persistent=False)
-        age = torch.arange(WINDOW - 1, -1, -1).unsqueeze(1)
+        age = torch.arange(window - 1, -1, -1).unsqueeze(1)
         self.register_buffer("recency", self.decay**age, persistent=False)  # [W, D]
         self.centres = nn.Parameter(F.normalize(torch.randn(GROUPS, size), dim=1))
         self.sharpness = nn.Parameter(torch.tensor(10.0 / STEP))
@@ -104,7 +103,7 @@ class Exposure(nn.Module):
         b, device = len(user), user.device
         return {
             "groups": user.new_zeros(b, len(DECAYS), GROUPS),
-            "slates": torch.full((b, WINDOW, self.n_positions), -1, device=device),
+            "slates": torch.full((b, self.window, self.n_positions), -1, device=device),
         }
 
     def observe(self, state: State, group: Tensor, slate: Tensor) -> State:
@@ -130,7 +129,7 @@ class Exposure(nn.Module):
         Slates are treated `CHUNK` at a time, so that memory grows linearly with R.
         """
         seen, before = batch.shown.any(2), slates_before(batch.shown)
-        history = last_slates(batch.slate, seen, before)
+        history = last_slates(batch.slate, seen, before, self.window)
         carried, parts = group.new_zeros(len(group), len(DECAYS), GROUPS), []
         for first in range(0, batch.slate.shape[1], CHUNK):
             part = slice(first, first + CHUNK)
@@ -158,8 +157,12 @@ class Exposure(nn.Module):
 
     def _same(self, slate: Tensor, slates: Tensor) -> Tensor:
         """Return the decayed numbers [..., S, D] of the slates [..., W, S'] that show each item."""
-        same = (slate[..., None, None] == slates.unsqueeze(-3)) & (slate >= 0)[..., None, None]
-        return same.any(-1).to(self.recency.dtype) @ self.recency
+        item = torch.where(slate >= 0, slate, EMPTY - 1)  # equal to no item, not even to none
+        item, shown = item.flatten(0, -2).t(), slates.flatten(0, -3).permute(2, 1, 0)
+        # With users in the last dimension, the comparisons run over long contiguous rows.
+        same = item.contiguous()[:, None, None] == shown.contiguous()  # [S, S', W, B …]
+        shows = same.view(torch.uint8).amax(1).to(self.recency.dtype)
+        return torch.einsum("swb,wd->bsd", shows, self.recency).view(*slate.shape, -1)
 
     def _loss(self, similar: Tensor, same: Tensor, group: Tensor) -> Tensor:
         above = (group * (group.cumsum(-2) - group)).sum(-1, keepdim=True)
@@ -171,16 +174,17 @@ class Exposure(nn.Module):
         return -(x @ linear + curved @ logarithmic)
 
 
-def last_slates(slate: Tensor, seen: Tensor, before: Tensor) -> Tensor:
-    """Return the `WINDOW` slates with items before each slate, oldest first, [B, R, W, S].
+def last_slates(slate: Tensor, seen: Tensor, before: Tensor, window: int) -> Tensor:
+    """Return the last slates with items before each slate, oldest first, [B, R, W, S].
 
     Args:
         slate: [B, R, S], -1 = empty.
         seen: [B, R] bool, whether a slate has items.
         before: [B, R] int64, the number of such slates before each.
+        window: W.
     """
     b = len(slate)
     order = torch.argsort(~seen, dim=1, stable=True).unsqueeze(2).expand(slate.shape)
-    filled = F.pad(slate.gather(1, order), (0, 0, WINDOW, 0), value=-1)
-    index = before.unsqueeze(2) + torch.arange(WINDOW, device=slate.device)
+    filled = F.pad(slate.gather(1, order), (0, 0, window, 0), value=-1)
+    index = before.unsqueeze(2) + torch.arange(window, device=slate.device)
     return filled[torch.arange(b, device=slate.device).view(b, 1, 1), index]

@@ -37,7 +37,7 @@ class SessionContext(nn.Module):
         n_user_features: F.
         items: make the item vectors.
         match: whether to add the match of items and users.
-        exposure: whether to subtract the exposure.
+        window: W of the exposure; 0 = do not subtract it.
         activation: whether to add the base-level activation.
     """
 
@@ -47,14 +47,14 @@ class SessionContext(nn.Module):
         n_user_features: int,
         items: ItemEncoder,
         match: bool = True,
-        exposure: bool = True,
+        window: int = 5,
         activation: bool = False,
     ) -> None:
         super().__init__()
         self.counts = SessionCounts()
         self.match = UserMatch(n_user_features, items.size) if match else None
         size = items.likeness_size
-        self.exposure = Exposure(n_positions, size, items.n_rows) if exposure else None
+        self.exposure = Exposure(n_positions, size, items.n_rows, window) if window else None
         self.activation = Activation() if activation else None
 
     def initialise(self, log: SessionLog, sessions: np.ndarray) -> None:
