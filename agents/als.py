@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from agents.from_log import LogPolicy, clicked_items, session_clicks
-from agents.implicit_package import import_implicit, one_blas_thread
+from agents.implicit_package import import_implicit
 from agents.site import Site
 from recsim_env.world import World
 from responders import SessionLog
@@ -50,7 +51,7 @@ class ALSPolicy(LogPolicy):
         self.vectors = torch.zeros(self.n_items, self.config.factors, device=self.device)
 
     def fit_log(self, log: SessionLog) -> None:
-        with one_blas_thread():
+        with threadpool_limits(1, "blas"):  # implicit warns of more threads
             model = import_implicit("als").AlternatingLeastSquares(
                 factors=self.config.factors,
                 regularization=self.config.regularisation,

@@ -7,10 +7,11 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from agents.from_log import LogPolicy, clicked_items, session_clicks
-from agents.implicit_package import import_implicit, one_blas_thread
+from agents.implicit_package import import_implicit
 from agents.site import Site
 from recsim_env.world import World
 from responders import SessionLog
@@ -57,7 +58,7 @@ class BPRPolicy(LogPolicy):
 
     def fit_log(self, log: SessionLog) -> None:
         clicks = session_clicks(log).astype("float32")
-        with one_blas_thread():
+        with threadpool_limits(1, "blas"):  # implicit warns of more threads
             model = import_implicit("bpr").BayesianPersonalizedRanking(
                 factors=self.config.factors,
                 learning_rate=self.config.learning_rate,

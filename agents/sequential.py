@@ -194,10 +194,10 @@ def _train_epoch(
 
 
 @torch.no_grad()
-def gains(net: SequenceModel, item: np.ndarray, target: np.ndarray, top: int = 10) -> np.ndarray:
-    """Return NDCG@`top` of each user's `target` [U] after histories [U, L], among all items: [U].
+def gains(net: SequenceModel, item: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Return NDCG@10 of each user's `target` [U] after histories [U, L], among all items: [U].
 
-    With one relevant item it is 1 / log2(1 + rank), or 0 beyond `top`; items of the history are
+    With one relevant item it is 1 / log2(1 + rank), or 0 beyond rank 10; items of the history are
     ranked too.
     """
     net.eval()
@@ -210,7 +210,7 @@ def gains(net: SequenceModel, item: np.ndarray, target: np.ndarray, top: int = 1
         # Ties share the middle rank, so that constant scores are as bad as random ones.
         ties = (scores == target_score).sum(1) - 1
         rank = 1 + (scores > target_score).sum(1).double() + ties / 2
-        gain.append(torch.where(rank <= top, 1 / torch.log2(1 + rank), 0.0).cpu())
+        gain.append(torch.where(rank <= 10, 1 / torch.log2(1 + rank), 0.0).cpu())
     return torch.cat(gain).numpy()
 
 

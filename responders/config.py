@@ -84,14 +84,14 @@ def known_settings(kind: type[Config], settings: Mapping[str, Any]) -> dict[str,
     return {name: value for name, value in settings.items() if name in known}
 
 
-def parse_settings(pairs: Iterable[str]) -> dict[str, str]:
-    """Return the settings of texts such as `hidden_size=128`.
+def parse_settings(pairs: Iterable[str] | None) -> dict[str, Any]:
+    """Return the settings, as text, of texts such as `hidden_size=128`; of None, no settings.
 
     Raises:
         InputError: a text is not of the form KEY=VALUE.
     """
-    found = {}
-    for pair in pairs:
+    found: dict[str, Any] = {}
+    for pair in pairs or ():
         key, equals, value = pair.partition("=")
         if not equals or not key.strip():
             raise InputError(f"a setting has the form KEY=VALUE, not {pair!r}")

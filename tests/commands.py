@@ -6,6 +6,7 @@ A fresh interpreter would import for seconds before each command.
 import multiprocessing
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -101,6 +102,24 @@ def running(ready: Callable[[], Any], *words: object, seconds: float = 60) -> It
     finally:
         process.kill()
         process.wait()
+
+
+def run_together(target: Callable[..., None], *jobs: tuple[Any, ...]) -> None:
+    """Call `target` with each of the arguments, each in a process of its own, all at once."""
+    workers = [SERVER.Process(target=target, args=job) for job in jobs]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(100)
+        assert worker.exitcode == 0
+
+
+def two_ranks() -> list[dict[str, str]]:
+    """The environments of two processes that find each other at a free port."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        where = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(free.getsockname()[1])}
+    return [where | {"RANK": rank, "WORLD_SIZE": "2"} for rank in "01"]
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 60) -> None:

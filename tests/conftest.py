@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -18,11 +19,12 @@ if not torch.cuda.is_available():  # before any kernel is defined: Triton's inte
 
 from benchmarks.cli import main as cli
 from recsim_env.world import World
-from responders import SessionLog
+from responders import Catalogue, SessionLog, Users
 from responders.config import make_config
 from responders.known_truth.logs import synthesize
 from responders.known_truth.presets import PRESETS, TruthConfig
 from responders.known_truth.world import make_truth
+from responders.log import ragged
 from responders.log.batch import SessionBatch
 from responders.models.base import LogShape, Responder
 from responders.models.build import responder_class
@@ -66,6 +68,32 @@ def trained(small_log: SessionLog, tmp_path_factory: pytest.TempPathFactory) -> 
     settings = {"epochs": 2, "hidden_size": 16, "embedding_size": 8}
     fit(small_log, "session_gru", out, settings, progress=False)
     return out
+
+
+def log_of(
+    slate: Any, click: Any = 0, length: Any = None, *, items: Any = None, **fields: Any
+) -> SessionLog:
+    """A log of slates [T, S], each session with a user of its own, a second between slates.
+
+    Args:
+        slate: [T, S] items.
+        click: [T, S], or the same everywhere.
+        length: slates of each session, by default all in one.
+        items: the catalogue or its size, by default up to the largest item.
+        fields: others of the log.
+    """
+    slate = np.asarray(slate)
+    length = np.array([len(slate)] if length is None else length)
+    n = int(slate.max()) + 1 if items is None else items
+    made = {
+        "session_start": ragged.offsets(length),
+        "user": np.arange(len(length)),
+        "time": ragged.place(length),
+        "catalogue": n if isinstance(n, Catalogue) else Catalogue(np.arange(n)),
+        "users": Users(np.arange(len(length))),
+    }
+    click = np.broadcast_to(click, slate.shape).astype(np.uint8)
+    return SessionLog(slate=slate, response=click, **{**made, **fields}).validate()
 
 
 def random_batch(

@@ -67,7 +67,7 @@ def compare(
             splits=split,
             seeds=seeds,
             out=out,
-            settings=parse_settings(settings or []),
+            settings=parse_settings(settings),
             workers=find_workers(jobs, ray, threads, device),
             device=device,
             command=command_line(),

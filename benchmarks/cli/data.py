@@ -135,7 +135,7 @@ def synthesize(
         policy=policy,
         visits=visits,
         propensities=propensities,
-        settings=parse_settings(settings or []),
+        settings=parse_settings(settings),
         overwrite=overwrite,
         device=device,
     )
@@ -177,7 +177,7 @@ def profile(
 
     set_threads(threads)
     check_free(out, overwrite)
-    config = make_config(ProfileConfig, parse_settings(settings or []), "a profile")
+    config = make_config(ProfileConfig, parse_settings(settings), "a profile")
     later = SessionLog.load(log)
     if past is None:
         earlier, later = split_past(later, share)

@@ -81,7 +81,7 @@ def fidelity(
         exploit=exploit,
         train_steps=train_steps,
         seed=seed,
-        thresholds=parse_settings(settings or []),
+        thresholds=parse_settings(settings),
         workers=find_workers(jobs, ray, threads, device),
         device=device,
         command=command_line(),

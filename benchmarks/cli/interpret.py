@@ -54,7 +54,7 @@ def interpret(
         responder,
         log,
         out,
-        settings=parse_settings(settings or []),
+        settings=parse_settings(settings),
         sessions=sessions,
         seed=seed,
         overwrite=overwrite,

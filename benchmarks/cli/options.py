@@ -1,4 +1,4 @@
-"""Options shared by several commands."""
+"""Options shared by several commands and studies."""
 
 from __future__ import annotations
 
@@ -13,6 +13,13 @@ if TYPE_CHECKING:
     from benchmarks.workers import Workers
 
 LogPath = Annotated[Path, typer.Argument(metavar="LOG", help="Folder of a session log.")]
+SyntheticLogPath = Annotated[Path, typer.Argument(metavar="LOG", help="Folder of a synthetic log.")]
+TableOut = Annotated[Path, typer.Option(help="Folder for the table.")]
+TrainingsOut = Annotated[Path, typer.Option(help="Folder for trainings and table.")]
+Names = Annotated[str, typer.Option(help="Names, comma-separated.")]
+WorldUsers = Annotated[int, typer.Option(min=2, help="Users of each world.")]
+PolicySteps = Annotated[int, typer.Option(min=1, help="Steps in which a policy learns.")]
+Repetitions = Annotated[int, typer.Option(min=1, help="Repetitions.")]
 Seed = Annotated[int, typer.Option(min=0, help="Fixes everything random.")]
 Seeds = Annotated[int, typer.Option(min=1, help="Repetitions with different seeds.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")]

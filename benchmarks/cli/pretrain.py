@@ -97,7 +97,7 @@ def pretrain(
     kind = find_policy(policy).source
     common: dict[str, Any] = {
         "seeds": seeds,
-        "settings": parse_settings(settings or []),
+        "settings": parse_settings(settings),
         "workers": find_workers(jobs, ray, threads, device),
         "device": device,
         "out": out,
@@ -112,9 +112,7 @@ def pretrain(
             behaviours=behaviour,
             shares=_numbers("shares", shares, float),
             sessions=sessions,
-            shift={
-                name: _number(name, value) for name, value in parse_settings(shift or []).items()
-            },
+            shift={name: _number(name, value) for name, value in parse_settings(shift).items()},
             horizon=horizon,
             **common,
         )

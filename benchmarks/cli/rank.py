@@ -84,7 +84,7 @@ def rank(
         options=SplitOptions(targets, validation, test_share, validation_share),  # type: ignore[arg-type]
         cutoffs=[int(k) for k in lengths],
         seen=seen,  # type: ignore[arg-type]
-        settings=parse_settings(settings or []),
+        settings=parse_settings(settings),
         seeds=seeds,
         workers=find_workers(jobs, ray, threads, device),
         device=device,

@@ -65,7 +65,7 @@ def train(
     from responders.training.trainer import Interrupted
 
     set_threads(threads)
-    chosen: dict[str, Any] = dict(parse_settings(settings or []))
+    chosen = parse_settings(settings)
     if epochs is not None:
         chosen["epochs"] = epochs
     options: dict[str, Any] = {

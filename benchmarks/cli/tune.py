@@ -67,7 +67,7 @@ def tune(
         trials,
         out=out,
         search={key: text for key, _, text in (word.partition("=") for word in search or [])},
-        settings=parse_settings(settings or []),
+        settings=parse_settings(settings),
         responder=responder,
         log=log,
         users=users,

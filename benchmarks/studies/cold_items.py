@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from benchmarks.cli.options import Settings
+from benchmarks.cli.options import Settings, TrainingsOut
 from benchmarks.harness import check_out, names_in, publish, run_script
 from benchmarks.reports.tables import number, text, with_interval
 from benchmarks.studies.judging import judge
@@ -41,7 +41,7 @@ TEST_USERS = 0.3
 """Share of the users who judge where items are held out."""
 
 
-def hold_out(log: SessionLog, share: float, seed: int = 0) -> tuple[SessionLog, SessionLog]:
+def hold_out(log: SessionLog, share: float) -> tuple[SessionLog, SessionLog]:
     """Split a log by user, and take a share of the shown items out of the first part.
 
     Positions of these items become empty, and slates of nothing else are left out; the slates of
@@ -50,14 +50,13 @@ def hold_out(log: SessionLog, share: float, seed: int = 0) -> tuple[SessionLog, 
     Args:
         log: the log.
         share: of the items that the log shows, in (0, 1).
-        seed: of the draw of items and users.
 
     Raises:
         InputError: `share` is out of range, or a part would have no session.
     """
     if not 0 < share < 1:
         raise InputError(f"the share of items held out must be within 0 and 1, not {share}")
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     shown = np.unique(log.slate[log.slate != EMPTY])
     is_out = np.zeros(len(log.catalogue) + 1, bool)  # the last one is the empty position
     is_out[rng.choice(shown, round(share * len(shown)), replace=False)] = True
@@ -186,9 +185,7 @@ def main(
     ] = EMBEDDINGS,
     settings: Settings = None,
     seeds: Annotated[int, typer.Option(min=1, help="Of training.")] = 3,
-    out: Annotated[Path, typer.Option(help="Folder for trainings and table.")] = Path(
-        "runs/cold_items"
-    ),
+    out: TrainingsOut = Path("runs/cold_items"),
 ) -> None:
     """Compare embeddings on items that training never showed."""
     check_out(out)
@@ -199,7 +196,7 @@ def main(
         loaded, other = hold_out(loaded, held_out)
     rows = cold_items(
         loaded, out, test=other, responder=responder, embeddings=embeddings,
-        settings=dict(parse_settings(settings or [])), seeds=seeds,
+        settings=parse_settings(settings), seeds=seeds,
     )  # fmt: skip
     columns = {"embedding": text("embedding")}
     for part in PARTS:

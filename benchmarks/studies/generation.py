@@ -23,7 +23,7 @@ from agents.generation import Generation, generate
 from agents.sequences import By, Sequences, padded, sequences_of
 from agents.sequential import SequentialPolicy
 from agents.site import Site
-from benchmarks.cli.options import Settings
+from benchmarks.cli.options import LogPath, Repetitions, Settings, TableOut
 from benchmarks.harness import names_in, publish, run_script
 from benchmarks.reports.tables import number, text, with_interval
 from benchmarks.studies.ranking.metrics import metrics_at, ranks_of
@@ -142,17 +142,17 @@ def answers(
 
 
 def main(
-    log: Annotated[Path, typer.Argument(metavar="LOG", help="Folder of a session log.")],
+    log: LogPath,
     ways: Annotated[str, typer.Option(help="Ways of generation.")] = ",".join(WAYS),
     model: Annotated[str, typer.Option(help="A sequential policy.")] = "sasrec",
     ahead: Annotated[int, typer.Option(min=1, help="Clicks to find.")] = 10,
-    seeds: Annotated[int, typer.Option(min=1, help="Repetitions.")] = 3,
+    seeds: Repetitions = 3,
     settings: Settings = None,
-    out: Annotated[Path, typer.Option(help="Folder for the table.")] = Path("runs/generation"),
+    out: TableOut = Path("runs/generation"),
 ) -> None:
     """Compare the ways of generating a slate by the next several clicks."""
     torch.set_num_threads(1)
-    loaded, chosen = SessionLog.load(log), parse_settings(settings or [])
+    loaded, chosen = SessionLog.load(log), parse_settings(settings)
     rows = compare(loaded, ways, model=model, ahead=ahead, seeds=seeds, settings=chosen)
     columns = {
         "generation": text("way"),

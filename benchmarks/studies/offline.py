@@ -22,7 +22,7 @@ from agents.finding import Entry, find_policies
 from agents.from_log import LogPolicy, observe_log
 from agents.policy import Policy
 from agents.rollout import rollout
-from benchmarks.cli.options import DEVICE, Settings
+from benchmarks.cli.options import DEVICE, Repetitions, Settings, TableOut
 from benchmarks.harness import check_out, names_in, publish, run_script
 from benchmarks.reports.tables import number, text, with_interval
 from benchmarks.studies.fidelity.estimates import mean_by_user, user_of_slates
@@ -205,15 +205,15 @@ def main(
     ] = "popular",
     sessions: Annotated[int, typer.Option(min=1, help="Of each log.")] = 2000,
     users: Annotated[int, typer.Option(min=1, help="Users of the policies themselves.")] = 500,
-    seeds: Annotated[int, typer.Option(min=1, help="Repetitions.")] = 3,
+    seeds: Repetitions = 3,
     settings: Settings = None,
-    out: Annotated[Path, typer.Option(help="Folder for the table.")] = Path("runs/offline"),
+    out: TableOut = Path("runs/offline"),
 ) -> None:
     """Compare what a log says of policies that learned from such a log with their value."""
     check_out(out)
     rows = offline(
         log, policies, simulator=simulator, behaviour=behaviour, sessions=sessions,  # type: ignore[arg-type]
-        users=users, seeds=seeds, settings=parse_settings(settings or []),
+        users=users, seeds=seeds, settings=parse_settings(settings),
     )  # fmt: skip
     columns = {
         "policy": text("policy"),

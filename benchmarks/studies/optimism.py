@@ -20,7 +20,7 @@ import typer
 from agents.oracle import OraclePolicy
 from agents.registry import known_policies
 from agents.rollout import rollout
-from benchmarks.cli.options import Settings
+from benchmarks.cli.options import Names, PolicySteps, Settings, TrainingsOut, WorldUsers
 from benchmarks.harness import check_out, names_in, publish, run_script
 from benchmarks.reports.plots import plot_bars
 from benchmarks.reports.tables import number, text, with_interval
@@ -197,19 +197,17 @@ def main(
     logs: Annotated[
         list[Path], typer.Argument(metavar="LOG...", help="Folders of synthetic logs.")
     ],
-    responders: Annotated[str, typer.Option(help="Names, comma-separated.")] = "session_gru",
-    policies: Annotated[str, typer.Option(help="Names, comma-separated.")] = POLICIES,
+    responders: Names = "session_gru",
+    policies: Names = POLICIES,
     settings: Settings = None,
-    users: Annotated[int, typer.Option(min=2, help="Users of each world.")] = 500,
+    users: WorldUsers = 500,
     seeds: Annotated[int, typer.Option(min=1, help="Of training.")] = 1,
-    steps: Annotated[int, typer.Option(min=1, help="Steps in which a policy learns.")] = 100_000,
-    out: Annotated[Path, typer.Option(help="Folder for trainings and table.")] = Path(
-        "runs/optimism"
-    ),
+    steps: PolicySteps = 100_000,
+    out: TrainingsOut = Path("runs/optimism"),
 ) -> None:
     """Compare the values of policies in learned worlds with those in the true one."""
     check_out(out)
-    chosen = dict(parse_settings(settings or []))
+    chosen = parse_settings(settings)
     opened = {path.name: SessionLog.load(path) for path in logs}
     if len(opened) < len(logs):
         raise InputError("two logs have the same name: rename one folder")

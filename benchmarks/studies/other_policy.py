@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from benchmarks.cli.options import Settings
+from benchmarks.cli.options import Settings, TrainingsOut
 from benchmarks.harness import check_out, names_in, publish, run_script
 from benchmarks.reports.tables import text, with_interval
 from benchmarks.studies.judging import judge
@@ -82,15 +82,13 @@ def main(
     ] = "scot,scot:ips_clip=10",
     settings: Settings = None,
     seeds: Annotated[int, typer.Option(min=1, help="Of training.")] = 2,
-    out: Annotated[Path, typer.Option(help="Folder for trainings and table.")] = Path(
-        "runs/other_policy"
-    ),
+    out: TrainingsOut = Path("runs/other_policy"),
 ) -> None:
     """Judge responders on the slates of another policy."""
     check_out(out)
     rows = other_policy(
         SessionLog.load(log), SessionLog.load(other), responders, out,
-        settings=dict(parse_settings(settings or [])), seeds=seeds,
+        settings=parse_settings(settings), seeds=seeds,
     )  # fmt: skip
     columns = {
         "responder": text("responder"),

@@ -19,7 +19,7 @@ import typer
 from agents.finding import find_class
 from agents.from_log import LogPolicy, observe_log
 from agents.site import Site
-from benchmarks.cli.options import Settings
+from benchmarks.cli.options import LogPath, Repetitions, Settings, TableOut
 from benchmarks.harness import names_in, publish, run_script
 from benchmarks.reports.tables import number, text, with_interval
 from responders import EMPTY, InputError, SessionLog
@@ -123,17 +123,17 @@ def _samples(counts: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def main(
-    log: Annotated[Path, typer.Argument(metavar="LOG", help="Folder of a session log.")],
+    log: LogPath,
     policies: Annotated[str, typer.Option(help="Policies, by name.")] = "sasrec,pnfrec",
-    seeds: Annotated[int, typer.Option(min=1, help="Repetitions.")] = 3,
+    seeds: Repetitions = 3,
     top: Annotated[int, typer.Option(min=1, help="Items that are recommended.")] = 10,
     settings: Settings = None,
-    out: Annotated[Path, typer.Option(help="Folder for the table.")] = Path("runs/passed_over"),
+    out: TableOut = Path("runs/passed_over"),
 ) -> None:
     """Compare the shares of recommended items that are passed over."""
     torch.set_num_threads(1)
     loaded = SessionLog.load(log)
-    rows = compare(loaded, policies, settings=parse_settings(settings or []), top=top, seeds=seeds)
+    rows = compare(loaded, policies, settings=parse_settings(settings), top=top, seeds=seeds)
     columns = {
         "policy": text("policy"),
         f"NDCG@{top}": with_interval("ndcg", 4),

@@ -21,7 +21,7 @@ from agents.oracle import OraclePolicy
 from agents.popular import PopularPolicy
 from agents.rollout import rollout
 from agents.slateq import SlateQPolicy
-from benchmarks.cli.options import Settings
+from benchmarks.cli.options import PolicySteps, Settings, SyntheticLogPath, TrainingsOut, WorldUsers
 from benchmarks.harness import check_out, publish, run_script
 from benchmarks.reports.tables import number, text, with_interval
 from benchmarks.studies.optimism import check_names, learned_users, ratios, true_users
@@ -135,22 +135,20 @@ def pessimism(
 
 
 def main(
-    log: Annotated[Path, typer.Argument(metavar="LOG", help="Folder of a synthetic log.")],
+    log: SyntheticLogPath,
     responder: Annotated[str, typer.Option(help="Name.")] = "min_gru",
     members: Annotated[int, typer.Option(min=2, help="Trainings in the ensemble.")] = 3,
     settings: Settings = None,
-    users: Annotated[int, typer.Option(min=2, help="Users of each world.")] = 300,
+    users: WorldUsers = 300,
     seeds: Annotated[int, typer.Option(min=1, help="Of the policies.")] = 2,
-    steps: Annotated[int, typer.Option(min=1, help="Steps in which a policy learns.")] = 60_000,
-    out: Annotated[Path, typer.Option(help="Folder for trainings and table.")] = Path(
-        "runs/pessimism"
-    ),
+    steps: PolicySteps = 60_000,
+    out: TrainingsOut = Path("runs/pessimism"),
 ) -> None:
     """Compare what policies are promised and get, that learned with and without pessimism."""
     check_out(out)
     rows = pessimism(
         SessionLog.load(log), responder, out,
-        members=members, settings=dict(parse_settings(settings or [])), users=users, seeds=seeds,
+        members=members, settings=parse_settings(settings), users=users, seeds=seeds,
         steps=steps,
     )  # fmt: skip
     columns = {

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from benchmarks.cli.options import Settings
+from benchmarks.cli.options import Settings, TrainingsOut
 from benchmarks.harness import check_out, names_in, publish, run_script
 from benchmarks.reports.tables import text, with_interval
 from benchmarks.studies.judging import judge
@@ -118,15 +118,13 @@ def main(
     settings: Settings = None,
     size: Annotated[int, typer.Option(min=1, help="Of profiles.")] = 32,
     seeds: Annotated[int, typer.Option(min=1, help="Splits by user.")] = 2,
-    out: Annotated[Path, typer.Option(help="Folder for trainings and table.")] = Path(
-        "runs/profiles"
-    ),
+    out: TrainingsOut = Path("runs/profiles"),
 ) -> None:
     """Compare profiles of users."""
     check_out(out)
     rows = profiles(
         SessionLog.load(log), out, None if past is None else SessionLog.load(past), kinds=kinds,
-        responder=responder, settings=dict(parse_settings(settings or [])),
+        responder=responder, settings=parse_settings(settings),
         size=size, seeds=seeds,
     )  # fmt: skip
     columns = {

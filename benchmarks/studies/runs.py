@@ -183,7 +183,7 @@ def load_predictions(out: Path, run: Run) -> tuple[Predictions, Predictions]:
 
 @torch.inference_mode()
 def slate_milliseconds(
-    responder: Responder, log: SessionLog, part: Part, device: torch.device, seconds: float = 1.0
+    responder: Responder, log: SessionLog, part: Part, device: torch.device
 ) -> float:
     """Return the milliseconds to draw one user's clicks on a slate, for 256 users at once.
 
@@ -196,7 +196,7 @@ def slate_milliseconds(
     state, n_slates, total_seconds, n_steps = responder.start(batch.user), 0, 0.0, 0
     uniform = torch.rand(batch.slate[:, 0].shape, generator=generator, device=device)
     responder.respond(state, batch.slate[:, 0], uniform)  # warm up: the first call allocates memory
-    while total_seconds < seconds:
+    while total_seconds < 1:
         r = n_steps % batch.slate.shape[1]
         state = responder.start(batch.user) if r == 0 else state
         uniform = torch.rand(uniform.shape, generator=generator, device=device)

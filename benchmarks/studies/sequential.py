@@ -23,6 +23,7 @@ from agents.finding import find_class
 from agents.sequences import sequences_of
 from agents.sequential import SequentialPolicy, gains
 from agents.site import Site
+from benchmarks.cli.options import LogPath, Repetitions, TableOut
 from benchmarks.harness import describe, names_in, publish, run_script
 from benchmarks.reports.tables import number, text, with_deviation
 from responders import InputError, SessionLog
@@ -117,16 +118,16 @@ def compare(
 
 
 def main(
-    log: Annotated[Path, typer.Argument(metavar="LOG", help="Folder of a session log.")],
+    log: LogPath,
     models: Annotated[str, typer.Option(help="Sequential policies, by name.")] = "sasrec",
     losses: Annotated[
         str, typer.Option(help="full, or how K negatives are shared: row:K, block:K, batch:K.")
     ] = LOSSES,
-    seeds: Annotated[int, typer.Option(min=1, help="Repetitions.")] = 3,
+    seeds: Repetitions = 3,
     epochs: Annotated[int, typer.Option(min=1, help="Of each run, at most.")] = 20,
     batch_size: Annotated[int, typer.Option(min=1, help="Users in a batch.")] = 128,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    out: Annotated[Path, typer.Option(help="Folder for the table.")] = Path("runs/sequential"),
+    out: TableOut = Path("runs/sequential"),
 ) -> None:
     """Compare sequential recommenders, and the full loss with sampled negatives."""
     loaded = SessionLog.load(log)

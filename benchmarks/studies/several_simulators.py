@@ -23,7 +23,7 @@ from agents.oracle import OraclePolicy
 from agents.popular import PopularPolicy
 from agents.rollout import rollout
 from agents.slate_ppo import SlatePPOConfig, SlatePPOPolicy
-from benchmarks.cli.options import Settings
+from benchmarks.cli.options import Names, PolicySteps, Settings, SyntheticLogPath, TrainingsOut
 from benchmarks.harness import check_out, names_in, publish, run_script
 from benchmarks.reports.plots import plot_bars
 from benchmarks.reports.tables import number, text, with_interval
@@ -168,8 +168,8 @@ def plot(rows: pd.DataFrame, path: Path) -> None:
 
 
 def main(
-    log: Annotated[Path, typer.Argument(metavar="LOG", help="Folder of a synthetic log.")],
-    responders: Annotated[str, typer.Option(help="Names, comma-separated.")] = RESPONDERS,
+    log: SyntheticLogPath,
+    responders: Names = RESPONDERS,
     trainings: Annotated[int, typer.Option(min=1, help="Of each responder.")] = 2,
     settings: Settings = None,
     policy: Annotated[
@@ -177,16 +177,14 @@ def main(
     ] = None,
     users: Annotated[int, typer.Option(min=2, help="True users.")] = 500,
     seeds: Annotated[int, typer.Option(min=1, help="Of the policies.")] = 3,
-    steps: Annotated[int, typer.Option(min=1, help="Steps in which a policy learns.")] = 100_000,
-    out: Annotated[Path, typer.Option(help="Folder for trainings and table.")] = Path(
-        "runs/several_simulators"
-    ),
+    steps: PolicySteps = 100_000,
+    out: TrainingsOut = Path("runs/several_simulators"),
 ) -> None:
     """Compare policies that learn with one simulator and with several, with true users."""
     check_out(out)
     rows = several_simulators(
         SessionLog.load(log), responders, out, trainings=trainings,
-        settings=parse_settings(settings or []), policy=parse_settings(policy or []),
+        settings=parse_settings(settings), policy=parse_settings(policy),
         users=users, seeds=seeds, steps=steps,
     )  # fmt: skip
     columns = {

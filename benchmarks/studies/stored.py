@@ -23,7 +23,7 @@ from responders.progress import progress_bar
 
 Stored = TypeVar("Stored", bound=BaseModel)
 Case = tuple[Any, ...]
-"""The arguments of `run_stored` after the path."""
+"""The arguments after the path of what runs a trial, such as `run_stored`."""
 
 
 @contextmanager

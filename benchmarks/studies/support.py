@@ -22,7 +22,7 @@ from torch import Tensor
 
 from agents.registry import known_policies
 from agents.rollout import chosen
-from benchmarks.cli.options import Settings
+from benchmarks.cli.options import Names, Settings, SyntheticLogPath, TrainingsOut, WorldUsers
 from benchmarks.harness import check_out, names_in, publish, run_script
 from benchmarks.reports.tables import number, text
 from benchmarks.studies.optimism import check_names, learned_users, true_users
@@ -150,22 +150,20 @@ def _correlations(found: Mapping[str, np.ndarray]) -> dict[str, float]:
 
 
 def main(
-    log: Annotated[Path, typer.Argument(metavar="LOG", help="Folder of a synthetic log.")],
+    log: SyntheticLogPath,
     responders: Annotated[str, typer.Option(help="Two or more names, comma-separated.")] = (
         "session_gru,slate_transformer"
     ),
-    policies: Annotated[str, typer.Option(help="Names, comma-separated.")] = POLICIES,
+    policies: Names = POLICIES,
     settings: Settings = None,
-    users: Annotated[int, typer.Option(min=2, help="Users of each world.")] = 100,
-    out: Annotated[Path, typer.Option(help="Folder for trainings and table.")] = Path(
-        "runs/support"
-    ),
+    users: WorldUsers = 100,
+    out: TrainingsOut = Path("runs/support"),
 ) -> None:
     """Correlate the error of learned responders with support and with disagreement."""
     check_out(out)
     rows = support(
         SessionLog.load(log), responders, out,
-        settings=dict(parse_settings(settings or [])), policies=policies, users=users,
+        settings=parse_settings(settings), policies=policies, users=users,
     )  # fmt: skip
     columns = {
         "responder": text("responder"),

@@ -33,7 +33,7 @@ _EDGE = 1e-3  # distance from a limit that is not permitted itself
 
 
 @dataclass(frozen=True)
-class Plan:
+class TuningSetup:
     """What a trial needs beside its number or its settings; see `tune`."""
 
     out: Path
@@ -102,13 +102,11 @@ def tune(
         raise InputError("Optuna is not installed: pip install 'recsim-env[tune]'")
     check_sizes(users, seeds)
     check_whole("trials", trials, 1)
-    fixed, kind = dict(settings or {}), find_policy(policy).source
-    if not isinstance(kind, type):
-        raise InputError(f"{policy} is trained already: give the name of a policy that learns")
-    make_config(kind.config_class, fixed, policy)
+    fixed, config_class = dict(settings or {}), _config_class(policy)
+    make_config(config_class, fixed, policy)
     place = find_responder(find_scenario(environment, responder=responder))
     worlds = Worlds(environment, place, None, device)
-    space = _chosen(ranges(kind.config_class), search or {}, fixed, policy)
+    space = _chosen(ranges(config_class), search or {}, fixed, policy)
     facts: dict[str, Any] = {
         "environment": environment, "policy": policy, "users": users, "fixed": fixed,
         "search": space, "training_steps": training_steps, "synthetic": worlds.judge.synthetic,
@@ -116,50 +114,66 @@ def tune(
         "log": None if log is None else SessionLog.load(log).fingerprint(),
     }  # fmt: skip
     key = sha256(json.dumps([facts, worlds.judge.card]).encode()).hexdigest()[:16]
-    plan = Plan(
+    setup = TuningSetup(
         Path(out).absolute(), key, worlds.functions(workers.here)[0], policy, space, fixed, users,
         training_steps, None if log is None else Path(log).absolute(),
     )  # fmt: skip
-    with lock(plan.out):
-        (plan.out / "trials").mkdir(parents=True, exist_ok=True)
-        paths = [plan.file(number) for number in range(trials)]
-        suggested = {path: (plan, number) for number, path in enumerate(paths)}
-        run_missing(suggested, workers, progress, run_suggested, label="tune")
-        found = [{"trial": n, **read_json(path, "trial")} for n, path in enumerate(paths)]
+    with lock(setup.out):
+        (setup.out / "trials").mkdir(parents=True, exist_ok=True)
+        found = _search(setup, trials, workers, progress)
         best: dict[str, Any] = max(found, key=lambda trial: trial.get("reward", -np.inf))
         if "reward" not in best:
             raise InputError(f"no trial of {policy} succeeded: {best['error']}")
-        compared: dict[Path, Any] = {
-            plan.file(f"{name}-{seed}"): (plan, name, settings, seed)
-            for name, settings in ((DEFAULT, {}), (f"trial {best['trial']}", best["settings"]))
-            for seed in range(1, seeds + 1)
-        }
-        run_missing(compared, workers, progress, run_compared, label="compare")
-        rows, differences = summarise([load_stored(path, Trial) for path in compared])
+        rows, differences = summarise(_compare(setup, best, seeds, workers, progress))
         facts |= {"settings": fixed | best["settings"], "command": command}
-        files = [*leaderboard.write(rows, differences, plan.out, facts), plan.out / "trials.csv"]
+        files = [*leaderboard.write(rows, differences, setup.out, facts), setup.out / "trials.csv"]
         pd.json_normalize(found).to_csv(files[-1], index=False)
     return Leaderboard(rows, differences, f"{policy} in {environment}", facts, files, [])
 
 
-def run_suggested(path: Path, plan: Plan, number: int) -> None:
+def _search(
+    setup: TuningSetup, trials: int, workers: Workers, progress: bool
+) -> list[dict[str, Any]]:
+    """Return what each trial found: its number and settings, and the reward or the error."""
+    paths = [setup.file(number) for number in range(trials)]
+    suggested = {path: (setup, number) for number, path in enumerate(paths)}
+    run_missing(suggested, workers, progress, run_suggested, label="tune")
+    return [{"trial": n, **read_json(path, "trial")} for n, path in enumerate(paths)]
+
+
+def _compare(
+    setup: TuningSetup, best: Mapping[str, Any], seeds: int, workers: Workers, progress: bool
+) -> list[Trial]:
+    """Return trials of the default settings and of the best ones."""
+    compared: dict[Path, Any] = {
+        setup.file(f"{name}-{seed}"): (setup, name, settings, seed)
+        for name, settings in ((DEFAULT, {}), (f"trial {best['trial']}", best["settings"]))
+        for seed in range(1, seeds + 1)
+    }
+    run_missing(compared, workers, progress, run_compared, label="compare")
+    return [load_stored(path, Trial) for path in compared]
+
+
+def run_suggested(path: Path, setup: TuningSetup, number: int) -> None:
     """Run a trial with the settings that Optuna suggests, and write it to the file `path`."""
     import optuna
     from optuna.storages.journal import JournalFileBackend
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
-        storage=optuna.storages.JournalStorage(JournalFileBackend(str(plan.out / "study.journal"))),
+        storage=optuna.storages.JournalStorage(
+            JournalFileBackend(str(setup.out / "study.journal"))
+        ),
         sampler=optuna.samplers.TPESampler(seed=number, constant_liar=True),
-        study_name=plan.key,
+        study_name=setup.key,
         direction="maximize",
         load_if_exists=True,
     )
     if number == 0:  # the defaults, which the best can then not be worse than
-        config = _config(plan, {})
-        study.enqueue_trial({name: getattr(config, name) for name in plan.search})
+        config = _config(setup, {})
+        study.enqueue_trial({name: getattr(config, name) for name in setup.search})
     trial = study.ask()
-    for name, values in plan.search.items():
+    for name, values in setup.search.items():
         if isinstance(values, list):
             trial.suggest_categorical(name, values)
         elif all(isinstance(value, int) for value in values):
@@ -168,7 +182,7 @@ def run_suggested(path: Path, plan: Plan, number: int) -> None:
             trial.suggest_float(name, *values, log=values[0] > 0)
     found: dict[str, Any] = {"settings": trial.params}
     try:
-        found["reward"] = float(np.mean(_run(plan, "", trial.params, 0).reward))
+        found["reward"] = float(np.mean(_run(setup, "", trial.params, 0).reward))
         study.tell(trial, found["reward"])
     except InputError as error:  # settings that do not go together
         found["error"] = str(error)
@@ -176,20 +190,28 @@ def run_suggested(path: Path, plan: Plan, number: int) -> None:
     write_json(path, found)
 
 
-def run_compared(path: Path, plan: Plan, name: str, settings: dict[str, Any], seed: int) -> None:
+def run_compared(
+    path: Path, setup: TuningSetup, name: str, settings: dict[str, Any], seed: int
+) -> None:
     """Run a trial with `settings` and write it to the file `path`."""
-    write_json(path, _run(plan, name, settings, seed).model_dump())
+    write_json(path, _run(setup, name, settings, seed).model_dump())
 
 
-def _config(plan: Plan, settings: Mapping[str, Any]) -> Config:
-    kind = find_policy(plan.policy).source.config_class  # type: ignore[union-attr]
-    return make_config(kind, {**plan.fixed, **settings}, plan.policy)
+def _config(setup: TuningSetup, settings: Mapping[str, Any]) -> Config:
+    return make_config(_config_class(setup.policy), {**setup.fixed, **settings}, setup.policy)
 
 
-def _run(plan: Plan, name: str, settings: Mapping[str, Any], seed: int) -> Trial:
-    log = None if plan.log is None else SessionLog.load(plan.log)
-    entry = replace(find_policy(plan.policy), name=name, config=_config(plan, settings))
-    return run_trial(entry, plan.new_world, plan.users, seed, plan.steps, log)
+def _config_class(policy: str) -> type[Config]:
+    kind = find_policy(policy).source
+    if not isinstance(kind, type):
+        raise InputError(f"{policy} is trained already: give the name of a policy that learns")
+    return kind.config_class
+
+
+def _run(setup: TuningSetup, name: str, settings: Mapping[str, Any], seed: int) -> Trial:
+    log = None if setup.log is None else SessionLog.load(setup.log)
+    entry = replace(find_policy(setup.policy), name=name, config=_config(setup, settings))
+    return run_trial(entry, setup.new_world, setup.users, seed, setup.steps, log)
 
 
 def ranges(kind: type[Config]) -> dict[str, Any]:

@@ -15,9 +15,7 @@ def user_weights(n_users: int, resamples: int, seed: int = 0) -> Iterator[np.nda
         yield np.bincount(rng.integers(n_users, size=n_users), minlength=n_users)
 
 
-def run_and_user_weights(
-    users: Sequence[int], resamples: int, seed: int = 0
-) -> Iterator[np.ndarray]:
+def run_and_user_weights(users: Sequence[int], resamples: int) -> Iterator[np.ndarray]:
     """Yield `resamples` arrays [Σ users]: how often each user of each run was drawn.
 
     Runs are drawn with replacement, then users within each run that was drawn, so that intervals
@@ -26,9 +24,8 @@ def run_and_user_weights(
     Args:
         users: number of users in each run.
         resamples: number of resamples.
-        seed: of the draws.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     for _ in range(resamples):
         times_drawn = np.bincount(rng.integers(len(users), size=len(users)), minlength=len(users))
         yield np.concatenate(
@@ -39,15 +36,15 @@ def run_and_user_weights(
         )
 
 
-def crossed_samples(values: np.ndarray, resamples: int = 1000, seed: int = 0) -> np.ndarray:
-    """Return means [resamples] of `values` [runs, users], of which both are drawn again.
+def crossed_samples(values: np.ndarray) -> np.ndarray:
+    """Return 1,000 means of `values` [runs, users], of which both are drawn again.
 
     For runs with the same users: a user is drawn in all runs at once.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
 
     def drawn(n: int) -> np.ndarray:
-        return rng.multinomial(n, np.full(n, 1 / n), size=resamples) / n
+        return rng.multinomial(n, np.full(n, 1 / n), size=1000) / n
 
     runs, users = values.shape
     return np.einsum("br,ru,bu->b", drawn(runs), values, drawn(users), optimize=True)

@@ -16,6 +16,7 @@ METRICS = ("auc", "f1", "accuracy", "log_loss", "perplexity", "ece")
 """The metrics for which `evaluate` returns intervals."""
 
 _BINS = 15
+_SPARSE = 20  # impressions in training, below which an item is rarely shown
 _TINY = 1e-12
 
 
@@ -40,35 +41,34 @@ def best_threshold(predictions: Predictions) -> float:
     return float(threshold[min(int(np.argmax(f1)), len(threshold) - 1)])
 
 
-def sparse_auc(predictions: Predictions, shown: np.ndarray, fewer: int = 20) -> float | None:
+def sparse_auc(predictions: Predictions, shown: np.ndarray) -> float | None:
     """Return the AUC over positions with rarely shown items; None if undefined.
 
     Args:
         predictions: P positions.
         shown: [N] impressions of each item in training.
-        fewer: only items shown less often than this count.
     """
-    sparse = shown[predictions.item] < fewer
+    sparse = shown[predictions.item] < _SPARSE
     click = predictions.click[sparse]
     if not 0 < click.sum() < len(click):
         return None
     return float(roc_auc_score(click, predictions.logit[sparse]))
 
 
-def calibration(predictions: Predictions, bins: int = _BINS) -> tuple[np.ndarray, ...]:
-    """Return the mean probability, click rate and size [bins] of bins of equal size."""
+def calibration(predictions: Predictions) -> tuple[np.ndarray, ...]:
+    """Return the mean probability, click rate and size [15] of 15 bins of equal size."""
     p = predictions.probability
-    bin_ = _equal_bins(p, bins)
-    count = np.bincount(bin_, minlength=bins)
+    bin_ = _equal_bins(p)
+    count = np.bincount(bin_, minlength=_BINS)
     filled = np.maximum(count, 1)
-    rate = np.bincount(bin_, predictions.click, bins) / filled
-    return np.bincount(bin_, p, bins) / filled, rate, count
+    rate = np.bincount(bin_, predictions.click, _BINS) / filled
+    return np.bincount(bin_, p, _BINS) / filled, rate, count
 
 
-def _equal_bins(p: np.ndarray, bins: int) -> np.ndarray:
+def _equal_bins(p: np.ndarray) -> np.ndarray:
     """Return the bin [P] int64 of each value, bins of equal size in order of `p`."""
     bin_ = np.empty(len(p), dtype=np.int64)
-    bin_[np.argsort(p, kind="stable")] = np.arange(len(p)) * bins // len(p)
+    bin_[np.argsort(p, kind="stable")] = np.arange(len(p)) * _BINS // len(p)
     return bin_
 
 
@@ -166,7 +166,7 @@ def weighted_metrics(
     loss = losses(predictions.logit, click)
     p = predictions.probability
     predicted = p >= threshold
-    bin_ = _equal_bins(p, _BINS)
+    bin_ = _equal_bins(p)
 
     def metrics(weight: np.ndarray) -> dict[str, float]:
         hits = (weight * (predicted & click)).sum()

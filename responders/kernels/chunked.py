@@ -14,10 +14,20 @@ import torch
 from torch import Tensor
 
 from responders.kernels.negatives import Sampling
-from responders.kernels.second_derivative import refuse_second_derivative
 
 _TILE = 1 << 21  # numbers in a tile: 8 MB in float32
 _SHARE = 0.15  # of the memory of inputs and gradients: a tile may take this if it is more
+
+
+def refuse_second_derivative() -> None:
+    """Raise `RuntimeError` in a backward pass with create_graph=True.
+
+    PyTorch would treat the gradient as a constant, and its derivative would silently be missing.
+    """
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            "linear_cross_entropy has no second derivative: call backward without create_graph=True"
+        )
 
 
 @dataclass(frozen=True)

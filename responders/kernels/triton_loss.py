@@ -11,8 +11,8 @@ import triton
 from torch import Tensor
 
 from responders.errors import InputError
+from responders.kernels.chunked import refuse_second_derivative
 from responders.kernels.negatives import Sampling
-from responders.kernels.second_derivative import refuse_second_derivative
 from responders.kernels.triton_kernels import (
     INTERPRETED,
     by_row,

@@ -173,13 +173,13 @@ def synthesize(
 
 
 @torch.inference_mode()
-def first_slates(settings: TruthConfig, sessions: int, slates: int, seed: int = 0) -> SessionLog:
+def first_slates(settings: TruthConfig, sessions: int, slates: int) -> SessionLog:
     """Return a log, in memory, of `sessions` users of the world who see up to `slates` slates.
 
     They are slates of the logging policy `mixed`.
     """
     logging_policy = LoggingPolicy(make_truth(settings), "mixed")
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     visible, hidden = _draw_tastes(settings, sessions, generator)
     played = _play(logging_policy, visible, hidden, generator, slates)
     ids = np.arange(sessions)
@@ -191,7 +191,7 @@ def first_slates(settings: TruthConfig, sessions: int, slates: int, seed: int = 
         time=played["time"],
         catalogue=logging_policy.truth.catalogue,
         users=Users(ids, visible.numpy()),
-        card=_card(settings, "known truth", "mixed", seed),
+        card=_card(settings, "known truth", "mixed", seed=0),
     )
 
 

@@ -21,7 +21,7 @@ from responders.errors import InputError
 from responders.known_truth.presets import TruthConfig
 from responders.log.catalogue import Catalogue
 from responders.log.session_log import SessionLog
-from responders.models.base import LogShape, Responder, Response
+from responders.models.base import LogShape, Responder, Response, click_probability
 from responders.models.state import State
 
 
@@ -308,7 +308,7 @@ class KnownTruth(Responder):
 
     def respond(self, state: State, slate: Tensor, uniform: Tensor) -> Response:
         logits, click, log_weight = self._read(state, slate, None, uniform)
-        probability = torch.where(slate >= 0, logits.sigmoid(), 0.0)
+        probability = click_probability(logits, slate)
         clicked = click > 0
         return Response(clicked, probability, self._moved(state, slate, clicked, log_weight))
 

@@ -21,6 +21,7 @@ from responders.log import ragged
 from responders.log.catalogue import EMPTY, Catalogue, Users, frozen
 from responders.log.frame import Names, fields_of
 from responders.log.storage import LogWriter, read_columns
+from responders.log.validation import check_rows, check_times
 
 _CHUNK, _SESSIONS = 1 << 17, 1 << 12  # slates, sessions processed at a time, to bound memory
 
@@ -106,22 +107,13 @@ class SessionLog:
         self.catalogue.validate()
         self.users.validate()
         for first in range(0, self.n_slates, _CHUNK):
-            self._validate_rows(slice(first, min(first + _CHUNK, self.n_slates)))
-            self._validate_times(first, min(first + _CHUNK, self.n_slates - 1))
+            rows = slice(first, min(first + _CHUNK, self.n_slates))
+            check_rows(
+                rows, len(self.catalogue), self.session_start, self.slate, self.response, self.time,
+                self.propensity,
+            )  # fmt: skip
+            check_times(rows, self.session_start, self.time)
         return self
-
-    def _validate_times(self, first: int, last: int) -> None:
-        """Check that no slate of `first` to `last` is earlier than the one before it."""
-        not_later = np.diff(self.time[first : last + 1]) <= 0
-        begins = slice(*np.searchsorted(self.session_start, [first + 1, last + 1]))
-        not_later[self.session_start[begins] - 1 - first] = False  # another session may be earlier
-        if not_later.any():
-            row = first + int(np.argmax(not_later))
-            raise InputError(
-                f"time does not increase in session {self.session_of(row)}: slate {row} is at "
-                f"{self.time[row]} s and slate {row + 1} at {self.time[row + 1]} s (duplicate or "
-                "out of order); sort each session by time and give every slate its own second"
-            )
 
     def _validate_shape(self) -> None:
         if self.slate.ndim != 2:
@@ -146,32 +138,6 @@ class SessionLog:
             raise InputError(f"session {int(np.argmin(self.session_length))} has no slate")
         if self.user.min() < 0 or self.user.max() >= len(self.users):
             raise InputError(f"a session's user is outside the {len(self.users)} users of the log")
-
-    def _validate_rows(self, rows: slice) -> None:
-        slate, response, time = self.slate[rows], self.response[rows], self.time[rows]
-
-        def fail(bad: np.ndarray, values: np.ndarray, what: str) -> None:
-            if bad.any():
-                index = np.argwhere(bad)[0]
-                at = f"slate {rows.start + int(index[0])} of session "
-                at += str(self.session_of(rows.start + int(index[0])))
-                at += f", position {int(index[1])}" if len(index) > 1 else ""
-                raise InputError(f"{at}: {what.format(values[tuple(index)])}")
-
-        n = len(self.catalogue)
-        outside = (slate < EMPTY) | (slate >= n)
-        fail(outside, slate, f"item {{}} is not in the catalogue of {n} items (-1 = empty)")
-        fail(response > 1, response, "response {} is neither 0 nor 1")
-        fail((response > 0) & (slate == EMPTY), response, "a click on an empty position")
-        fail((slate == EMPTY).all(1), time, "every position is empty; leave such slates out")
-        fail(time < 0, time, "time {} is negative; give seconds since an origin")
-        if self.propensity is not None:
-            p = self.propensity[rows]
-            fail(~((p > 0) & (p <= 1)) & (slate != EMPTY), p, "propensity {} is not in (0, 1]")
-
-    def session_of(self, row: int) -> int:
-        """Return the session of slate `row`."""
-        return int(np.searchsorted(self.session_start, row, side="right")) - 1
 
     def rows(self, sessions: Sequence[int] | np.ndarray) -> np.ndarray:
         """Return the indices of all slates of `sessions`, session by session, int64."""

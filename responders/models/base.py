@@ -149,7 +149,7 @@ class Responder(nn.Module):
             uniform: [B, S] float32 in [0, 1): position s is clicked where it is below the
                 probability.
         """
-        probability = torch.where(slate >= 0, self.logits(state, slate).sigmoid(), 0.0)
+        probability = click_probability(self.logits(state, slate), slate)
         click = uniform < probability
         return Response(click, probability, self.observe(state, slate, click))
 
@@ -165,7 +165,7 @@ class Responder(nn.Module):
             slate: [B, S].
         """
         if not self.reads_clicks_above:
-            return torch.where(slate >= 0, self.logits(state, slate).sigmoid(), 0.0)
+            return click_probability(self.logits(state, slate), slate)
         return average_over_draws(self.respond, state, slate)
 
     def forward(self, batch: SessionBatch) -> Tensor:
@@ -236,6 +236,11 @@ class Responder(nn.Module):
                 f"slate has item {int(slate.min())} to {int(slate.max())}; the catalogue has items "
                 f"0 to {self.shape.n_items - 1} (-1 = empty position)"
             )
+
+
+def click_probability(log_odds: Tensor, slate: Tensor) -> Tensor:
+    """Return the probabilities [B, S] of log-odds of a click; 0 at empty positions."""
+    return torch.where(slate >= 0, log_odds.sigmoid(), 0.0)
 
 
 def click_loss(logits: Tensor, batch: SessionBatch) -> Tensor:

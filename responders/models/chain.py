@@ -18,7 +18,7 @@ from responders.config import Config
 from responders.log.batch import SessionBatch
 from responders.log.counts import count, logit
 from responders.log.session_log import SessionLog
-from responders.models.base import LogShape, Responder, Response
+from responders.models.base import LogShape, Responder, Response, click_probability
 from responders.models.counting import PriorConfig
 from responders.models.parts.items import ItemEncoder
 from responders.models.state import State
@@ -136,11 +136,11 @@ class ChainModel(Responder):
         return self._read(slate, click)[0]
 
     def marginal(self, state: State, slate: Tensor) -> Tensor:
-        return torch.where(slate >= 0, self.logits(state, slate).sigmoid(), 0.0)  # exact
+        return click_probability(self.logits(state, slate), slate)  # exact
 
     def respond(self, state: State, slate: Tensor, uniform: Tensor) -> Response:
         logits, click = self._read(slate, None, uniform)
-        return Response(click > 0, torch.where(slate >= 0, logits.sigmoid(), 0.0), state)
+        return Response(click > 0, click_probability(logits, slate), state)
 
     def forward(self, batch: SessionBatch) -> Tensor:
         logits, _ = self._read(batch.slate.flatten(0, 1), batch.click.flatten(0, 1))

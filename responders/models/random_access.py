@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from responders.config import Config, setting
 from responders.errors import InputError
 from responders.log.batch import SessionBatch
-from responders.models.base import LogShape, Response
+from responders.models.base import LogShape, Response, click_probability
 from responders.models.neural import ClickMemory, Evaluation, NeuralConfig, NeuralResponder
 from responders.models.parts.users import ClickedItems
 from responders.models.state import State
@@ -214,7 +214,7 @@ class RANCM(ClickMemory, NeuralResponder):
 
     def marginal(self, state: State, slate: Tensor) -> Tensor:
         # Exact: clicks are independent within a walk, and without clicks all walks weigh alike.
-        return torch.where(slate >= 0, self.logits(state, slate).sigmoid(), 0.0)
+        return click_probability(self.logits(state, slate), slate)
 
     def respond(
         self, state: State, slate: Tensor, uniform: Tensor, offset: Tensor | None = None
@@ -222,7 +222,7 @@ class RANCM(ClickMemory, NeuralResponder):
         offset = self.session_log_odds(state, slate) if offset is None else offset
         p = self._walks(self.memory(state), self.items.index(slate), offset)
         logits, click = self._mix(p, slate >= 0, None, uniform)
-        probability = torch.where(slate >= 0, logits.sigmoid(), 0.0)
+        probability = click_probability(logits, slate)
         return Response(click, probability, self.observe(state, slate, click))
 
     def evaluate(self, batch: SessionBatch) -> Evaluation:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from responders.compiling import are_few
 from responders.config import Config, setting
 from responders.log.batch import SessionBatch
-from responders.models.base import LogShape, Response
+from responders.models.base import LogShape, Response, click_probability
 from responders.models.neural import (
     ClickMemory,
     Evaluation,
@@ -134,7 +134,7 @@ class SlateGRU(ClickMemory, RecurrentResponder):
         offset = self.session_log_odds(state, slate) if offset is None else offset
         hidden = self.initial(self.memory(state)).tanh()
         reading = self.gru.read(self.inputs(slate), hidden, None, offset, uniform=uniform)
-        probability = torch.where(slate >= 0, reading.logits.sigmoid(), 0.0)
+        probability = click_probability(reading.logits, slate)
         return Response(reading.click, probability, self.observe(state, slate, reading.click))
 
     def _read_soft(self, hidden: Tensor, slate: Tensor, offset: Tensor) -> Reading:
@@ -265,7 +265,7 @@ class CarriedGRU(RecurrentResponder):
         inputs, above = self.inputs(slate), self.clicked_input(state["above"])
         offset = self.session_log_odds(state, slate) if offset is None else offset
         reading = self.gru.read(inputs, state["hidden"], above, offset, uniform=uniform)
-        probability = torch.where(slate >= 0, reading.logits.sigmoid(), 0.0)
+        probability = click_probability(reading.logits, slate)
         after = self._after(state, slate, inputs, reading)
         return Response(reading.click, probability, after)
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from responders.config import Config, setting
 from responders.log.batch import SessionBatch
-from responders.models.base import LogShape, Response
+from responders.models.base import LogShape, Response, click_probability
 from responders.models.neural import Evaluation, NeuralConfig, NeuralResponder
 from responders.models.parts.attention import Block
 from responders.models.parts.click_gru import last_row_if_clicked
@@ -146,7 +146,7 @@ class SessionTransformer(NeuralResponder):
         self, state: State, slate: Tensor, uniform: Tensor, offset: Tensor | None = None
     ) -> Response:
         logits, tokens, click = self._read_by_position(state, slate, uniform, offset)
-        probability = torch.where(slate >= 0, logits.sigmoid(), 0.0)
+        probability = click_probability(logits, slate)
         return Response(click, probability, self._remember(state, slate, click, tokens))
 
     def _run_blocks(

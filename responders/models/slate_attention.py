@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from responders.config import Config, setting
 from responders.log.batch import SessionBatch
-from responders.models.base import LogShape, Response
+from responders.models.base import LogShape, Response, click_probability
 from responders.models.neural import ClickMemory, Evaluation, NeuralConfig, NeuralResponder
 from responders.models.parts.attention import Block
 from responders.models.parts.packing import (
@@ -183,7 +183,7 @@ class TransformerGRU(NeuralResponder):
         self, state: State, slate: Tensor, uniform: Tensor, offset: Tensor | None = None
     ) -> Response:
         log_odds, attended = self._read(state, slate)
-        probability = torch.where(slate >= 0, log_odds.sigmoid(), 0.0)
+        probability = click_probability(log_odds, slate)
         click = uniform < probability
         return Response(click, probability, self._after(state, slate, attended, click))
 

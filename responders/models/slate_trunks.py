@@ -97,10 +97,13 @@ class SlateTrunk(NeuralResponder):
         mean_clicked = (item * click.unsqueeze(-1)).sum(-2) / n_clicks.clamp(min=1)
         return self.lift(torch.cat([mean_clicked, mean_shown, (n_clicks > 0).to(item.dtype)], -1))
 
-    def _score(self, hidden: Tensor, rows: Tensor, item: Tensor) -> Tensor:
-        """Return log-odds [..., S] of slates with table rows [..., S], for states [..., H]."""
-        bias = self.items.bias(rows)
-        return self.readout(hidden.unsqueeze(-2), item, bias, positions_of(rows))
+    def _attraction(self, hidden: Tensor, rows: Tensor, item: Tensor, offset: Tensor) -> Tensor:
+        """Return the log-odds [..., S] without feedback and bounds, for states [..., H].
+
+        `offset` is what the session context adds to slates of `item` [..., S, d] in table `rows`.
+        """
+        score = self.readout(hidden.unsqueeze(-2), item, self.items.bias(rows), positions_of(rows))
+        return self.readout.count(score + offset, rows != self.items.empty)
 
     def _vector(self, rows: Tensor) -> Tensor:
         tables = self.looked_up[0]
@@ -121,8 +124,7 @@ class SlateTrunk(NeuralResponder):
     def logits(self, state: State, slate: Tensor, click: Tensor | None = None) -> Tensor:
         rows = self.items.index(slate)
         hidden, item = self.memory(state), self._vector(rows)
-        score = self._score(hidden, rows, item) + self.session_log_odds(state, slate)
-        attraction = self.readout.count(score, slate >= 0)
+        attraction = self._attraction(hidden, rows, item, self.session_log_odds(state, slate))
         return self._log_odds(attraction, hidden, rows, item, click)
 
     def marginal(self, state: State, slate: Tensor) -> Tensor:
@@ -141,11 +143,11 @@ class SlateTrunk(NeuralResponder):
     def _scores(self, state: State, slate: Tensor, offset: Tensor | None = None) -> State:
         """Return log-odds [B, S] without feedback, and the effects [B, S, S] of the feedback."""
         assert self.feedback is not None
-        rows, hidden = self.items.index(slate), self.memory(state)
-        item = self._vector(rows)
+        rows = self.items.index(slate)
+        hidden, item = self.memory(state), self._vector(rows)
         offset = self.session_log_odds(state, slate) if offset is None else offset
         return {
-            "attraction": self.readout.count(self._score(hidden, rows, item) + offset, slate >= 0),
+            "attraction": self._attraction(hidden, rows, item, offset),
             "effects": self.feedback.effects(hidden, item, positions_of(rows)),
         }
 
@@ -182,8 +184,8 @@ class SlateTrunk(NeuralResponder):
         token, order = self._token(item, batch.shown, batch.click), packed_order(seen)
         first, states = self.read(gather(token, order), batch.user)
         hidden = states_before_slates(states, first, seen.unsqueeze(2))
-        score = self._score(hidden, rows, item) + self.session.parallel(self.items, batch)
-        attraction = self.readout.count(score, batch.shown)
+        offset = self.session.parallel(self.items, batch)
+        attraction = self._attraction(hidden, rows, item, offset)
         return Evaluation(self._log_odds(attraction, hidden, rows, item, batch.click), hidden)
 
 

@@ -18,10 +18,10 @@ from benchmarks.studies.leaderboard import leaderboard
 from recsim_env.make import make_world
 from recsim_env.observations import HistoryObservation
 from recsim_env.world import World
-from responders import Catalogue, InputError, SessionLog, Users
+from responders import InputError
 from responders.training.checkpoint import load_responder
 from responders.training.fit import fit
-from tests.conftest import missing_policies, random_responder
+from tests.conftest import log_of, missing_policies, random_responder
 
 
 @pytest.fixture
@@ -52,15 +52,7 @@ def test_every_policy_gives_valid_slates(scenario: str) -> None:
 
 
 def test_every_policy_runs_without_features_and_counts() -> None:
-    log = SessionLog(
-        slate=np.arange(6).reshape(3, 2),
-        response=np.zeros((3, 2)),
-        session_start=np.arange(4),
-        user=np.arange(3),
-        time=np.arange(3),
-        catalogue=Catalogue(np.arange(6)),
-        users=Users(np.arange(3)),
-    )
+    log = log_of(np.arange(6).reshape(3, 2), 0, [1, 1, 1])
     responder = random_responder("pbm", items=6, positions=2, features=0)
     world = World(responder, log, num_users=20, horizon=3)
     needs = {"popular", "oracle", "far_sighted"} | missing_policies()

@@ -14,7 +14,8 @@ from agents.from_log import observe_log
 from agents.rollout import rollout
 from agents.site import Site
 from recsim_env.make import make_world
-from responders import InputError, SessionLog, Users
+from responders import InputError, SessionLog
+from tests.conftest import log_of
 
 QUICK = DecisionTransformerConfig(
     candidates=40, size=16, layers=1, dropout=0.0, epochs=8, batch_size=32, learning_rate=0.01
@@ -27,17 +28,12 @@ def two_kinds(small_log: SessionLog) -> SessionLog:
     rng, sessions, slates, n = np.random.default_rng(0), 120, 4, small_log.n_positions
     good = np.repeat(rng.random(sessions) < 0.3, slates)
     chance = np.where(good, 0.8, 0.1)[:, None]
-    return SessionLog(
-        slate=np.where(good[:, None], 0, n)
-        + rng.permuted(np.tile(np.arange(n), (len(good), 1)), axis=1),
-        response=rng.random((len(good), n)) < chance,
-        session_start=slates * np.arange(sessions + 1),
-        user=np.arange(sessions),
-        time=np.arange(len(good)),
-        catalogue=small_log.catalogue,
-        users=Users(np.arange(sessions), np.zeros((sessions, 0))),
+    slate = np.where(good[:, None], 0, n)
+    slate = slate + rng.permuted(np.tile(np.arange(n), (len(good), 1)), axis=1)
+    return log_of(
+        slate, rng.random(slate.shape) < chance, [slates] * sessions, items=small_log.catalogue,
         card=small_log.card,
-    )
+    )  # fmt: skip
 
 
 def fitted(log: SessionLog, **settings: Any) -> DecisionTransformerPolicy:

@@ -21,25 +21,20 @@ from agents.rollout import rollout
 from agents.site import Site
 from agents.uniform import RandomPolicy
 from recsim_env import make_world
-from responders import Catalogue, InputError, SessionLog, Users
+from responders import Catalogue, InputError, SessionLog
+from responders.log import ragged
 from responders.registry import load
+from tests.conftest import log_of
 
 N = 6
 
 
-def log_of(sessions: list[list[int]], day: list[int] | None = None, items: int = N) -> SessionLog:
+def clicked(sessions: list[list[int]], day: list[int] | None = None, items: int = N) -> SessionLog:
     """A log in which every item shown was clicked, one per slate."""
-    length = [len(session) for session in sessions]
+    length = np.array([len(session) for session in sessions])
     start = np.repeat(np.array(day or [0] * len(sessions)) * 86_400, length)
-    return SessionLog(
-        slate=np.concatenate(sessions)[:, None],
-        response=np.ones((sum(length), 1)),
-        session_start=np.r_[0, np.cumsum(length)],
-        user=np.arange(len(sessions)),
-        time=start + np.concatenate([np.arange(n) for n in length]),
-        catalogue=Catalogue(np.arange(items)),
-        users=Users(np.arange(len(sessions))),
-    )
+    slate, time = np.concatenate(sessions)[:, None], start + ragged.place(length)
+    return log_of(slate, 1, length, items=items, time=time)
 
 
 TOY = [[0, 1], [0, 1], [0, 1, 2], [3, 4], [3, 4], [5]]
@@ -64,14 +59,14 @@ def make(name: str, **settings: Any) -> LogPolicy:
 def test_recent_clicks_count_more() -> None:
     sessions = [[0], [0], [0], [1], [1], [2]]
     policy = RecentPopularPolicy(SITE, RecentPopularConfig(half_life=1))
-    policy.fit(log_of(sessions, day=[0, 0, 0, 2, 2, 3]))
+    policy.fit(clicked(sessions, day=[0, 0, 0, 2, 2, 3]))
     assert policy.clicks.tolist() == pytest.approx([3 / 8, 1, 1, 0, 0, 0])
     assert policy.recommend([[]], k=3) == [[1, 2, 0]]  # popularity decides between 1 and 2
 
 
 def test_neighbours_are_by_cosine() -> None:
     policy = ItemKNNPolicy(SITE, ItemKNNConfig(shrinkage=0, neighbours=3))
-    policy.fit(log_of(TOY))
+    policy.fit(clicked(TOY))
     expected = np.zeros((N, N))
     for i, j, cosine in ((0, 1, 1), (0, 2, 3**-0.5), (1, 2, 3**-0.5), (3, 4, 1)):
         expected[i, j] = expected[j, i] = cosine
@@ -80,7 +75,7 @@ def test_neighbours_are_by_cosine() -> None:
     both = policy.affinity(seen([0, 3]))
     np.testing.assert_allclose(both[0], expected[0] + expected[3], atol=1e-6)
     narrow = ItemKNNPolicy(SITE, ItemKNNConfig(shrinkage=0, neighbours=1))
-    narrow.fit(log_of(TOY))
+    narrow.fit(clicked(TOY))
     assert narrow.affinity(seen([0])).nonzero().tolist() == [[0, 1]]
     recommended = policy.recommend([[3], [], [5]], k=2)
     assert recommended[0][0] == 4
@@ -89,8 +84,8 @@ def test_neighbours_are_by_cosine() -> None:
 
 def test_ease_is_the_constrained_ridge_regression() -> None:
     policy = EASEPolicy(SITE, EASEConfig(regularisation=2.0))
-    policy.fit(log_of(TOY))
-    x = session_clicks(log_of(TOY)).toarray()
+    policy.fit(clicked(TOY))
+    x = session_clicks(clicked(TOY)).toarray()
     for j in range(N):  # a ridge regression of each item on all others
         others = np.delete(x, j, 1)
         ridge = np.linalg.solve(others.T @ others + 2 * np.eye(N - 1), others.T @ x[:, j])
@@ -102,18 +97,20 @@ def test_ease_is_the_constrained_ridge_regression() -> None:
 
 def test_als_gives_new_users_the_vectors_of_implicit() -> None:
     pytest.importorskip("implicit")
+    from threadpoolctl import threadpool_limits
+
     from agents.als import ALSPolicy
-    from agents.implicit_package import import_implicit, one_blas_thread
+    from agents.implicit_package import import_implicit
 
     policy = make("als", factors=3)
     assert isinstance(policy, ALSPolicy)
-    policy.fit(log_of(TOY))
-    with one_blas_thread():
+    policy.fit(clicked(TOY))
+    with threadpool_limits(1, "blas"):
         peer = import_implicit("als").AlternatingLeastSquares(
             factors=3, regularization=0.1, alpha=40, num_threads=1
         )
     peer.item_factors = policy.vectors.numpy()
-    clicks = session_clicks(log_of(TOY)).astype("float32")
+    clicks = session_clicks(clicked(TOY)).astype("float32")
     expected = peer.recalculate_user(np.arange(len(TOY)), clicks)
     found = policy.user_vectors(torch.from_numpy(clicks.toarray()))
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
@@ -125,7 +122,7 @@ def test_what_was_clicked_together_is_recommended(name: str) -> None:
     groups = (np.array([0, 1, 2]), np.array([3, 4, 5]))
     sessions = [rng.permutation(groups[i % 2])[:2].tolist() for i in range(200)]
     policy = make(name, **({"factors": 2} if name in ("als", "bpr") else {}))
-    policy.fit(log_of(sessions))
+    policy.fit(clicked(sessions))
     score = policy.score(seen([0], [4]))
     assert score[0, [1, 2]].min() > score[0, [3, 4, 5]].max()
     assert score[1, [3, 5]].min() > score[1, [0, 1, 2]].max()
@@ -134,14 +131,14 @@ def test_what_was_clicked_together_is_recommended(name: str) -> None:
 @pytest.mark.parametrize("name", [*collaborative(), "sasrec", "gru4rec", "bert4rec", "pnfrec"])
 def test_policies_from_logs_can_be_saved_and_refuse_other_logs(name: str, tmp_path: Path) -> None:
     policy = make(name)
-    policy.fit(log_of(TOY))
-    assert policy.steps == log_of(TOY).n_slates
+    policy.fit(clicked(TOY))
+    assert policy.steps == clicked(TOY).n_slates
     assert not policy.synthetic
     loaded = load_policy(policy.save(tmp_path / "p"))
     assert loaded.score(seen([0], [])).equal(policy.score(seen([0], [])))
     with pytest.raises(InputError, match=r"another catalogue \(7 items\)"):
-        policy.fit(log_of(TOY, items=7))
-    silent = log_of(TOY)
+        policy.fit(clicked(TOY, items=7))
+    silent = clicked(TOY)
     object.__setattr__(silent, "response", np.zeros_like(silent.response))
     with pytest.raises(InputError, match="no click to learn from"):
         policy.fit(silent)

@@ -25,9 +25,9 @@ from benchmarks.studies.pretraining.behaviour import simulate
 from benchmarks.studies.pretraining.source import open_source
 from recsim_env.make import make_world
 from recsim_env.world import World
-from responders import Catalogue, InputError, SessionLog, Users
+from responders import Catalogue, InputError, SessionLog
 from responders.known_truth.logs import synthesize
-from tests.conftest import OPTIONAL
+from tests.conftest import OPTIONAL, log_of
 from tests.conftest import SMALL as SMALL_WORLD
 
 SMALL: dict[str, Any] = {"candidates": 40, "hidden_size": 16, "batch_size": 128}
@@ -43,18 +43,11 @@ def make(name: str, world: World | Site, seed: int = 0, **settings: Any) -> LogP
 
 def two_armed(leaves: bool) -> SessionLog:
     """Single items in two slates: item 0 is clicked at once; after item 1, item 2 is clicked."""
-    paths = [[0, 3], [1, 2]] * 60
-    slate = np.concatenate(paths)[:, None]
-    response = np.array([[1, 0], [0, 1]] * 60).reshape(-1, 1) if leaves else (slate == 0)
-    return SessionLog(
-        slate=slate,
-        response=response.astype(np.uint8),
-        session_start=np.arange(0, 241, 2),
-        user=np.arange(120),
-        time=np.arange(240) // 2 * 1000 + np.arange(240) % 2 * 10,
-        catalogue=Catalogue(np.arange(4), attributes={"clicked": np.array([3, 0, 3, 1])}),
-        users=Users(np.arange(120)),
-    )
+    slate = np.array([0, 3, 1, 2] * 60)[:, None]
+    click = np.array([1, 0, 0, 1] * 60)[:, None] if leaves else slate == 0
+    items = Catalogue(np.arange(4), attributes={"clicked": np.array([3, 0, 3, 1])})
+    time = np.arange(240) // 2 * 1000 + np.arange(240) % 2 * 10
+    return log_of(slate, click, [2] * 120, items=items, time=time)
 
 
 def test_a_clone_of_slates_shows_each_item_as_often_as_the_log(small_log: SessionLog) -> None:

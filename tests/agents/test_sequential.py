@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import socket
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,9 +20,11 @@ from agents.sequences import appended, clicked_history, sequences_of
 from agents.sequential import SequenceModel, SequentialPolicy, gains
 from agents.site import Site
 from recsim_env import make_world
-from responders import Catalogue, InputError, SessionLog, Users
+from responders import InputError, SessionLog, Users
+from responders.log import ragged
 from responders.registry import load
-from tests.commands import SERVER
+from tests.commands import run_together, two_ranks
+from tests.conftest import log_of
 
 NAMES = ["sasrec", "gru4rec", "bert4rec", "pnfrec"]
 SMALL = {"size": 32, "dropout": 0.0, "learning_rate": 0.005, "batch_size": 32, "length": 4}
@@ -34,16 +35,7 @@ def chains(users: int = 120, items: int = 30, seed: int = 0) -> SessionLog:
     rng = np.random.default_rng(seed)
     length = rng.integers(4, 9, users)
     start = np.repeat(rng.integers(items, size=users), length)
-    step = np.concatenate([np.arange(n) for n in length])
-    return SessionLog(
-        slate=((start + step) % items)[:, None],
-        response=np.ones((length.sum(), 1)),
-        session_start=np.r_[0, np.cumsum(length)],
-        user=np.arange(users),
-        time=step,
-        catalogue=Catalogue(np.arange(items)),
-        users=Users(np.arange(users)),
-    )
+    return log_of(((start + ragged.place(length)) % items)[:, None], 1, length, items=items)
 
 
 def make(name: str, log: SessionLog, seed: int = 0, **settings: Any) -> SequentialPolicy:
@@ -145,21 +137,9 @@ def fit_and_save(out: Path, environment: dict[str, str]) -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="starts processes by a fork server")
 def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        where = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(free.getsockname()[1])}
-    where["WORLD_SIZE"] = "2"
-    jobs = {"one": {}, "first": where | {"RANK": "0"}, "second": where | {"RANK": "1"}}
-    workers = [
-        SERVER.Process(target=fit_and_save, args=(tmp_path / f"{name}.npz", e))
-        for name, e in jobs.items()
-    ]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(100)
-        assert worker.exitcode == 0
-    one, first, second = (np.load(tmp_path / f"{name}.npz") for name in jobs)
+    files = [tmp_path / f"{name}.npz" for name in ("one", "first", "second")]
+    run_together(fit_and_save, *zip(files, [{}, *two_ranks()], strict=True))
+    one, first, second = map(np.load, files)
     np.testing.assert_allclose(first["curve"], one["curve"], atol=1e-5)
     np.testing.assert_allclose(first["items"], one["items"], atol=1e-4)
     np.testing.assert_array_equal(second["items"], first["items"])
@@ -189,13 +169,12 @@ def test_sequences_are_in_time_and_leave_the_last_out() -> None:
 
 
 def test_sessions_of_a_user_follow_each_other() -> None:
-    log = SessionLog(
-        slate=np.array([[4, 5], [6, 7], [0, 1], [2, 3], [8, 9]]),
-        response=np.array([[1, 0], [0, 1], [1, 1], [1, 0], [0, 1]]),
-        session_start=np.array([0, 2, 4, 5]),
+    log = log_of(
+        [[4, 5], [6, 7], [0, 1], [2, 3], [8, 9]],
+        [[1, 0], [0, 1], [1, 1], [1, 0], [0, 1]],
+        [2, 2, 1],
         user=np.array([0, 0, 1]),
         time=np.array([10, 11, 1, 2, 0]),
-        catalogue=Catalogue(np.arange(10)),
         users=Users(np.arange(2)),
     )
     by_user = sequences_of(log, 6, leave_out=1)
@@ -257,15 +236,7 @@ def tastes(users: int = 60, seed: int = 0) -> SessionLog:
     parity = np.arange(users).repeat(slates)[:, None] % 2
     liked = 2 * rng.integers(15, size=(users * slates, 1)) + parity
     others = 2 * rng.integers(15, size=(users * slates, 4)) + 1 - parity
-    return SessionLog(
-        slate=np.c_[liked, others],
-        response=np.tile([1, 0, 0, 0, 0], (users * slates, 1)),
-        session_start=np.arange(users + 1) * slates,
-        user=np.arange(users),
-        time=np.tile(np.arange(slates), users),
-        catalogue=Catalogue(np.arange(30)),
-        users=Users(np.arange(users)),
-    )
+    return log_of(np.c_[liked, others], [1, 0, 0, 0, 0], [slates] * users, items=30)
 
 
 def test_what_was_passed_over_is_recommended_less() -> None:

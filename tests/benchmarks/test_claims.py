@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from benchmarks.studies import generation, passed_over
-from responders import Catalogue, InputError, SessionLog, Users
+from responders import InputError
 from tests.agents.test_sequential import chains
+from tests.conftest import log_of
 
 SMALL = {"size": 8, "epochs": 1, "length": 6}
 
@@ -35,15 +36,8 @@ def test_ways_of_generation_are_compared_with_the_first() -> None:
 def test_all_that_is_recommended_is_counted() -> None:
     rng = np.random.default_rng(0)
     response = rng.random((60, 3)) < 0.4
-    log = SessionLog(
-        slate=rng.permuted(np.tile(np.arange(5), (60, 1)), axis=1)[:, :3],
-        response=response.astype(float),
-        session_start=np.arange(0, 61, 3),
-        user=np.arange(20),
-        time=np.tile(np.arange(3), 20),
-        catalogue=Catalogue(np.arange(5)),
-        users=Users(np.arange(20)),
-    )
+    slate = rng.permuted(np.tile(np.arange(5), (60, 1)), axis=1)[:, :3]
+    log = log_of(slate, response, [3] * 20)
     row, other = passed_over.compare(log, "item_knn,ease", top=5, seeds=1)
     asked = np.cumsum(response.reshape(20, 3, 3).any(2), 1)[16:, :-1] > 0
     later = response.reshape(20, 3, 3)[16:, 1:][asked]

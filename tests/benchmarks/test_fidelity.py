@@ -353,11 +353,11 @@ def test_other_files_and_refitted_responders_are_refused(
 
 def test_another_process_opens_the_same_report(log_path: Path, tmp_path: Path) -> None:
     options = parts.Options(150, 5, "greedy", 1000, 0, torch.device("cpu"))
-    plan = parts.Plan((log_path,), log_path, None, "test", options)
-    name, sessions = plan.cases[0].name, plan.data.part.sessions
-    copied = pickle.loads(pickle.dumps(plan))
+    inputs = parts.ReportInputs((log_path,), log_path, None, "test", options)
+    name, sessions = inputs.cases[0].name, inputs.data.part.sessions
+    copied = pickle.loads(pickle.dumps(inputs))
     assert not {"cases", "data"} & vars(copied).keys(), "they are not sent, but opened again"
     parts.run_part(tmp_path / "part.json", copied, name, "prediction")
     found = json.loads((tmp_path / "part.json").read_text())["content"]
-    assert found == json.loads(json.dumps(parts.MEASURES["prediction"](plan, plan.cases[0])))
+    assert found == json.loads(json.dumps(parts.MEASURES["prediction"](inputs, inputs.cases[0])))
     assert copied.data.part.sessions.tolist() == sessions.tolist()

@@ -33,9 +33,9 @@ from benchmarks.studies.trials import (
 from benchmarks.workers import Workers
 from recsim_env import World, make_world
 from recsim_env.make import ASSETS
-from responders import Catalogue, InputError, SessionLog, Users
+from responders import Catalogue, InputError
 from tests.commands import running
-from tests.conftest import missing_policies
+from tests.conftest import log_of, missing_policies
 
 OPTIONS: dict[str, Any] = {"users": 20, "seeds": 2, "training_steps": 50, "progress": False}
 
@@ -79,31 +79,13 @@ def test_rows_and_paired_differences_of_known_rewards() -> None:
     ("items", "gini", "coverage"), [([0, 1, 2, 3], 0, 1), ([2, 2, 2, 2], 0.75, 0.25)]
 )
 def test_concentration(items: list[int], gini: float, coverage: float) -> None:
-    log = SessionLog(
-        slate=np.array(items)[:, None],
-        response=np.zeros((4, 1)),
-        session_start=np.array([0, 4]),
-        user=np.array([0]),
-        time=np.arange(4),
-        catalogue=Catalogue(np.arange(4)),
-        users=Users(np.arange(1)),
-    )
+    log = log_of(np.array(items)[:, None], items=4)
     assert concentration(log) == pytest.approx({"gini": gini, "coverage": coverage})
 
 
 def test_exposure_parity_of_known_exposure() -> None:
     def parity(slate: np.ndarray, **attributes: np.ndarray) -> float | None:
-        return exposure_parity(
-            SessionLog(
-                slate=slate,
-                response=np.zeros(slate.shape),
-                session_start=np.array([0, len(slate)]),
-                user=np.array([0]),
-                time=np.arange(len(slate)),
-                catalogue=Catalogue(np.arange(20), attributes=attributes),
-                users=Users(np.arange(1)),
-            )
-        )
+        return exposure_parity(log_of(slate, items=Catalogue(np.arange(20), attributes=attributes)))
 
     clicks = np.arange(20)[::-1].copy()
     assert parity(np.arange(20)[:, None]) is None

@@ -196,8 +196,8 @@ def test_simulated_users_can_differ_and_answer_at_random_by_several(
 
 
 def test_there_is_no_gain_over_nothing() -> None:
-    def trial(arm: str, ndcg: list[float]) -> sequences.Trial:
-        return sequences.Trial(arm=arm, seed=0, ndcg={"5": ndcg})
+    def trial(arm: str, ndcg: list[float]) -> sequences.SequenceTrial:
+        return sequences.SequenceTrial(arm=arm, seed=0, ndcg={"5": ndcg})
 
     rows = sequences._rows([trial(sequences.NONE, [0.0, 0.0]), trial("mixed", [1.0, 0.0])], 40)
     assert rows[1]["above"] == 0.5

@@ -19,13 +19,14 @@ from agents.site import Site
 from benchmarks.studies.ranking.metrics import by_user, evaluate, metrics_at, ranks_of
 from benchmarks.studies.ranking.splits import Events, SplitOptions, leaks, make_split
 from benchmarks.studies.ranking.study import rank
-from responders import Catalogue, InputError, SessionLog, Users
+from responders import InputError, SessionLog
 from responders.evaluation.bootstrap import crossed_samples
 from tests.agents.test_sequential import chains
 from tests.commands import running
+from tests.conftest import log_of
 
 
-def log_of(users: list[list[tuple[int, list[int]]]], items: int = 30) -> SessionLog:
+def sessions_of(users: list[list[tuple[int, list[int]]]], items: int = 30) -> SessionLog:
     """Return a log in which each user has one session of slates (time, clicked items)."""
     slates = [slate for user in users for slate in user]
     width = max(len(clicked) for _, clicked in slates) + 1
@@ -33,16 +34,9 @@ def log_of(users: list[list[tuple[int, list[int]]]], items: int = 30) -> Session
     for row, (_, clicked) in enumerate(slates):
         slate[row, : len(clicked)] = clicked
         slate[row, -1] = items - 1  # is never clicked
-    response = (slate >= 0) & (np.arange(width) < width - 1)
-    return SessionLog(
-        slate=slate,
-        response=response,
-        session_start=np.cumsum([0] + [len(user) for user in users]),
-        user=np.arange(len(users)),
-        time=np.array([time for time, _ in slates]),
-        catalogue=Catalogue(np.arange(items)),
-        users=Users(np.arange(len(users))),
-    ).validate()
+    click = (slate >= 0) & (np.arange(width) < width - 1)
+    time = np.array([time for time, _ in slates])
+    return log_of(slate, click, [len(user) for user in users], items=items, time=time)
 
 
 def random_log(seed: int, users: int = 40) -> SessionLog:
@@ -58,7 +52,7 @@ def random_log(seed: int, users: int = 40) -> SessionLog:
         ]
         walks.append(slates)
     walks[0][0] = (walks[0][0][0], [1, 2])
-    return log_of(walks)
+    return sessions_of(walks)
 
 
 OPTIONS = [
@@ -120,7 +114,7 @@ def _clicks(log: SessionLog) -> list[tuple[int, int]]:
 
 
 def test_targets_of_a_log_by_hand() -> None:
-    log = log_of(
+    log = sessions_of(
         [
             [(1, [3]), (10, [4, 5]), (11, []), (12, [6])],
             [(2, [7]), (3, [8])],
@@ -194,7 +188,7 @@ class Next(ItemKNNPolicy):
 
 
 def test_seen_items_are_kept_or_filtered() -> None:
-    log = log_of([[(t, [(u + t) % 10]) for t in range(1, 6)] for u in range(5)], 10)
+    log = sessions_of([[(t, [(u + t) % 10]) for t in range(1, 6)] for u in range(5)], 10)
     split = make_split(log, "leave_one_out", SplitOptions())
     policy = Next(Site(log.catalogue, 2))
     values, coverage = evaluate(policy, split.test, [1, 2])

@@ -13,28 +13,15 @@ from recsim_env.adapters import logged
 from recsim_env.adapters.export import Episode, collect, d3rlpy_arrays
 from recsim_env.adapters.logged import action_space, log_episodes, log_to_minari
 from recsim_env.make import make_vector_env
-from responders import Catalogue, InputError, SessionLog, Users
+from responders import InputError, SessionLog, Users
 from responders.behaviour.leaving import departures
-from responders.log import ragged
+from tests.conftest import log_of
 
 
-def log_of(
-    slate: Any, length: list[int], time: Any = None, click: Any = None, **fields: Any
-) -> SessionLog:
-    """A log of sessions of the given lengths, without clicks unless given."""
-    slate = np.array(slate)
-    lengths = np.array(length)
+def with_features(length: list[int], **fields: Any) -> SessionLog:
+    """A log of sessions of the given lengths on 6 items, by users with two features."""
     users = Users(np.arange(len(length)), np.arange(2.0 * len(length)).reshape(-1, 2))
-    return SessionLog(
-        slate=slate,
-        response=np.zeros_like(slate) if click is None else np.array(click),
-        session_start=ragged.offsets(lengths),
-        user=np.arange(len(length)),
-        time=ragged.place(lengths) if time is None else np.array(time),
-        catalogue=Catalogue(np.arange(6)),
-        users=users,
-        **fields,
-    ).validate()
+    return log_of(length=length, items=6, users=users, **fields)
 
 
 SMALL = {
@@ -45,7 +32,7 @@ SMALL = {
 
 
 def test_a_session_becomes_an_episode() -> None:
-    log = log_of(**SMALL, propensity=np.full((5, 2), 0.25, np.float32))
+    log = with_features(**SMALL, propensity=np.full((5, 2), 0.25, np.float32))
     first, second = log_episodes(log, history=2)
     np.testing.assert_array_equal(first.action, [[0, 1], [2, -1], [3, 4]])
     np.testing.assert_array_equal(first.reward, [1.0, 0.0, 2.0])
@@ -74,7 +61,7 @@ def naive(log: SessionLog, session: int, step: int, history: int) -> np.ndarray:
 def test_every_history_is_what_came_before(length: list[int], history: int, block: int) -> None:
     """Whatever the lengths, and in however small blocks it is computed."""
     rng = np.random.default_rng(len(length))
-    log = log_of(rng.integers(0, 6, (sum(length), 3)), length)
+    log = with_features(slate=rng.integers(0, 6, (sum(length), 3)), length=length)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(logged, "_ROWS", block)
         episodes = log_episodes(log, history=history)
@@ -96,13 +83,11 @@ def played(envs: Any) -> tuple[list[Episode], SessionLog]:
         progress=False,
     )
     length = np.array([len(e) for e in episodes])
-    log = SessionLog(
-        slate=np.concatenate([e.action for e in episodes]),
-        response=np.concatenate([e.observation["click"][1:, -10:] for e in episodes]),
-        session_start=ragged.offsets(length),
-        user=np.arange(12),
-        time=ragged.place(length),
-        catalogue=envs.world.catalogue,
+    log = log_of(
+        np.concatenate([e.action for e in episodes]),
+        np.concatenate([e.observation["click"][1:, -10:] for e in episodes]),
+        length,
+        items=envs.world.catalogue,
         users=Users(np.arange(12), np.stack([e.observation["user"][0] for e in episodes])),
     )
     return episodes, log
@@ -137,9 +122,8 @@ def test_sessions_longer_than_the_horizon_are_truncated() -> None:
 
 def test_only_a_session_that_the_log_cannot_have_cut_terminates() -> None:
     """The log ends at 1000 s; the last session may have gone on."""
-    log = log_of(
-        np.zeros((6, 1)), [2, 2, 1, 1], time=[0, 10, 100, 110, 50, 1000], click=np.zeros((6, 1))
-    )
+    time = np.array([0, 10, 100, 110, 50, 1000])
+    log = log_of(np.zeros((6, 1), int), 0, [2, 2, 1, 1], time=time)
     ended = departures(log, np.arange(4))
     np.testing.assert_array_equal(ended, [False, False, True, False])  # 2 = the longest, twice
     assert [e.terminated for e in log_episodes(log)] == ended.tolist()
@@ -148,11 +132,11 @@ def test_only_a_session_that_the_log_cannot_have_cut_terminates() -> None:
 
 def test_a_log_of_single_items_has_discrete_actions() -> None:
     """One position, or one filled position of several as in Open Bandit."""
-    one = log_of([[3], [1], [5]], [1, 1, 1], click=[[1], [0], [0]])
+    one = log_of([[3], [1], [5]], [[1], [0], [0]], [1, 1, 1])
     several = log_of(
         [[-1, 3], [1, -1], [-1, 5]],
+        [[0, 1], [0, 0], [0, 0]],
         [1, 1, 1],
-        click=[[0, 1], [0, 0], [0, 0]],
         propensity=np.array([[0, 0.5], [0.25, 0], [0, 0.75]], np.float32),
     )
     for log in (one, several):
@@ -194,7 +178,7 @@ def test_what_cannot_be_exported_is_refused(small_log: SessionLog) -> None:
 def test_minari_reads_a_log(observe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     minari = pytest.importorskip("minari")
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
-    log = log_of(**SMALL, propensity=np.full((5, 2), 0.25, np.float32))
+    log = with_features(**SMALL, propensity=np.full((5, 2), 0.25, np.float32))
     log_to_minari(log, "mine/logged-v0", observe=observe, description="a log")
     data = minari.load_dataset("mine/logged-v0")
     assert data.total_episodes == 2

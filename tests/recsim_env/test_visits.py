@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from recsim_env.make import make_vector_env, make_world
-from responders import Catalogue, InputError, SessionLog, Users
+from responders import InputError, SessionLog, Users
 from responders.behaviour.leaving import Hazard, fit_hazard, leave_chance
 from responders.behaviour.returns import Returns, draw_return, fit_returns
 from responders.training.checkpoint import load_responder
 from responders.training.fit import fit
-from tests.conftest import random_slates
+from tests.conftest import log_of, random_slates
 
 
 def logistic_log(sessions: int = 3000) -> SessionLog:
@@ -27,16 +27,8 @@ def logistic_log(sessions: int = 3000) -> SessionLog:
             length[i] += 1
             if rng.random() < 1 / (1 + np.exp(4 - 1.5 * np.log1p(length[i]))):
                 break
-    total = int(length.sum())
-    return SessionLog(
-        slate=np.zeros((total, 1)),
-        response=rng.integers(0, 2, (total, 1)),
-        session_start=np.r_[0, np.cumsum(length)],
-        user=np.arange(sessions),
-        time=np.arange(total),
-        catalogue=Catalogue([0]),
-        users=Users(np.arange(sessions)),
-    )
+    slate = np.zeros((length.sum(), 1), int)
+    return log_of(slate, rng.integers(0, 2, slate.shape), length)
 
 
 def test_the_hazard_head_finds_what_the_streak_does_not_tell(small_log: SessionLog) -> None:
@@ -81,15 +73,10 @@ def visits_log(users: int = 400, visits: int = 6) -> SessionLog:
                 break
             time += 3_600 if click else 36_000
     user, time, click = (np.array(column) for column in zip(*rows, strict=True))
-    return SessionLog(
-        slate=np.zeros((len(rows), 1)),
-        response=click[:, None],
-        session_start=np.arange(len(rows) + 1),
-        user=user,
-        time=time,
-        catalogue=Catalogue([0]),
+    return log_of(
+        np.zeros((len(rows), 1), int), click[:, None], [1] * len(rows), user=user, time=time,
         users=Users(np.arange(users)),
-    )
+    )  # fmt: skip
 
 
 def test_returns_are_learned_by_the_clicks_of_the_visit() -> None:

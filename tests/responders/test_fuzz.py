@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from responders import Catalogue, InputError, SessionLog, Users, fit, load_responder
 from responders.sources import convert
+from tests.responders.test_log import tiny
 
 ODD = st.one_of(
     st.integers(-2, 3),
@@ -130,12 +131,7 @@ def test_odd_files_of_ones_own(
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    log = SessionLog(
-        slate=np.array([[0, 1], [2, -1], [1, 0]]),
-        response=np.array([[0, 1], [0, 0], [1, 0]]),
-        session_start=np.array([0, 2, 3]),
-        user=np.array([0, 1]),
-        time=np.array([5, 9, 2]),
+    log = tiny(
         propensity=np.array([[0.5, 1], [1, 0], [1, 1]]),
         catalogue=Catalogue(["a", "b", "c"], [[1], [2], [3]], [1, 2, 3], {"layer": np.ones(3)}),
         users=Users([7, 8], [[1.0], [2.0]], ("kids",)),

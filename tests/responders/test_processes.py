@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ from responders.models.parts import items
 from responders.training.checkpoint import load_responder
 from responders.training.launch import fit_on_devices
 from responders.training.trainer import STATE
-from tests.commands import SERVER, Command, alive, running, wait_for
+from tests.commands import Command, alive, run_together, running, two_ranks, wait_for
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
 
@@ -30,17 +29,8 @@ def fit_all(log: SessionLog, out: Path, environment: dict[str, str]) -> None:
 def test_two_processes_learn_what_one_does(small_log: SessionLog, tmp_path: Path) -> None:
     log = small_log.select(range(581))
     assert 465 % 58 == 1, "the last batch has too few sessions to share"
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        where = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(free.getsockname()[1])}
-    jobs = [("one", {})]
-    jobs += [("two", where | {"RANK": str(rank), "WORLD_SIZE": "2"}) for rank in range(2)]
-    workers = [SERVER.Process(target=fit_all, args=(log, tmp_path / o, e)) for o, e in jobs]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(100)
-        assert worker.exitcode == 0
+    two = ((log, tmp_path / "two", environment) for environment in two_ranks())
+    run_together(fit_all, (log, tmp_path / "one", {}), *two)
     for name in ("slate_gru", "scot"):
         one, two = (load_responder(tmp_path / folder / name) for folder in ("one", "two"))
         assert one.card["training"]["epochs_run"] == two.card["training"]["epochs_run"]

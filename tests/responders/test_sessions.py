@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from responders import Catalogue, SessionLog, Users
+from responders import SessionLog, Users
 from responders.evaluation.sessions import (
     compare_sums,
     distance,
@@ -17,20 +17,20 @@ from responders.evaluation.sessions import (
     session_sums,
 )
 from responders.evaluation.two_samples import c2st, mmd, sequence_features, session_features
+from tests.conftest import log_of
 
 
 @pytest.fixture
 def tiny() -> SessionLog:
     """Two users: three slates and one slate of the first, two slates of the second."""
-    return SessionLog(
-        slate=np.array([[0, 1], [0, 2], [1, -1], [2, 0], [3, 1], [3, 2]]),
-        response=np.array([[1, 0], [1, 1], [0, 0], [0, 1], [0, 0], [1, 0]]),
-        session_start=np.array([0, 3, 4, 6]),
+    return log_of(
+        [[0, 1], [0, 2], [1, -1], [2, 0], [3, 1], [3, 2]],
+        [[1, 0], [1, 1], [0, 0], [0, 1], [0, 0], [1, 0]],
+        [3, 1, 2],
         user=np.array([0, 0, 1]),
         time=np.array([0, 10, 20, 3620, 0, 50]),
-        catalogue=Catalogue(np.arange(4)),
         users=Users(np.arange(2)),
-    ).validate()
+    )
 
 
 def rates(log: SessionLog, name: str) -> list[float]:
@@ -80,12 +80,8 @@ def test_distance_of_lengths_is_the_shift_in_shares_of_the_mean(
 
 def of_lengths(length: np.ndarray, users: np.ndarray | None = None) -> SessionLog:
     """A log of one item, never clicked, with sessions of these lengths."""
-    t, n = int(length.sum()), len(length)
-    return SessionLog(
-        slate=np.zeros((t, 1)), response=np.zeros((t, 1)), session_start=np.r_[0, length.cumsum()],
-        user=np.arange(n) if users is None else users, time=np.arange(t),
-        catalogue=Catalogue(np.arange(1)), users=Users(np.arange(n)),
-    )  # fmt: skip
+    user = np.arange(len(length)) if users is None else users
+    return log_of(np.zeros((length.sum(), 1), int), 0, length, user=user)
 
 
 def test_two_halves_of_a_log_differ_by_the_floor(small_log: SessionLog) -> None:

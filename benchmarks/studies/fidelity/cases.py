@@ -106,7 +106,9 @@ def find_cases(sources: Sequence[Source], log: SessionLog) -> list[Case]:
     for source in sources:
         checkpoint = with_items(open_responder(source), log.catalogue)
         folder = Path(source).expanduser() if isinstance(source, (str, Path)) else None
-        name = str(checkpoint.card["responder"]["name"]) if folder is None else _name_of(folder)
+        name = (
+            str(checkpoint.card["responder"]["name"]) if folder is None else folder.resolve().name
+        )
         check_shape(checkpoint.responder, log, folder or Path(name))
         names = [case.name for case in cases]
         if name in names and folder is not None:
@@ -119,10 +121,6 @@ def find_cases(sources: Sequence[Source], log: SessionLog) -> list[Case]:
         )
         cases.append(Case(name, checkpoint, trained, here, _digest(checkpoint)))
     return cases
-
-
-def _name_of(folder: Path) -> str:
-    return folder.resolve().name
 
 
 def _digest(checkpoint: Checkpoint) -> str:

@@ -36,7 +36,6 @@ def generate(
     sessions: int = 5000,
     seed: int = 0,
     device: torch.device | str = "cpu",
-    progress: bool = False,
 ) -> dict[str, Any]:
     """Compare held-out sessions with those of simulated users under the same policy.
 
@@ -46,7 +45,6 @@ def generate(
         sessions: at most this many are simulated.
         seed: of the choice of sessions, and of the users.
         device: where to simulate.
-        progress: show a progress bar.
 
     Returns:
         `policy` (again or replayed), `n_sessions`, `statistics` by name, see `compare_sums`, `c2st`
@@ -57,7 +55,7 @@ def generate(
     rng = np.random.default_rng(seed)
     chosen = np.sort(rng.permutation(data.whole)[:sessions])
     real = without_copies(data.log.select(chosen))
-    other = simulate(case.checkpoint, data.log, chosen, seed=seed, device=device, progress=progress)
+    other = simulate(case.checkpoint, data.log, chosen, seed=seed, device=device)
     user = data.log.user[chosen]
     facts: dict[str, Any] = {
         "policy": "again" if reruns_policy(data.log) else "replayed",

@@ -25,6 +25,7 @@ from recsim_env.loading import Source
 from recsim_env.world import World
 from responders import SessionLog
 from responders.device import pick_device
+from responders.evaluation.predict import predict
 from responders.files import read_json, write_json
 
 PARTS = "parts"
@@ -46,7 +47,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ReportInputs:
     """What a report is about, opened when needed; another process opens it again.
 
     Args:
@@ -63,8 +64,8 @@ class Plan:
     split: str
     options: Options
 
-    def __reduce__(self) -> tuple[type[Plan], tuple[Any, ...]]:
-        return Plan, (self.sources, self.log, self.target, self.split, self.options)
+    def __reduce__(self) -> tuple[type[ReportInputs], tuple[Any, ...]]:
+        return ReportInputs, (self.sources, self.log, self.target, self.split, self.options)
 
     @cached_property
     def cases(self) -> list[Case]:
@@ -98,38 +99,38 @@ def _loaded(log: str | Path | SessionLog) -> SessionLog:
 
 
 def measure(
-    plan: Plan, folder: Path, workers: Workers, progress: bool
+    inputs: ReportInputs, folder: Path, workers: Workers, progress: bool
 ) -> dict[tuple[str, str], Any]:
     """Return the content of every part by responder (or "") and name of the part."""
-    data, by_responder = plan.data, ["prediction", "generation", "exploit"]
+    data, by_responder = inputs.data, ["prediction", "generation", "exploit"]
     units = [("", "baselines")]
     if data.truth is not None:
         units.append(("", "truth"))
         by_responder.insert(2, "values")
     if data.log.propensity is not None:
         by_responder.append("estimates")
-    units += [(case.name, part) for case in plan.cases for part in by_responder]
-    key, digests = _key(plan), {case.name: case.digest for case in plan.cases}
+    units += [(case.name, part) for case in inputs.cases for part in by_responder]
+    key, digests = _key(inputs), {case.name: case.digest for case in inputs.cases}
     paths = {
         unit: folder / PARTS / f"{_file_name(unit)}-{_hash(key, digests.get(unit[0], ''))}.json"
         for unit in units
     }
-    cases = {path: (plan, *unit) for unit, path in paths.items()}
+    cases = {path: (inputs, *unit) for unit, path in paths.items()}
     run_missing(cases, workers, progress, run_part, label="fidelity")
     return {unit: read_json(path, "part of a report")["content"] for unit, path in paths.items()}
 
 
-def run_part(path: Path, plan: Plan, responder: str, part: str) -> None:
+def run_part(path: Path, inputs: ReportInputs, responder: str, part: str) -> None:
     """Measure a part of one responder, or of none if its name is "", and write it to `path`."""
-    case = [case for case in plan.cases if case.name == responder]
-    write_json(path, {"content": MEASURES[part](plan, *case)})
+    case = [case for case in inputs.cases if case.name == responder]
+    write_json(path, {"content": MEASURES[part](inputs, *case)})
 
 
-def _key(plan: Plan) -> str:
-    part = plan.data.part
+def _key(inputs: ReportInputs) -> str:
+    part = inputs.data.part
     chosen = sha256(b"".join(a.tobytes() for a in (part.sessions, part.first, part.end)))
-    facts = {k: v for k, v in vars(plan.options).items() if k != "device"}
-    logs = [log.fingerprint() for log in (plan.data.log, plan.other) if log is not None]
+    facts = {k: v for k, v in vars(inputs.options).items() if k != "device"}
+    logs = [log.fingerprint() for log in (inputs.data.log, inputs.other) if log is not None]
     return f"{_VERSION} {logs} {chosen.hexdigest()} {facts}"
 
 
@@ -141,56 +142,61 @@ def _file_name(unit: tuple[str, str]) -> str:
     return "-".join(filter(None, unit)).replace("/", "-").replace(os.sep, "-")
 
 
-def _baselines(plan: Plan) -> dict[str, Any]:
-    data, device = plan.data, plan.options.device
+def _baselines(inputs: ReportInputs) -> dict[str, Any]:
+    data, device = inputs.data, inputs.options.device
     found = {
         name: prediction.measure(prediction.baseline_predictions(name, data), data, segments=False)
         for name in prediction.BASELINES
     }
     if data.truth is not None:
-        best = prediction.predictions_of(data.truth.to(device), data, device)
+        best = predict(data.truth.to(device), data.log, data.part, device=device)
         found[BAYES] = prediction.measure(best, data, segments=False)
     return found
 
 
-def _truth(plan: Plan) -> dict[str, list[float]]:
-    return _clicks(plan, cf.true_world(plan.data, plan.options.users, plan.options.device))
+def _truth(inputs: ReportInputs) -> dict[str, list[float]]:
+    return _clicks(inputs, cf.true_world(inputs.data, inputs.options.users, inputs.options.device))
 
 
-def _prediction(plan: Plan, case: Case) -> dict[str, Any]:
-    responder = case.checkpoint.responder.to(plan.options.device)
-    predictions = prediction.predictions_of(responder, plan.data, plan.options.device)
-    return prediction.measure(predictions, plan.data, case.checkpoint.card.get("threshold"))
+def _prediction(inputs: ReportInputs, case: Case) -> dict[str, Any]:
+    data, device = inputs.data, inputs.options.device
+    responder = case.checkpoint.responder.to(device)
+    predictions = predict(responder, data.log, data.part, device=device)
+    return prediction.measure(predictions, data, case.checkpoint.card.get("threshold"))
 
 
-def _generation(plan: Plan, case: Case) -> dict[str, Any]:
-    options = plan.options
+def _generation(inputs: ReportInputs, case: Case) -> dict[str, Any]:
+    options = inputs.options
     return generate(
-        case, plan.data, sessions=options.sessions, seed=options.seed, device=options.device
+        case, inputs.data, sessions=options.sessions, seed=options.seed, device=options.device
     )
 
 
-def _values(plan: Plan, case: Case) -> dict[str, list[float]]:
-    return _clicks(plan, cf.world_of(case, plan.data, plan.options.users, plan.options.device))
+def _values(inputs: ReportInputs, case: Case) -> dict[str, list[float]]:
+    return _clicks(
+        inputs, cf.world_of(case, inputs.data, inputs.options.users, inputs.options.device)
+    )
 
 
-def _clicks(plan: Plan, world: World) -> dict[str, list[float]]:
+def _clicks(inputs: ReportInputs, world: World) -> dict[str, list[float]]:
     """Return the clicks of each user by policy."""
-    return {name: cf.value(world, new, plan.options.seed) for name, new in plan.policies.items()}
+    return {
+        name: cf.value(world, new, inputs.options.seed) for name, new in inputs.policies.items()
+    }
 
 
-def _exploit(plan: Plan, case: Case) -> dict[str, Any]:
-    data, options, true = plan.data, plan.options, None
+def _exploit(inputs: ReportInputs, case: Case) -> dict[str, Any]:
+    data, options, true = inputs.data, inputs.options, None
     world = cf.world_of(case, data, options.users, options.device)
     if data.truth is not None:
         true = cf.true_world(data, options.users, options.device)
     return cf.exploit(world, true, data, options.exploit, options.train_steps, options.seed)
 
 
-def _estimates(plan: Plan, case: Case) -> list[dict[str, Any]]:
-    log = plan.data.log
-    targets = targets_of(log, plan.other)
-    return [estimate(case, log, target, plan.options.device) for target in targets]
+def _estimates(inputs: ReportInputs, case: Case) -> list[dict[str, Any]]:
+    log = inputs.data.log
+    targets = targets_of(log, inputs.other)
+    return [estimate(case, log, target, inputs.options.device) for target in targets]
 
 
 MEASURES: dict[str, Callable[..., Any]] = {

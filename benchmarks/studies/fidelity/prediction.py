@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
 from benchmarks.studies.fidelity.cases import Data
 from responders import EMPTY
@@ -23,20 +22,12 @@ from responders.evaluation.sessions import popularity_tenths, too_small
 from responders.log import ragged
 from responders.log.batch import Part
 from responders.log.counts import count
-from responders.models.base import Responder
 from responders.models.build import build_responder
 
 BASELINES = ("position_ctr", "item_ctr", "pbm")
 RARE = 20  # impressions
 _STEPS = 10
 _RESAMPLES = 50
-
-
-def predictions_of(
-    responder: Responder, data: Data, device: torch.device, progress: bool = False
-) -> Predictions:
-    """Return the predictions at the counted positions, given the clicks above them."""
-    return predict(responder, data.log, data.part, device=device, progress=progress)
 
 
 def baseline_predictions(name: str, data: Data) -> Predictions:

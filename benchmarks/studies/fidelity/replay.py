@@ -20,7 +20,6 @@ from responders.known_truth.logs import POLICIES, LoggingPolicy
 from responders.known_truth.world import truth_of
 from responders.log import ragged
 from responders.models.state import take_rows
-from responders.progress import progress_bar
 from responders.training.checkpoint import Checkpoint
 
 _USERS = 1024  # at a time
@@ -147,7 +146,6 @@ def simulate(
     *,
     seed: int = 0,
     device: torch.device | str = "cpu",
-    progress: bool = False,
 ) -> SessionLog:
     """Simulate `sessions` of `log` again: the same users, other clicks and lengths.
 
@@ -161,7 +159,6 @@ def simulate(
         sessions: [E] indices.
         seed: of slates, clicks and leaving.
         device: where to simulate.
-        progress: show a progress bar.
 
     Returns:
         A log of E sessions in the order of `sessions`, whose users have the same indices as there.
@@ -169,7 +166,7 @@ def simulate(
     kind = PolicyAgain if reruns_policy(log) else LoggedSlates
     slates, clicks, owners = [], [], []
     groups = np.array_split(np.arange(len(sessions)), -(-len(sessions) // _USERS))
-    for group in progress_bar(groups, desc="simulate", disable=not progress, leave=False):
+    for group in groups:
         world = _world(checkpoint, log, sessions[group], seed, int(group[0]), device)
         source: Slates = kind(log, sessions[group], seed + int(group[0]))
         alive = np.ones(len(group), bool)

@@ -23,7 +23,7 @@ from benchmarks.studies.fidelity import counterfactual as cf
 from benchmarks.studies.fidelity import prediction
 from benchmarks.studies.fidelity.cases import Case, Data
 from benchmarks.studies.fidelity.estimates import check_target
-from benchmarks.studies.fidelity.parts import PARTS, Options, Plan, measure
+from benchmarks.studies.fidelity.parts import PARTS, Options, ReportInputs, measure
 from benchmarks.studies.fidelity.verdict import Thresholds, coverage, headline, verdict
 from benchmarks.workers import Workers
 from recsim_env.loading import Source
@@ -106,12 +106,12 @@ def fidelity(
     options = Options(sessions, users, exploit, train_steps, seed, pick_device(device))
     single = isinstance(responders, str) or not isinstance(responders, Sequence)
     sources: Sequence[Source] = [responders] if single else responders  # type: ignore[assignment, list-item]
-    plan = Plan(tuple(sources), log, target, split, options)
-    cases, data = plan.cases, plan.data
-    check_target(data.log, plan.other)
+    inputs = ReportInputs(tuple(sources), log, target, split, options)
+    cases, data = inputs.cases, inputs.data
+    check_target(data.log, inputs.other)
     _check_exploit(exploit, cases[0], data)
     with _folder(out) as folder:
-        measured = measure(plan, folder, workers, progress)
+        measured = measure(inputs, folder, workers, progress)
         details = _details(cases, data, measured, limits, options, command)
         rows = [_row(facts) for facts in details["responders"]]
         if out is None:

@@ -39,7 +39,7 @@ _TRUE_USERS = 32  # few, so that few interactions are many steps
 
 
 @dataclass(frozen=True)
-class Plan:
+class ReinforcementSetup:
     """What a trial needs beside the arm and the seed; see `pretrain`."""
 
     simulator: str
@@ -52,7 +52,7 @@ class Plan:
     device: str
 
 
-class Trial(BaseModel):
+class ReinforcementTrial(BaseModel):
     """What an arm reached with one seed: by interactions as text, the reward of each true user."""
 
     arm: str
@@ -112,65 +112,60 @@ def pretrain(
     for name, value in (("seeds", seeds), ("users", users), ("steps", steps)):
         check_whole(name, value, 1)
     numbers = tuple(sorted({check_whole("interactions", n, 0) for n in interactions}))
-    plan = Plan(
+    setup = ReinforcementSetup(
         str(simulator), Path(log), policy, numbers, steps, users, dict(settings or {}), device
     )
     if not numbers:
         raise InputError("no number of interactions given: for example 0,1000,10000")
     with nullcontext() if out is None else new_folder(Path(out), overwrite) as building:
-        if truth_of(SessionLog.load(plan.log)) is None:
+        if truth_of(SessionLog.load(setup.log)) is None:
             raise InputError(
                 f"{log} is a log of real users, who cannot be asked: give a synthetic one"
             )
         source = open_source(simulator, log, device)
-        new_policy(plan, _true_worlds(plan)[0], 0)
+        new_policy(setup, _true_worlds(setup)[0], 0)
         entry = find_policy(policy)
-        key = f"{source.key} {steps} {users} {numbers} {sorted(plan.settings.items())}"
+        key = f"{source.key} {steps} {users} {numbers} {sorted(setup.settings.items())}"
         with folder_of_trials(out) as folder:
             trials = {
-                folder / file_of(entry, seed, f"{key} {arm}"): (
-                    policy,
-                    plan,
-                    arm,
-                    seed,
-                )
+                folder / file_of(entry, seed, f"{key} {arm}"): (setup, arm, seed)
                 for seed in range(seeds)
                 for arm in (POPULAR, SCRATCH, PRETRAINED)
             }
-            run_missing(trials, workers, progress, run_stored, label="pretrain")
-            done = [load_stored(path, Trial) for path in trials]
+            run_missing(trials, workers, progress, run_reinforcement_trial, label="pretrain")
+            done = [load_stored(path, ReinforcementTrial) for path in trials]
             rows = _rows(done)
             facts = {
                 "kind": "reinforcement", "policy": policy, "simulator": str(simulator),
                 "responder": source.checkpoint.card["responder"]["name"],
                 "log": str(source.training.card.get("name")), "synthetic": True, "steps": steps,
                 "users": users, "seeds": seeds, "needed": _needed(rows),
-                "settings": dict(plan.settings), "command": command,
+                "settings": dict(setup.settings), "command": command,
             }  # fmt: skip
             files = [] if building is None else report.write(rows, facts, building)
     return Pretraining(rows, facts, [Path(str(out)) / file.name for file in files])
 
 
-def _true_worlds(plan: Plan) -> tuple[World, World]:
+def _true_worlds(setup: ReinforcementSetup) -> tuple[World, World]:
     """Return the true users with whom a policy learns, and those who judge."""
     learning, judging = (
-        make_world(responder=plan.log, num_users=n, device=plan.device)
-        for n in (_TRUE_USERS, plan.users)
+        make_world(responder=setup.log, num_users=n, device=setup.device)
+        for n in (_TRUE_USERS, setup.users)
     )
     separate_users(learning, judging)
     return learning, judging
 
 
-def new_policy(plan: Plan, world: World, seed: int) -> NeuralPolicy:
+def new_policy(setup: ReinforcementSetup, world: World, seed: int) -> NeuralPolicy:
     """Return the policy with random weights.
 
     Raises:
         InputError: it is no `NeuralPolicy`, or an invalid setting.
     """
-    kind = find_policy(plan.policy).source
+    kind = find_policy(setup.policy).source
     if not isinstance(kind, type) or not issubclass(kind, NeuralPolicy):
-        raise InputError(f"policy {plan.policy} neither is sequential nor learns as slateq does")
-    return kind(world, make_config(kind.config_class, plan.settings, plan.policy), seed)  # type: ignore[arg-type]
+        raise InputError(f"policy {setup.policy} neither is sequential nor learns as slateq does")
+    return kind(world, make_config(kind.config_class, setup.settings, setup.policy), seed)  # type: ignore[arg-type]
 
 
 def gentle(config: Config) -> Config:
@@ -181,35 +176,35 @@ def gentle(config: Config) -> Config:
     return make_config(type(config), values | rates | calm, type(config).__name__)
 
 
-def run_stored(path: Path, name: str, plan: Plan, arm: str, seed: int) -> None:
+def run_reinforcement_trial(path: Path, setup: ReinforcementSetup, arm: str, seed: int) -> None:
     """Train for each number of interactions, evaluate, and write the trial to the file `path`."""
-    source = open_source(plan.simulator, plan.log, plan.device)
-    learning, judging = _true_worlds(plan)
+    source = open_source(setup.simulator, setup.log, setup.device)
+    learning, judging = _true_worlds(setup)
     reward = {}
     if arm == POPULAR:
         found = rollout(judging, PopularPolicy(judging), seed).reward.tolist()
-        reward = {str(n): found for n in plan.interactions}
+        reward = {str(n): found for n in setup.interactions}
     else:
-        start = _start(plan, source, learning, arm, seed)
-        for n in plan.interactions:
+        start = _start(setup, source, learning, arm, seed)
+        for n in setup.interactions:
             policy = copy.deepcopy(start)
             if n:
                 policy.train(learning, n, TRAINING_SEED + seed)
             reward[str(n)] = rollout(judging, policy, seed).reward.tolist()
-    write_json(path, Trial(arm=arm, seed=seed, reward=reward).model_dump())
+    write_json(path, ReinforcementTrial(arm=arm, seed=seed, reward=reward).model_dump())
 
 
 def _start(
-    plan: Plan, source: SimulatedUsers, learning: World, arm: str, seed: int
+    setup: ReinforcementSetup, source: SimulatedUsers, learning: World, arm: str, seed: int
 ) -> NeuralPolicy:
-    policy = new_policy(plan, learning, seed)
+    policy = new_policy(setup, learning, seed)
     if arm == PRETRAINED:
-        policy.train(source.world(_PRETRAINING_USERS), plan.steps, TRAINING_SEED + seed)
+        policy.train(source.world(_PRETRAINING_USERS), setup.steps, TRAINING_SEED + seed)
         policy.config = gentle(policy.config)  # type: ignore[assignment]
     return policy
 
 
-def _rows(trials: Sequence[Trial]) -> list[dict[str, Any]]:
+def _rows(trials: Sequence[ReinforcementTrial]) -> list[dict[str, Any]]:
     rows = []
     for number in trials[0].reward:
         values = {

@@ -40,7 +40,7 @@ third, a list of the items that the share's users clicked most, whether they are
 
 
 @dataclass(frozen=True)
-class Plan:
+class SequenceSetup:
     """What a trial needs beside the arm and the seed.
 
     Args:
@@ -66,7 +66,7 @@ class Plan:
     horizon: int | None = None
 
 
-class Trial(BaseModel):
+class SequenceTrial(BaseModel):
     """What an arm reached with one seed.
 
     Args:
@@ -148,29 +148,29 @@ def pretrain(
     """
     check_whole("seeds", seeds, 1)
     check_whole("sessions", sessions, 1)
-    plan = Plan(
+    setup = SequenceSetup(
         str(simulator), Path(log), policy, _percents(shares), sessions, dict(settings or {}),
         device, tuple(sorted((shift or {}).items())), horizon,
     )  # fmt: skip
     with nullcontext() if out is None else new_folder(Path(out), overwrite) as building:
         arms = [NONE, POPULAR, REAL, *_behaviours(behaviours)]
         _cached.cache_clear()  # the folders may hold other things than in an earlier call
-        source, cases = _open(plan)
+        source, cases = _open(setup)
         source.world(1)  # an impossible shift is an error now, not after the first trials
-        by = new_policy(plan, source, 0).config.sequence
+        by = new_policy(setup, source, 0).config.sequence
         for seed in range(seeds):
-            for share in filter(None, plan.shares):  # a share without a sequence is an error
+            for share in filter(None, setup.shares):  # a share without a sequence is an error
                 sequences_of(share_of(source.training, share, seed), leave_out=1, by=by)
         entry = find_policy(policy)
-        key = f"{source.key} {sessions} {plan.shares} {sorted(plan.settings.items())}"
+        key = f"{source.key} {sessions} {setup.shares} {sorted(setup.settings.items())}"
         with folder_of_trials(out) as folder:
             trials = {
-                folder / file_of(entry, seed, f"{key} {arm}"): (policy, plan, arm, seed)
+                folder / file_of(entry, seed, f"{key} {arm}"): (setup, arm, seed)
                 for seed in range(seeds)
                 for arm in arms
             }
-            run_missing(trials, workers, progress, run_stored, label="pretrain")
-            done = [load_stored(path, Trial) for path in trials]
+            run_missing(trials, workers, progress, run_sequence_trial, label="pretrain")
+            done = [load_stored(path, SequenceTrial) for path in trials]
             rows = _rows(done, len(source.training.users))
             facts = {
                 "kind": "sequences", "policy": policy, "simulator": str(simulator),
@@ -178,7 +178,7 @@ def pretrain(
                 "log": str(source.training.card.get("name")), "synthetic": source.test.synthetic,
                 "sessions": sessions, "seeds": seeds, "test_clicks": len(cases),
                 "test_sessions": len(np.unique(cases.user)),
-                "shift": dict(plan.shift), "horizon": horizon, "settings": dict(plan.settings),
+                "shift": dict(setup.shift), "horizon": horizon, "settings": dict(setup.settings),
                 "command": command,
             }  # fmt: skip
             files = [] if building is None else report.write(rows, facts, building)
@@ -216,20 +216,20 @@ def _cached(
     return source, cases
 
 
-def _open(plan: Plan) -> tuple[SimulatedUsers, Cases]:
+def _open(setup: SequenceSetup) -> tuple[SimulatedUsers, Cases]:
     """Return the simulator with the log, and what is asked of its test sessions."""
-    return _cached(plan.simulator, plan.log, plan.device, plan.shift, plan.horizon)
+    return _cached(setup.simulator, setup.log, setup.device, setup.shift, setup.horizon)
 
 
-def new_policy(plan: Plan, source: SimulatedUsers, seed: int) -> SequentialPolicy:
+def new_policy(setup: SequenceSetup, source: SimulatedUsers, seed: int) -> SequentialPolicy:
     """Return the policy with random weights.
 
     Raises:
         InputError: it is not sequential, or an invalid setting.
     """
-    kind = find_class(plan.policy, SequentialPolicy, "is not a sequential one, such as sasrec")
+    kind = find_class(setup.policy, SequentialPolicy, "is not a sequential one, such as sasrec")
     site = Site(source.training.catalogue, source.training.n_positions, device=source.device)
-    return kind(site, make_config(kind.config_class, plan.settings, plan.policy), seed)  # type: ignore[arg-type]
+    return kind(site, make_config(kind.config_class, setup.settings, setup.policy), seed)  # type: ignore[arg-type]
 
 
 def share_of(log: SessionLog, percent: float, seed: int) -> SessionLog:
@@ -239,29 +239,28 @@ def share_of(log: SessionLog, percent: float, seed: int) -> SessionLog:
     return log.select(np.isin(log.user, chosen))
 
 
-def run_stored(path: Path, name: str, plan: Plan, arm: str, seed: int) -> None:
+def run_sequence_trial(path: Path, setup: SequenceSetup, arm: str, seed: int) -> None:
     """Pretrain, fine-tune with each share, evaluate, and write the trial to the file `path`."""
-    source, cases = _open(plan)
-    start = new_policy(plan, source, seed)
+    source, cases = _open(setup)
+    start = new_policy(setup, source, seed)
     if arm in BEHAVIOURS:
         users = TRAINING_SEED + seed
-        simulated = simulate(source.world, source.training, arm, plan.sessions, users)  # type: ignore[arg-type]
+        simulated = simulate(source.world, source.training, arm, setup.sessions, users)  # type: ignore[arg-type]
         start.fit(simulated)
     ndcg = {}
-    for share in plan.shares:
+    for share in setup.shares:
         if share == 0 and arm in (REAL, POPULAR):
             continue
         policy = copy.deepcopy(start)
         real = share_of(source.training, share, seed)
-        taught = _taught(policy, arm, real, plan, seed) if share else policy
+        taught = _taught(policy, arm, real, setup, seed) if share else policy
         values, _ = evaluate(taught, cases, [10])
-        ndcg[_name(share)] = by_user(cases.user, values)["ndcg@10"].tolist()
-    trial = Trial(arm=arm, seed=seed, ndcg=ndcg)
-    write_json(path, trial.model_dump())
+        ndcg[f"{share:g}"] = by_user(cases.user, values)["ndcg@10"].tolist()
+    write_json(path, SequenceTrial(arm=arm, seed=seed, ndcg=ndcg).model_dump())
 
 
 def _taught(
-    policy: SequentialPolicy, arm: str, real: SessionLog, plan: Plan, seed: int
+    policy: SequentialPolicy, arm: str, real: SessionLog, setup: SequenceSetup, seed: int
 ) -> LogPolicy:
     """Return what learned from the sessions of a share."""
     if arm == POPULAR:
@@ -271,16 +270,12 @@ def _taught(
         return popular
     if arm == REAL:
         rng = np.random.default_rng([seed, 17])
-        policy.fit(real.select(rng.integers(real.n_sessions, size=plan.sessions)))
+        policy.fit(real.select(rng.integers(real.n_sessions, size=setup.sessions)))
     (policy.fit if arm == NONE else policy.fine_tune)(real)
     return policy
 
 
-def _name(share: float) -> str:
-    return f"{share:g}"
-
-
-def _rows(trials: Sequence[Trial], users: int) -> list[dict[str, Any]]:
+def _rows(trials: Sequence[SequenceTrial], users: int) -> list[dict[str, Any]]:
     """Return a row for each arm and share; the first arm is the one without pretraining."""
     rows = []
     arms = dict.fromkeys(trial.arm for trial in trials)

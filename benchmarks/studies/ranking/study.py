@@ -17,12 +17,12 @@ from benchmarks.harness import names_in
 from benchmarks.reports import rank as report
 from benchmarks.studies.ranking.splits import SplitName, SplitOptions, leaks
 from benchmarks.studies.ranking.trials import (
-    Plan,
+    RankingSetup,
+    RankingTrial,
     Seen,
-    Trial,
     load_split,
     make_policy,
-    run_stored,
+    run_ranking_trial,
 )
 from benchmarks.studies.stored import file_of, folder_of_trials, load_stored, run_missing
 from benchmarks.workers import Workers
@@ -99,32 +99,32 @@ def rank(
     ks = tuple(sorted({check_whole("a cut-off", k, 1) for k in cutoffs}))
     if not ks:
         raise InputError("no cut-off given: for example 10")
-    plan = Plan(Path(log), options, ks, seen, dict(settings or {}), device)
+    setup = RankingSetup(Path(log), options, ks, seen, dict(settings or {}), device)
     with nullcontext() if out is None else new_folder(Path(out), overwrite) as building:
-        entries = _entries(policies, plan)
+        entries = _entries(policies, setup)
         names = names_in(splits)
         load_split.cache_clear()  # the folder may hold another log than in an earlier call
-        parts = {name: load_split(plan.log, name, options) for name in names}
-        loaded = SessionLog.load(plan.log)
+        parts = {name: load_split(setup.log, name, options) for name in names}
+        loaded = SessionLog.load(setup.log)
         when = sha256(loaded.time.tobytes()).hexdigest()  # which the fingerprint leaves out
-        key = repr((loaded.fingerprint(), when, asdict(plan) | {"log": None}))
+        key = repr((loaded.fingerprint(), when, asdict(setup) | {"log": None}))
         with folder_of_trials(out) as folder:
             cases = {
-                folder / file_of(entry, seed, f"{key} {name}"): (entry.given, plan, name, seed)
+                folder / file_of(entry, seed, f"{key} {name}"): (entry.given, setup, name, seed)
                 for name in names
                 for entry in entries
                 for seed in range(seeds)
             }
-            run_missing(cases, workers, progress, run_stored, label="rank")
-            trials = [load_stored(path, Trial) for path in cases]
+            run_missing(cases, workers, progress, run_ranking_trial, label="rank")
+            trials = [load_stored(path, RankingTrial) for path in cases]
             rows = [row for name in names for row in _rows([t for t in trials if t.split == name])]
             leaking = [{"split": name, **leaks(part)} for name, part in parts.items()]
-            facts = _facts(plan, rows, names) | {"command": command}
+            facts = _facts(setup, rows, names) | {"command": command}
             files = [] if building is None else report.write(rows, leaking, facts, building)
     return Ranking(rows, leaking, facts, [Path(str(out)) / file.name for file in files])
 
 
-def _entries(policies: str | Sequence[PolicySource], plan: Plan) -> list[Entry]:
+def _entries(policies: str | Sequence[PolicySource], setup: RankingSetup) -> list[Entry]:
     """Return the policies, all of which can be made for the log and rank."""
     given = names_in(policies) if isinstance(policies, str) else policies
     entries = find_policies(given)
@@ -136,18 +136,18 @@ def _entries(policies: str | Sequence[PolicySource], plan: Plan) -> list[Entry]:
         if isinstance(entry.source, type)
         for field in fields(entry.source.config_class)
     }
-    for name in plan.settings:
+    for name in setup.settings:
         if name not in known:
             raise InputError(f"no policy has a setting {name!r}; there are {', '.join(known)}")
-    log = SessionLog.load(plan.log)
+    log = SessionLog.load(setup.log)
     for entry in entries:
-        make_policy(entry, log, plan, 0)
+        make_policy(entry, log, setup, 0)
     return entries
 
 
-def _rows(trials: Sequence[Trial]) -> list[dict[str, Any]]:
+def _rows(trials: Sequence[RankingTrial]) -> list[dict[str, Any]]:
     """Return a row for each policy of one split, in the order in which they were given."""
-    policies: dict[str, list[Trial]] = {}
+    policies: dict[str, list[RankingTrial]] = {}
     for trial in trials:
         policies.setdefault(trial.policy, []).append(trial)
     rows, first = [], dict[str, np.ndarray]()
@@ -174,10 +174,12 @@ def _rows(trials: Sequence[Trial]) -> list[dict[str, Any]]:
     return rows
 
 
-def _facts(plan: Plan, rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any]:
+def _facts(
+    setup: RankingSetup, rows: Sequence[Mapping[str, Any]], names: Sequence[str]
+) -> dict[str, Any]:
     """Return how the table was made, and how well the order of policies agrees between parts."""
-    log = SessionLog.load(plan.log)
-    main = f"ndcg@{10 if 10 in plan.cutoffs else plan.cutoffs[0]}"
+    log = SessionLog.load(setup.log)
+    main = f"ndcg@{10 if 10 in setup.cutoffs else setup.cutoffs[0]}"
     orders = {name: [row[main] for row in rows if row["split"] == name] for name in names}
     agreement = {
         f"{name}: validation": _agreement(
@@ -192,10 +194,10 @@ def _facts(plan: Plan, rows: Sequence[Mapping[str, Any]], names: Sequence[str]) 
         "synthetic": log.synthetic,
         "items": len(log.catalogue),
         "main": main,
-        "cutoffs": list(plan.cutoffs),
-        "seen": plan.seen,
-        "settings": dict(plan.settings),
-        **asdict(plan.options),
+        "cutoffs": list(setup.cutoffs),
+        "seen": setup.seen,
+        "settings": dict(setup.settings),
+        **asdict(setup.options),
         "agreement": {k: v for k, v in agreement.items() if v is not None},
     }
 

@@ -30,7 +30,7 @@ Seen = Literal["keep", "filter"]
 
 
 @dataclass(frozen=True)
-class Plan:
+class RankingSetup:
     """What a trial needs beside the policy.
 
     Args:
@@ -50,7 +50,7 @@ class Plan:
     device: str
 
 
-class Trial(BaseModel):
+class RankingTrial(BaseModel):
     """What a policy with one seed reached on one split.
 
     Args:
@@ -80,16 +80,16 @@ def load_split(log: Path, name: SplitName, options: SplitOptions) -> Split:
     return make_split(SessionLog.load(log), name, options)
 
 
-def make_policy(entry: Entry, log: SessionLog, plan: Plan, seed: int) -> Policy:
+def make_policy(entry: Entry, log: SessionLog, setup: RankingSetup, seed: int) -> Policy:
     """Return the policy for a log, untrained unless it was given as trained.
 
     Raises:
         InputError: it has no scores, learns by acting only, or is of another catalogue.
     """
-    site = Site.of_log(log, pick_device(plan.device))
+    site = Site.of_log(log, pick_device(setup.device))
     if isinstance(entry.source, type):
         kind = entry.source
-        own = known_settings(kind.config_class, plan.settings)
+        own = known_settings(kind.config_class, setup.settings)
         if entry.learns_by_acting:
             raise InputError(
                 f"policy {entry.name} learns by acting, not from a log: give the folder of a "
@@ -102,17 +102,19 @@ def make_policy(entry: Entry, log: SessionLog, plan: Plan, seed: int) -> Policy:
     else:
         policy = entry.source if isinstance(entry.source, Policy) else load_policy(entry.source)
         if policy.catalogue.ids.tolist() != log.catalogue.ids.tolist():
-            raise InputError(f"policy {entry.name} has another catalogue than the log {plan.log}")
+            raise InputError(f"policy {entry.name} has another catalogue than the log {setup.log}")
     if not policy.has_scores:
         raise InputError(f"policy {entry.name} chooses slates and has no scores to rank items by")
     return policy
 
 
-def run_stored(path: Path, source: PolicySource, plan: Plan, name: SplitName, seed: int) -> None:
+def run_ranking_trial(
+    path: Path, source: PolicySource, setup: RankingSetup, name: SplitName, seed: int
+) -> None:
     """Train and evaluate a policy on a split, and write the trial to the file `path`."""
-    entry, split = find_policy(source), load_split(plan.log, name, plan.options)
+    entry, split = find_policy(source), load_split(setup.log, name, setup.options)
     began = time.perf_counter()
-    policy = make_policy(entry, split.training, plan, seed)
+    policy = make_policy(entry, split.training, setup, seed)
     if not entry.is_trained and isinstance(policy, LogPolicy):
         policy.fit(split.training)
     seconds = time.perf_counter() - began
@@ -124,10 +126,10 @@ def run_stored(path: Path, source: PolicySource, plan: Plan, name: SplitName, se
         cases = getattr(split, part)
         if len(cases):
             values, coverage = evaluate(
-                policy, cases, plan.cutoffs, keep_seen=plan.seen == "keep", clicked=clicked
+                policy, cases, setup.cutoffs, keep_seen=setup.seen == "keep", clicked=clicked
             )
             found[part] = {k: v.tolist() for k, v in by_user(cases.user, values).items()}
-    trial = Trial(
+    trial = RankingTrial(
         policy=entry.name,
         split=name,
         seed=seed,

@@ -95,9 +95,9 @@ def integer_lists(chunk: Chunk, column: str, separator: str | None = ",") -> Rag
     return Ragged(values.numbers(*_INTEGER), length)
 
 
-def float_lists(chunk: Chunk, column: str, separator: str | None = ",") -> Ragged:
+def float_lists(chunk: Chunk, column: str) -> Ragged:
     """Return a column of lists of numbers within the range of float32; see `integer_lists`."""
-    values, length = _lists(chunk, column, separator)
+    values, length = _lists(chunk, column, ",")
     return Ragged(values.numbers(*_NUMBER), length)
 
 

@@ -70,10 +70,10 @@ def read_text(
         raise InputError(f"{path} is empty" if empty else f"{path} has no rows")
 
 
-def text_header(path: Path, separator: str = ",") -> list[str]:
-    """Return the names of the columns of a delimited text file."""
+def text_header(path: Path) -> list[str]:
+    """Return the names of the columns of a text file with commas."""
     for block, start, _ in _records(path, True):
-        return list(_header(path, block[: start[1]], separator, ()))
+        return list(_header(path, block[: start[1]], ",", ()))
     raise InputError(f"{path} is empty")
 
 

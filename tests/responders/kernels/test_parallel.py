@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from responders.kernels.parallel import sharded_cross_entropy
-from tests.commands import SERVER
+from tests.commands import run_together
 from tests.responders.kernels.losses import inputs
 from tests.test_docs import ROOT, blocks
 
@@ -44,12 +44,7 @@ def check(rank: int, count: int, store: str) -> None:
 @pytest.mark.parametrize("count", [2, 3])
 def test_shards_give_the_loss_and_gradients_of_the_whole(count: int, tmp_path: Path) -> None:
     store = str(tmp_path / "store")
-    workers = [SERVER.Process(target=check, args=(rank, count, store)) for rank in range(count)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(100)
-    assert [worker.exitcode for worker in workers] == [0] * count
+    run_together(check, *((rank, count, store) for rank in range(count)))
 
 
 def learn_a_table(rank: int, count: int, out: Path) -> None:
@@ -75,12 +70,7 @@ def learn_a_table(rank: int, count: int, out: Path) -> None:
 
 def test_a_table_over_several_processes_learns_as_one(tmp_path: Path) -> None:
     jobs = [(0, 1), (0, 2), (1, 2)]
-    workers = [SERVER.Process(target=learn_a_table, args=(*job, tmp_path)) for job in jobs]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(100)
-        assert worker.exitcode == 0
+    run_together(learn_a_table, *((*job, tmp_path) for job in jobs))
     whole, *shared = (torch.load(tmp_path / f"{rank} of {count}") for rank, count in jobs)
     assert whole[0][-1] < whole[0][0]
     for learned in shared:
