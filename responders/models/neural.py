@@ -39,8 +39,8 @@ class NeuralConfig(ItemConfig):
     exposure: bool = setting(
         True, "Subtract what earlier showings of the item and its like take from its odds."
     )
-    window: int = setting(
-        5, "W, last slates in which showings of the same item count as exposure.", ge=1, le=100
+    exposure_window: int = setting(
+        5, "W, last slates in which showings of the same item count.", ge=1, le=100
     )
     activation: bool = setting(
         False, "Add the base-level activation of items that the user clicked before (ACT-R)."
@@ -115,7 +115,7 @@ class NeuralResponder(Responder):
         )
         self.session = SessionContext(
             shape.n_positions, shape.n_user_features, self.items,
-            config.match, config.window if config.exposure else 0, config.activation,
+            config.match, config.exposure_window if config.exposure else 0, config.activation,
         )  # fmt: skip
         has_head = config.next_click or config.next_skip
         self.next_click_head = nn.Linear(memory_size, size) if has_head else None
