@@ -73,7 +73,7 @@ class RecSimEnv(gymnasium.Env):
             float(reward[0]) if reward.ndim == 1 else reward[0],
             bool(terminated[0]),
             bool(truncated[0]),
-            {name: value[0] for name, value in (infos | self.vector.state_info()).items()},
+            _first(infos | self.vector.state_info()),
         )
 
     def render(self) -> Any:

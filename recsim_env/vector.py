@@ -193,7 +193,6 @@ class WorldVectorEnv(VectorEnv):
             indices = np.flatnonzero(to_reset)
             for value in (shown, reward, terminated, truncated, *infos.values()):
                 value[indices] = 0
-            self._ended = terminated | truncated
         ended = self._ended
         extra: dict[str, Any] = {}
         if self.autoreset_mode == AutoresetMode.SAME_STEP and ended.any():

@@ -253,8 +253,7 @@ class World:
             response: of the users.
             uniform: [B, n]; number S of each user decides whether they leave.
         """
-        log_odds = self.responder.leave_log_odds(response.state)
-        if are_few(slate) and log_odds is None:
+        if are_few(slate) and self.responder.leave_log_odds(response.state) is None:
             from recsim_env.compiled import Leaving, answer  # imports numba
 
             if self._compiled_leaving is None:
